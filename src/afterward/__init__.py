@@ -1,0 +1,50 @@
+"""Durable background tasks for FastAPI: stored before the first byte of the response, run after the last."""
+
+from typing import TYPE_CHECKING
+
+from afterward.app import Afterward
+from afterward.background import BackgroundTask
+from afterward.context import RunningJob, current_job
+from afterward.errors import (
+    AfterwardError,
+    ArgumentError,
+    ConfigurationError,
+    NoCurrentJob,
+    NotInARequest,
+    StoreError,
+    StoreUnavailable,
+    StoreUnusable,
+    TaskError,
+)
+from afterward.job import Failure, Job, Status
+from afterward.task import JobHandle, Task
+
+if TYPE_CHECKING:
+    from afterward.background import BackgroundTasks
+else:
+    # An annotation with this name is a dependency; called, it makes one by hand.
+    from afterward.background import Injected as BackgroundTasks
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Afterward",
+    "AfterwardError",
+    "ArgumentError",
+    "BackgroundTask",
+    "BackgroundTasks",
+    "ConfigurationError",
+    "Failure",
+    "Job",
+    "JobHandle",
+    "NoCurrentJob",
+    "NotInARequest",
+    "RunningJob",
+    "Status",
+    "StoreError",
+    "StoreUnavailable",
+    "StoreUnusable",
+    "Task",
+    "TaskError",
+    "current_job",
+]

@@ -1,0 +1,315 @@
+"""`Afterward`: the object users hold. It knows the tasks and the store, and joins them to an application."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import os
+import signal
+import threading
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
+from contextlib import asynccontextmanager
+from contextvars import ContextVar
+from types import FrameType
+from typing import Any, ParamSpec, TypeVar, overload
+from urllib.parse import unquote, urlsplit
+
+from fastapi.routing import APIRoute
+from starlette.applications import Starlette
+
+from afterward.background import DurableTasksMiddleware
+from afterward.carrier import Carrier
+from afterward.engine.worker import Worker, WorkerOptions
+from afterward.errors import ConfigurationError, TaskError
+from afterward.intake import Intake
+from afterward.job import Job, NewJob, Status
+from afterward.liveness import Liveness
+from afterward.observe import emit
+from afterward.payload import DEFAULT_MAX_BYTES
+from afterward.retry import RetryPolicy
+from afterward.stores.base import Store
+from afterward.stores.sqlite import SQLiteStore
+from afterward.task import AsyncTask, CallOptions, JobHandle, Seconds, Task, TaskOptions, checked, is_async, name_of, seconds
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+DEFAULT_URL = "sqlite:///afterward.db"
+
+
+class Afterward:
+    """Durable background tasks, kept in one store.
+
+    `url`: where jobs live, `sqlite:///relative.db` or `sqlite:////absolute.db`; by default the environment's
+    `AFTERWARD_URL`, else `sqlite:///afterward.db`. `lease`: seconds after which a frozen process loses its jobs (one
+    that dies loses them at once). `max_payload_bytes`: the limit of one job's arguments, and of its result, as JSON.
+    `context_variables`: those whose values travel with a job.
+
+    Nothing is opened before it is needed. Raises `ConfigurationError` for a URL that names no store.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        lease: Seconds = 10.0,
+        max_payload_bytes: int = DEFAULT_MAX_BYTES,
+        context_variables: Sequence[ContextVar[Any]] = (),
+        store: Store | None = None,
+    ) -> None:
+        self.store: Store = store or store_of(url or os.environ.get("AFTERWARD_URL") or DEFAULT_URL)
+        self.tasks: dict[str, Task[..., Any]] = {}
+        self._max_bytes = max_payload_bytes
+        self._carrier = Carrier(context_variables)
+        self._liveness = Liveness(self.store, seconds(lease))
+        self._intake = Intake(self.store, self._liveness)
+        self._lifespan_seen = False
+
+    # declaring tasks
+
+    @overload
+    def task(self, function: Callable[P, R], /) -> Task[P, R]: ...
+    @overload
+    def task(
+        self,
+        *,
+        name: str | None = None,
+        queue: str = "default",
+        priority: int = 0,
+        max_attempts: int = 5,
+        timeout: Seconds | None = None,
+        backoff: Seconds = 1.0,
+        max_backoff: Seconds = 600.0,
+        retry_on: Sequence[type[BaseException]] = (Exception,),
+        give_up_on: Sequence[type[BaseException]] = (),
+        run_on_error: bool = False,
+    ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
+    def task(
+        self,
+        function: Callable[..., Any] | None = None,
+        /,
+        *,
+        name: str | None = None,
+        queue: str = "default",
+        priority: int = 0,
+        max_attempts: int = 5,
+        timeout: Seconds | None = None,
+        backoff: Seconds = 1.0,
+        max_backoff: Seconds = 600.0,
+        retry_on: Sequence[type[BaseException]] = (Exception,),
+        give_up_on: Sequence[type[BaseException]] = (),
+        run_on_error: bool = False,
+    ) -> Any:
+        """Make a function durable: by saying so, its author allows it to run more than once.
+
+        `name`: what it is stored under, by default `module:function`; give one before you rename or move a function that
+        has jobs waiting. `max_attempts`: failures after which a job is failed for good. `timeout`: seconds for each
+        attempt. `backoff`, `max_backoff`: the n-th failure waits a random part of `min(max_backoff, backoff * 2**(n-1))`.
+        `retry_on`, `give_up_on`: which exceptions are worth another attempt. `run_on_error`: keep it though the request
+        ends in an exception before its response. Raises `TaskError`.
+        """
+
+        def declare(function: Callable[..., Any]) -> Task[..., Any]:
+            label = name or name_of(function)
+            if max_attempts < 1:
+                raise TaskError(f"task {label}: max_attempts={max_attempts} must be 1 or more")
+            policy = RetryPolicy(
+                max_attempts, seconds(backoff), seconds(max_backoff), tuple(retry_on), tuple(give_up_on)
+            )
+            options = TaskOptions(policy, None if timeout is None else seconds(timeout))
+            calls = checked(CallOptions(queue=queue, priority=priority, run_on_error=run_on_error), label)
+            return self._register(function, label, options, calls)
+
+        return declare if function is None else declare(function)
+
+    def _register(
+        self, function: Callable[..., Any], name: str, options: TaskOptions, call_options: CallOptions
+    ) -> Task[..., Any]:
+        if isinstance(function, Task):
+            raise TaskError(f"task {name} is declared twice; one @tasks.task is enough")
+        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+            raise TaskError(f"task {name} is a generator function; a task is a `def` or `async def` that returns")
+        there = self.tasks.get(name)
+        if there is not None and _place(there.function) != _place(function):
+            raise TaskError(f"two functions are declared as task {name!r}; give one of them another name=…")
+        kind: type[Task[..., Any]] = AsyncTask if is_async(function) else Task
+        task = kind(self, function, name, options, call_options, self._max_bytes)
+        self.tasks[name] = task
+        return task
+
+    # making jobs without a request, and looking at them
+
+    async def enqueue_many(self, jobs: Iterable[NewJob]) -> list[JobHandle]:
+        """Store many calls as one: all of them, or none. Make each with `task.prepare(…)`.
+
+        Raises `StoreUnavailable` when they could not be stored.
+        """
+        jobs = list(jobs)
+        if jobs:
+            await self._intake.put(jobs)
+        return [JobHandle(job.id, job.task) for job in jobs]
+
+    def enqueue_many_sync(self, jobs: Iterable[NewJob]) -> list[JobHandle]:
+        """`enqueue_many` for code without an event loop. It blocks until the jobs are stored."""
+        return self._liveness.run(self.enqueue_many(jobs))
+
+    async def get(self, job: str) -> Job | None:
+        """The job of this id as the store holds it now; None when it is unknown."""
+        await self._liveness.start()
+        return (await self.store.get([job]))[0]
+
+    async def list(
+        self, *, status: Status | None = None, task: str | None = None, queue: str | None = None,
+        before: str | None = None, limit: int = 50
+    ) -> list[Job]:  # fmt: skip
+        """Jobs, newest first; `before`: only those older than the job of this id."""
+        await self._liveness.start()
+        return await self.store.list(status=status, task=task, queue=queue, before=before, limit=limit)
+
+    # living
+
+    def install(
+        self,
+        app: Starlette,
+        *,
+        worker: bool = True,
+        concurrency: int = 100,
+        threads: int = 16,
+        queues: Collection[str] | None = None,
+        grace: Seconds = 10.0,
+    ) -> None:
+        """Make the requests of `app` store their durable tasks, and run jobs while it lives.
+
+        `worker=False`: only store; `afterward worker` runs the jobs elsewhere. `concurrency`: `async def` jobs at once;
+        `threads`: `def` jobs at once; `queues`: which to serve, all by default. `grace`: seconds that running jobs get at
+        a shutdown before they are released to run again elsewhere. Raises `ConfigurationError` when called twice.
+        """
+        installed: list[Afterward] = getattr(app.state, "afterward", [])
+        if self in installed:
+            raise ConfigurationError("tasks.install(app) was called twice for the same app; once is enough")
+        app.state.afterward = [*installed, self]
+        build = app.build_middleware_stack
+        if app.middleware_stack is not None:
+            raise ConfigurationError("tasks.install(app) must be called before the app has served anything")
+        app.build_middleware_stack = lambda: DurableTasksMiddleware(build(), self, self._intake, self._warn_without_lifespan)
+        options = WorkerOptions(concurrency, threads, queues, seconds(grace)) if worker else None
+        inner = app.router.lifespan_context
+
+        @asynccontextmanager
+        async def lifespan(app: Any) -> AsyncIterator[Any]:
+            self._lifespan_seen = True
+            self._warn_of_stock_endpoints(app)
+            async with inner(app) as state, self.running(options):
+                yield state
+
+        app.router.lifespan_context = lifespan
+
+    @asynccontextmanager
+    async def running(self, options: WorkerOptions | None) -> AsyncIterator[Worker | None]:
+        """Live, and run jobs if `options` say so, while the block lasts. Never delays a start-up: jobs follow after."""
+        for task in self.tasks.values():
+            task.arguments.check()
+        await self._liveness.start()
+        emit(logging.INFO, "store.opened", location=self.store.location)
+        if options is None:
+            try:
+                yield None
+            finally:
+                await self._liveness.stop()
+            return
+        worker = Worker(self.store, self._liveness, self.tasks, options, self.restore_context)
+        self._intake.direct = worker
+        serving = asyncio.create_task(worker.run(), name="afterward-worker")
+        try:
+            with _told_by_signals(worker.drain):
+                yield worker
+        finally:
+            self._intake.direct = None
+            worker.stop()
+            try:
+                await serving
+            finally:
+                await self._liveness.stop()
+
+    def capture_context(self) -> str | None:
+        """The declared context variables as they are now, as text to store with a job."""
+        return self._carrier.capture()
+
+    def restore_context(self, stored: str | None) -> None:
+        """Set the context variables that were stored with a job."""
+        self._carrier.restore(stored)
+
+    def _warn_without_lifespan(self) -> None:
+        if not self._lifespan_seen:
+            self._lifespan_seen = True
+            emit(
+                logging.WARNING,
+                "lifespan.missing",
+                reason="the app's lifespan has not run (a mounted app's does not, nor does TestClient's without `with`): "
+                "jobs are stored, but no worker runs in this process",
+            )
+
+    def _warn_of_stock_endpoints(self, app: Any) -> None:
+        for path in sorted({route.path for route in _routes(app) if _takes_stock(route.dependant)}):
+            emit(
+                logging.WARNING,
+                "endpoint.takes_stock_background_tasks",
+                path=path,
+                reason="it takes fastapi.BackgroundTasks: a durable task added there would run in memory only; "
+                "import BackgroundTasks from afterward",
+            )
+
+
+def store_of(url: str) -> Store:
+    """The store that a URL names. Raises `ConfigurationError` for one that names none."""
+    parts = urlsplit(url)
+    if parts.scheme == "sqlite" and not parts.netloc and len(parts.path) > 1 and not parts.query:
+        return SQLiteStore(unquote(parts.path[1:]))
+    raise ConfigurationError(
+        f"{parts.scheme or url!r} names no store of this version; use sqlite:///relative.db or sqlite:////absolute/path.db"
+    )
+
+
+def _routes(app: Any) -> Iterable[APIRoute]:
+    return (route for route in app.routes if isinstance(route, APIRoute))
+
+
+def _takes_stock(dependant: Any) -> bool:
+    if dependant.background_tasks_param_name is not None and getattr(dependant.call, "__module__", "") != DurableTasksMiddleware.__module__:
+        return True
+    return any(_takes_stock(dependency) for dependency in dependant.dependencies)
+
+
+def _place(function: Callable[..., Any]) -> object:
+    code = getattr(function, "__code__", None)
+    return (code.co_filename, code.co_firstlineno) if code is not None else id(function)
+
+
+class _told_by_signals:  # noqa: N801 - a context manager, used like a function
+    """While the block lasts, SIGTERM and SIGINT also call `tell`, at once, before whoever handles them now.
+
+    A server that waits for open connections reaches the lifespan's end late or never; claiming must stop before.
+    """
+
+    def __init__(self, tell: Callable[[], None]) -> None:
+        self._tell = tell
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            return
+        for number in (signal.SIGTERM, signal.SIGINT):
+            before = signal.getsignal(number)
+            if callable(before):
+                self._before[number] = before
+                signal.signal(number, self._handle)
+
+    def __exit__(self, *_: object) -> None:
+        for number, before in self._before.items():
+            if signal.getsignal(number) == self._handle:
+                signal.signal(number, before)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        self._tell()
+        self._before[number](number, frame)

@@ -1,0 +1,318 @@
+"""Where jobs are born: `BackgroundTasks`, and the middleware that stores them before the first byte of a response."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Annotated, Any, ParamSpec, TypeVar, cast, overload
+
+from fastapi import BackgroundTasks as StockBackgroundTasks
+from fastapi import Depends
+from fastapi.requests import HTTPConnection
+from starlette.background import BackgroundTask as StockBackgroundTask
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from afterward.errors import NotInARequest, StoreError
+from afterward.intake import Intake, Kept
+from afterward.job import NewJob
+from afterward.observe import emit
+from afterward.task import JobHandle, Owner, Task
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_SCOPE_KEY = "afterward.calls"
+_CALLS: ContextVar[dict[Owner, Call]] = ContextVar("afterward.calls")
+RETRY_AFTER_SECONDS = 5
+
+
+class BackgroundTasks(StockBackgroundTask):
+    """What an endpoint or a dependency adds tasks to, in place of `fastapi.BackgroundTasks`.
+
+    A task made durable by `@tasks.task` is stored before the response starts and runs after the request is over.
+    Any other function behaves exactly as with `fastapi.BackgroundTasks`. Made by hand, it can be given to a response
+    as its `background`, for Starlette's sake.
+    """
+
+    def __init__(self, tasks: Sequence[StockBackgroundTask] | None = None) -> None:
+        self._stock = StockBackgroundTasks(tasks)
+        self._calls: dict[Owner, Call] | None = None
+        self._injected = False
+
+    @property
+    def tasks(self) -> list[StockBackgroundTask]:
+        """The functions that run in memory, without durability."""
+        return self._stock.tasks
+
+    @overload
+    def add_task(self, func: Task[P, Any], *args: P.args, **kwargs: P.kwargs) -> JobHandle: ...
+    @overload
+    def add_task(self, func: Callable[P, Any], *args: P.args, **kwargs: P.kwargs) -> None: ...
+    def add_task(self, func: Callable[P, Any], *args: P.args, **kwargs: P.kwargs) -> JobHandle | None:
+        """Run `func` after the response, with these arguments.
+
+        For a durable task: its handle, with the id under which the job can be found. Raises `ArgumentError` when the
+        arguments do not fit the function or cannot be stored, `NotInARequest` outside of one.
+        """
+        if isinstance(func, Task):
+            task = cast("Task[P, Any]", func)
+            return _call_of(task, self._calls).add(task, args, kwargs, self)
+        self._stock.add_task(func, *args, **kwargs)
+        return None
+
+    async def __call__(self) -> None:
+        """Run what runs in memory; what is durable has been stored."""
+        await self._stock()
+
+    def _inject(self, calls: dict[Owner, Call] | None, stock: StockBackgroundTasks) -> None:
+        self._calls, self._stock, self._injected = calls, stock, True
+
+    def _leave(
+        self, _type: type[BaseException] | None, error: BaseException | None, _traceback: TracebackType | None
+    ) -> None:
+        """The request's dependencies exit: an error discards what was added here and is not yet stored."""
+        if error is not None and self._calls is not None:
+            for call in self._calls.values():
+                call.discard(self)
+
+
+class BackgroundTask(StockBackgroundTask):
+    """One task, made by hand and given to a response as its `background`; as `starlette.background.BackgroundTask`."""
+
+    def __init__(self, func: Callable[P, Any], *args: P.args, **kwargs: P.kwargs) -> None:
+        self.job: JobHandle | None = None
+        if isinstance(func, Task):
+            task = cast("Task[P, Any]", func)
+            self.job = _call_of(task, None).add(task, args, kwargs, self)
+        super().__init__(func, *args, **kwargs)
+
+    async def __call__(self) -> None:
+        if self.job is None:
+            await super().__call__()
+
+
+async def provide(connection: HTTPConnection, stock: StockBackgroundTasks) -> BackgroundTasks:
+    """The dependency behind the public name `BackgroundTasks`.
+
+    It learns of an error from FastAPI's own stack of exits, as a dependency with `yield` would, at a fraction of the
+    cost. (`provide_with_yield` serves a FastAPI that keeps no such stack.)
+    """
+    tasks = BackgroundTasks()
+    tasks._inject(connection.scope.get(_SCOPE_KEY), stock)  # pyright: ignore[reportPrivateUsage]
+    connection.scope[_EXITS].push(tasks._leave)  # pyright: ignore[reportPrivateUsage]
+    return tasks
+
+
+async def provide_with_yield(connection: HTTPConnection, stock: StockBackgroundTasks) -> Any:
+    """`provide`, by public means alone."""
+    tasks = BackgroundTasks()
+    tasks._inject(connection.scope.get(_SCOPE_KEY), stock)  # pyright: ignore[reportPrivateUsage]
+    try:
+        yield tasks
+    except BaseException as error:
+        tasks._leave(type(error), error, None)  # pyright: ignore[reportPrivateUsage]
+        raise
+
+
+_EXITS = "fastapi_inner_astack"
+
+
+def _keeps_exits() -> bool:
+    """Does this FastAPI put its stack of exits into the scope? (It has since 0.106.)"""
+    import fastapi.routing
+
+    codes = [fastapi.routing.request_response.__code__]
+    for code in codes:
+        if _EXITS in code.co_consts:
+            return True
+        codes += [constant for constant in code.co_consts if hasattr(constant, "co_consts")]
+    return False
+
+
+Injected = Annotated[BackgroundTasks, Depends(provide if _keeps_exits() else provide_with_yield)]
+
+
+@dataclass(slots=True)
+class _Pending:
+    """A job added in a request and not yet stored; `origin` is the container that it was added to."""
+
+    job: NewJob
+    origin: BackgroundTasks | BackgroundTask
+    run_on_error: bool
+
+
+class Call:
+    """One request or websocket, from the first byte in to the end of the last dependency: its durable tasks.
+
+    - Added before the response starts: stored as it starts; if that fails, the client gets 503.
+    - Added while the response streams: stored before its last chunk leaves.
+    - Added in a websocket: stored and started at once.
+    - Added later: stored when the call ends.
+
+    What is stored starts when the call is over, however it ends.
+    """
+
+    def __init__(self, intake: Intake, scope: Scope, send: Send) -> None:
+        self._intake = intake
+        self._send = send
+        self._is_websocket = scope["type"] == "websocket"
+        self._pending: list[_Pending] = []
+        self._kept = Kept()
+        self._started = False
+        self._over = False
+        self._loop = asyncio.get_running_loop()
+        self._storing: set[asyncio.Task[None]] = set()
+        self.refusal: StoreError | None = None
+
+    @property
+    def answer_is_due(self) -> bool:
+        """Was storing refused before the client got anything?"""
+        return self.refusal is not None and not self._started and not self._is_websocket
+
+    def add(
+        self, task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], origin: BackgroundTasks | BackgroundTask
+    ) -> JobHandle:
+        """Take one durable task. May be called from any thread."""
+        if self._over:
+            raise NotInARequest(
+                f"task {task.name} was added after its request was over; use `await {task.__name__}.enqueue(…)` there"
+            )
+        job = task.prepare(*args, **kwargs)
+        self._pending.append(_Pending(job, origin, task.call_options.run_on_error))
+        if self._is_websocket:
+            self._loop.call_soon_threadsafe(self._store_soon)
+        return JobHandle(job.id, job.task)
+
+    def discard(self, origin: BackgroundTasks | None = None) -> None:
+        """Drop what is not yet stored: of one container, or of all; but never what is to run on an error."""
+        if not self._is_websocket:
+            self._pending = [p for p in self._pending if p.run_on_error or (origin is not None and p.origin is not origin)]
+
+    async def send(self, message: Message) -> None:
+        """The application's `send`: nothing that promises a job leaves before the job is stored."""
+        kind = message["type"]
+        if kind == "http.response.start":
+            if self.refusal is not None:
+                return  # the answer is ours to give
+            if self._pending:
+                await self._before_start(message)
+            self._started = True
+        elif kind == "http.response.body":
+            if self.answer_is_due:
+                return
+            if self._pending and not message.get("more_body", False):
+                await self._store(direct=False)
+        elif self._storing:
+            await self._stored()
+        await self._send(message)
+
+    async def end(self) -> None:
+        """The call is over: store what was added late, and start all that is stored."""
+        try:
+            if self._storing:
+                await asyncio.wait(self._storing)
+                for storing in self._storing:
+                    storing.exception()  # what it could not store is still pending, and told of below
+            if self._pending and not self._started and not self._is_websocket:
+                self.discard()
+            if self._pending and (self.refusal is None or self._is_websocket):
+                await self._store(direct=False)
+        except StoreError as error:
+            for lost in self._pending:
+                emit(logging.ERROR, "job.not_stored", error, job_id=lost.job.id, task=lost.job.task)
+        finally:
+            self._over = True
+            await self._intake.let_go(self._kept)
+
+    async def _before_start(self, message: Message) -> None:
+        if sys.exception() is not None:  # an exception handler's response: what was made by hand goes with its response
+            self._pending = [p for p in self._pending if p.run_on_error or _is_injected(p.origin)]
+        streams = not any(name.lower() == b"content-length" for name, _ in message.get("headers", ()))
+        await self._store(direct=not streams)
+
+    async def _store(self, *, direct: bool) -> None:
+        pending, self._pending = self._pending, []
+        try:
+            await self._intake.keep([p.job for p in pending], self._kept, direct=direct)
+        except StoreError as error:
+            self._pending = pending
+            self.refusal = error
+            raise
+
+    def _store_soon(self) -> None:
+        if self._pending:
+            storing = self._loop.create_task(self._store_and_start())
+            self._storing.add(storing)
+
+    async def _store_and_start(self) -> None:
+        await self._store(direct=True)
+        await self._intake.let_go(self._kept)
+
+    async def _stored(self) -> None:
+        storing, self._storing = self._storing, set()
+        await asyncio.wait(storing)
+        for task in storing:
+            task.result()
+
+
+class DurableTasksMiddleware:
+    """Wraps a whole ASGI application, outside of all its other middleware."""
+
+    def __init__(self, app: ASGIApp, owner: Owner, intake: Intake, served: Callable[[], None]) -> None:
+        self._app = app
+        self._owner = owner
+        self._intake = intake
+        self._served = served
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        calls: dict[Owner, Call] = scope.get(_SCOPE_KEY) or {}
+        if scope["type"] not in ("http", "websocket") or self._owner in calls:
+            await self._app(scope, receive, send)
+            return
+        self._served()
+        call = Call(self._intake, scope, send)
+        scope[_SCOPE_KEY] = calls = {**calls, self._owner: call}
+        token = _CALLS.set(calls)
+        try:
+            try:
+                await self._app(scope, receive, call.send)
+            except Exception:
+                if not call.answer_is_due:
+                    raise
+            if call.answer_is_due:
+                await _answer_unavailable(call, send)
+        finally:
+            _CALLS.reset(token)
+            await call.end()
+
+
+async def _answer_unavailable(call: Call, send: Send) -> None:
+    emit(logging.ERROR, "request.refused", call.refusal, reason=str(call.refusal))
+    body = b'{"detail":"The request could not be accepted now; try again later."}'
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(body)).encode()),
+        (b"retry-after", str(RETRY_AFTER_SECONDS).encode()),
+    ]
+    await send({"type": "http.response.start", "status": 503, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+def _is_injected(origin: BackgroundTasks | BackgroundTask) -> bool:
+    return isinstance(origin, BackgroundTasks) and origin._injected  # pyright: ignore[reportPrivateUsage]
+
+
+def _call_of(task: Task[..., Any], calls: dict[Owner, Call] | None) -> Call:
+    """The request that a task is added in: that of the container, or that of the calling code."""
+    call = (calls or _CALLS.get({})).get(task.owner)
+    if call is None:
+        raise NotInARequest(
+            f"task {task.name} was added outside of a request of an app that its Afterward is installed on; "
+            f"call tasks.install(app) where the app is made, or use `await {task.__name__}.enqueue(…)` outside of requests"
+        )
+    return call

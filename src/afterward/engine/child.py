@@ -1,0 +1,65 @@
+"""The inside of a child process that runs one attempt: an order on standard input, its outcome on standard output."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import importlib
+import json
+import os
+import sys
+import threading
+from typing import Any
+
+from afterward.engine.executor import Executor, failure_of
+from afterward.engine.threads import Threads
+from afterward.errors import TaskError
+from afterward.job import Lease, Outcome, Released
+from afterward.task import Task
+
+
+def main() -> None:
+    """Read one order, run it, write its outcome. What the function prints goes to standard error."""
+    answer = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    order: dict[str, Any] = json.loads(sys.stdin.buffer.readline())
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+    sys.path[:] = order["sys_path"]
+    outcome = asyncio.run(_run(order))
+    answer.write(
+        json.dumps({"outcome": type(outcome).__name__, "values": dataclasses.asdict(outcome)}).encode()
+    )
+    answer.flush()
+    sys.stderr.flush()
+    os._exit(0)  # at once: threads that the function left behind must not keep the attempt open
+
+
+def _die_with_parent() -> None:
+    sys.stdin.buffer.read()
+    os._exit(1)
+
+
+async def _run(order: dict[str, Any]) -> Outcome:
+    try:
+        task = _find(order["module"], order["path"])
+    except Exception as error:  # whatever the import of a user's module raises
+        return Released(f"no child process could load it: {failure_of(error).message}", 60.0)
+    lease = Lease(
+        order["id"], order["attempt"], order["process"], order["task"], order["arguments"], order["context"],
+        order["failures"], order["deaths"],
+    )  # fmt: skip
+    executor = Executor(Threads(), task.owner.restore_context)
+    return await executor.run(task, lease)
+
+
+def _find(module: str, path: str) -> Task[..., Any]:
+    found: Any = importlib.import_module(module)
+    for name in path.split("."):
+        found = getattr(found, name)
+    if not isinstance(found, Task):
+        raise TaskError(f"{module}:{path} is not a task there")
+    return found  # pyright: ignore[reportUnknownVariableType]
+
+
+if __name__ == "__main__":
+    main()

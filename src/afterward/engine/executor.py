@@ -1,0 +1,92 @@
+"""Call one function, in the loop or in a thread, and say how it ended."""
+
+from __future__ import annotations
+
+import asyncio
+import traceback
+from collections.abc import Callable
+from contextvars import copy_context
+from typing import Any
+
+from afterward.context import RUNNING, RunningJob
+from afterward.engine.threads import Threads
+from afterward.errors import ArgumentsDoNotFit, AttemptTimedOut, ResultError
+from afterward.job import Failed, Failure, Lease, Outcome, Released, Succeeded
+from afterward.retry import after_failure
+from afterward.task import Task, jitter
+
+_MAX_MESSAGE = 2_000
+_MAX_TRACEBACK = 16_000
+_LONGEST_MISFIT_DELAY = 60.0
+
+
+class Executor:
+    """Runs attempts. `restore` sets the context variables that were stored with a job."""
+
+    def __init__(self, threads: Threads, restore: Callable[[str | None], None]) -> None:
+        self._threads = threads
+        self._restore = restore
+
+    async def run(self, task: Task[..., Any], lease: Lease) -> Outcome:
+        """One attempt. Must be awaited in a context of its own; raises only `CancelledError`, when it is cancelled."""
+        try:
+            args, kwargs = task.arguments.load(lease.arguments)
+        except ArgumentsDoNotFit as misfit:
+            return Released(str(misfit), min(_LONGEST_MISFIT_DELAY, 2.0 ** min(lease.attempt, 6)))
+        RUNNING.set(RunningJob(lease.id, lease.task, lease.attempt))
+        try:
+            self._restore(lease.context)
+            timeout = task.task_options.timeout
+            if timeout is None:
+                result = await self._call(task, args, kwargs)
+            else:
+                result = await self._call_within(timeout, task, args, kwargs)
+            return Succeeded(task.result.dump(result))
+        except ResultError as error:
+            return Failed(failure_of(error))
+        except asyncio.CancelledError as error:
+            current = asyncio.current_task()
+            if current is not None and current.cancelling():
+                raise  # asked for from outside: who asked knows what it means
+            return after_failure(error, failure_of(error), lease.failures, task.task_options.retry, jitter)
+        except BaseException as error:  # SystemExit and KeyboardInterrupt too: a task never ends its worker
+            return after_failure(error, failure_of(error), lease.failures, task.task_options.retry, jitter)
+
+    async def _call(self, task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if task.is_async:
+            return await task.function(*args, **kwargs)
+        result, error = await self._threads.call(copy_context(), task.function, args, kwargs)
+        if error is not None:
+            raise error
+        return result
+
+    async def _call_within(
+        self, timeout: float, task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        limit = asyncio.timeout(timeout)
+        try:
+            async with limit:
+                return await self._call(task, args, kwargs)
+        except TimeoutError as error:
+            if limit.expired():
+                raise AttemptTimedOut(f"the attempt took longer than the task's timeout of {timeout:g} s") from error
+            raise
+
+
+def failure_of(error: BaseException) -> Failure:
+    """An exception as text: bounded, and without the frames of this library."""
+    kind = type(error)
+    name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    try:
+        message = str(error)
+    except Exception as unprintable:  # a user's __str__ may raise anything
+        message = f"<its text could not be had: {type(unprintable).__name__}>"
+    try:
+        lines = "".join(traceback.format_exception(error))
+    except Exception:  # as above, from within the formatting
+        lines = ""
+    return Failure(name, _storable(message)[:_MAX_MESSAGE], _storable(lines)[-_MAX_TRACEBACK:])
+
+
+def _storable(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")

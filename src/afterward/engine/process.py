@@ -1,0 +1,69 @@
+"""A suspect runs in a child process of its own: if it dies there, it is known to be the cause, and harms nobody else."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from typing import Any
+
+from afterward.engine.executor import failure_of
+from afterward.errors import AttemptTimedOut, WorkerDied
+from afterward.job import Died, Failed, Failure, Lease, Outcome, Released, Retry, Succeeded
+from afterward.liveness import MAX_DEATHS, SUSPECT_DELAY_SECONDS
+from afterward.retry import after_failure
+from afterward.task import Task, jitter
+
+_OUTCOMES: dict[str, type[Any]] = {kind.__name__: kind for kind in (Succeeded, Failed, Retry, Released)}
+
+
+async def run_in_child(task: Task[..., Any], lease: Lease) -> Outcome:
+    """One attempt, in a fresh interpreter that imports the task's module. Cancelled, it kills the child."""
+    module, _, path = task.name_in_code.partition(":")
+    if "<locals>" in path:
+        reason = WorkerDied(
+            f"its worker process died {lease.deaths} times while running it; it cannot be tried in a process of its own, "
+            f"for {path} is defined inside a function: define it at module level"
+        )
+        return Died(failure_of(reason), 0.0, final=True)
+    order = {
+        "sys_path": sys.path, "module": module, "path": path, "id": lease.id, "attempt": lease.attempt,
+        "process": lease.process, "task": lease.task, "arguments": lease.arguments, "context": lease.context,
+        "failures": lease.failures, "deaths": lease.deaths,
+    }  # fmt: skip
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "afterward.engine.child", stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+    )
+    assert child.stdin is not None
+    assert child.stdout is not None
+    try:
+        child.stdin.write(json.dumps(order).encode() + b"\n")  # and left open: its end tells the child that we are gone
+        limit = asyncio.timeout(task.task_options.timeout)
+        try:
+            async with limit:
+                said = await child.stdout.read()
+                code = await child.wait()
+        except TimeoutError:
+            late = AttemptTimedOut(f"the attempt took longer than the task's timeout of {task.task_options.timeout} s")
+            return after_failure(late, failure_of(late), lease.failures, task.task_options.retry, jitter)
+    finally:
+        if child.returncode is None:
+            child.kill()
+            await child.wait()
+        child.stdin.close()
+    return _outcome(said, code, lease)
+
+
+def _outcome(said: bytes, code: int, lease: Lease) -> Outcome:
+    if code == 0 and said:
+        answer = json.loads(said)
+        kind, values = answer["outcome"], answer["values"]
+        if "failure" in values:
+            values["failure"] = Failure(**values["failure"])
+        outcome: Outcome = _OUTCOMES[kind](**values)
+        return outcome
+    deaths = lease.deaths + 1
+    ended = f"signal {-code}" if code < 0 else f"exit code {code}"
+    death = WorkerDied(f"the process that ran it died ({ended}); deaths so far: {deaths}")
+    failure = Failure("afterward.WorkerDied", str(death))
+    return Died(failure, SUSPECT_DELAY_SECONDS * 2 ** (deaths - 1), final=deaths >= MAX_DEATHS)

@@ -1,0 +1,281 @@
+"""wait → claim → run → finish: the loop of one worker, in the application's process or in its own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+import random
+import time
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from afterward.engine.executor import Executor
+from afterward.engine.process import run_in_child
+from afterward.engine.threads import Threads
+from afterward.errors import StoreError
+from afterward.faults import crash_point
+from afterward.identity import new_id
+from afterward.job import Failed, Lease, NewJob, Outcome, Released, Retry
+from afterward.liveness import SUSPECT_AFTER, Liveness
+from afterward.observe import emit, is_enabled
+from afterward.stores.base import Store, Wanted
+from afterward.task import Task
+
+RECONCILE_SECONDS = 1.0
+"""How often a worker looks at the store though nothing called it: a hint may be lost."""
+
+_FIRST_BACKOFF = 0.05
+_LONGEST_BACKOFF = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerOptions:
+    """`concurrency`: jobs at once on the event loop; `threads`: `def` jobs at once; `queues`: None serves all.
+
+    `grace`: seconds that running jobs get to end at a shutdown before they are released.
+    """
+
+    concurrency: int = 100
+    threads: int = 16
+    queues: Collection[str] | None = None
+    grace: float = 10.0
+
+
+class Worker:
+    """Runs the jobs of the tasks that this process knows, as many at once as it has slots."""
+
+    def __init__(
+        self,
+        store: Store,
+        liveness: Liveness,
+        tasks: Mapping[str, Task[..., Any]],
+        options: WorkerOptions,
+        restore: Callable[[str | None], None],
+    ) -> None:
+        self._store = store
+        self._liveness = liveness
+        self._tasks = tasks
+        self._options = options
+        self._restore = restore
+        self._free = {True: options.concurrency, False: options.threads}
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._group: asyncio.TaskGroup | None = None
+        self._context = contextvars.copy_context()
+        self._running: dict[str, asyncio.Task[None]] = {}
+        self._lost: set[str] = set()
+        self._draining = False
+        self._stopped = asyncio.Event()
+        self._slot_freed = asyncio.Event()
+        self._backlog = True
+        self._direct = 0
+        liveness.on_lost(self._hear_of_lost)
+
+    async def run(self) -> None:
+        """Serve until `stop`; returns when nothing runs any more. What could not end in its grace is released."""
+        self._loop = asyncio.get_running_loop()
+        threads = Threads()
+        self._executor = Executor(threads, self._restore)
+        async with asyncio.TaskGroup() as group:
+            self._group = group
+            claiming = group.create_task(self._claim_until_draining())
+            await self._stopped.wait()
+            await claiming
+            await self._let_end()
+        self._group = None
+        threads.stop()
+
+    def drain(self) -> None:
+        """Claim nothing more. May be called from a signal handler or another thread, any number of times."""
+        self._draining = True
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._slot_freed.set)
+        self._store.ring()
+
+    def stop(self) -> None:
+        """Claim nothing more, and let `run` come to its end. Lawful twice, and before `run`."""
+        self.drain()
+        self._stopped.set()
+
+    # the fast path (afterward.intake.Direct)
+
+    def reserve(self, job: NewJob) -> bool:
+        if (
+            self._backlog
+            or self._draining
+            or self._group is None
+            or job.delay is not None
+            or job.run_at is not None
+            or (task := self._tasks.get(job.task)) is None
+            or self._free[task.is_async] <= 0
+            or not self._serves(job.queue)
+            or asyncio.get_running_loop() is not self._loop
+        ):
+            return False
+        self._free[task.is_async] -= 1
+        self._direct += 1
+        return True
+
+    def give_up(self, task: str) -> None:
+        self._free_slot(self._tasks[task].is_async)
+
+    def start(self, lease: Lease) -> None:
+        if self._group is None or self._draining:
+            self._liveness.holdings.forget(lease.id)  # the heartbeat, or the end of this process, gives it back
+            self.give_up(lease.task)
+            return
+        task = self._tasks[lease.task]
+        self._running[lease.id] = self._group.create_task(self._run(task, lease), context=self._context.copy())
+
+    def _serves(self, queue: str) -> bool:
+        return self._options.queues is None or queue in self._options.queues
+
+    # claiming
+
+    async def _claim_until_draining(self) -> None:
+        failures = 0
+        while not self._draining:
+            limits = self._limits()
+            if not any(limits.values()):
+                self._backlog = True  # whoever waits in the store comes before new jobs of this process
+                self._slot_freed.clear()
+                await self._slot_freed.wait()
+                continue
+            try:
+                pause = await self._claim(limits)
+                failures = 0
+            except StoreError as error:
+                failures += 1
+                pause = random.uniform(0.5, 1) * min(_LONGEST_BACKOFF, _FIRST_BACKOFF * 2**failures)  # noqa: S311
+                emit(logging.WARNING, "worker.store_unavailable", reason=str(error), retry_in=pause)
+                await asyncio.sleep(pause)
+                continue
+            if pause > 0:
+                await self._store.wait(pause)
+
+    def _limits(self) -> dict[bool, int]:
+        """How many jobs to claim, for the loop and for threads: half of what is free where direct starts want some too."""
+        share = 2 if self._direct else 1
+        self._direct = 0
+        return {kind: -(-free // share) for kind, free in self._free.items()}
+
+    async def _claim(self, limits: dict[bool, int]) -> float:
+        """Claim into slots set apart for it, start what was got; seconds to wait before the next claim."""
+        process = self._liveness.process
+        if process is None:
+            return RECONCILE_SECONDS / 10
+        for kind, limit in limits.items():
+            self._free[kind] -= limit
+        token = new_id()
+        holdings = self._liveness.holdings
+        holdings.expect_claim(token)
+        try:
+            wanted = [
+                Wanted({n for n, t in self._tasks.items() if t.is_async is kind}, limit, self._options.queues)
+                for kind, limit in limits.items()
+                if limit
+            ]
+            claimed = await self._store.claim(process, wanted, token)
+            crash_point("after_claim")
+            for lease in claimed.leases:
+                kind = self._tasks[lease.task].is_async
+                limits[kind] -= 1
+                holdings.have(lease.id, lease.attempt)
+                self.start(lease)
+        finally:
+            holdings.forget_claim(token)
+            for kind, limit in limits.items():
+                self._free[kind] += limit
+        self._backlog = claimed.more
+        if claimed.more:
+            self._store.ring()  # another process may have room for the rest
+            return 0.0
+        return min(RECONCILE_SECONDS, RECONCILE_SECONDS if claimed.next_due is None else claimed.next_due + 0.001)
+
+    # running
+
+    async def _run(self, task: Task[..., Any], lease: Lease) -> None:
+        began = time.monotonic()
+        if is_enabled(logging.INFO):
+            emit(logging.INFO, "job.started", job_id=lease.id, task=lease.task, attempt=lease.attempt)
+        crash_point("running")
+        outcome: Outcome | None = None
+        try:
+            if lease.deaths >= SUSPECT_AFTER:
+                outcome = await run_in_child(task, lease)
+            else:
+                outcome = await self._executor.run(task, lease)
+        except asyncio.CancelledError:
+            outcome = None if lease.id in self._lost else Released("released by a shutdown")
+        finally:
+            self._running.pop(lease.id, None)
+            self._free_slot(task.is_async)
+        if outcome is None:
+            self._lost.discard(lease.id)
+            emit(logging.WARNING, "job.lost", job_id=lease.id, task=lease.task, attempt=lease.attempt)
+        else:
+            await self._finish(lease, outcome, began)
+
+    async def _finish(self, lease: Lease, outcome: Outcome, began: float) -> None:
+        holdings = self._liveness.holdings
+        crash_point("before_finish")
+        holdings.leave(lease.id)
+        failures = 0
+        while True:
+            try:
+                [accepted] = await self._store.finish([(lease, outcome)])
+                break
+            except StoreError as error:
+                if self._stopped.is_set():
+                    accepted = False
+                    break
+                failures += 1
+                pause = random.uniform(0.5, 1) * min(_LONGEST_BACKOFF, _FIRST_BACKOFF * 2**failures)  # noqa: S311
+                emit(logging.WARNING, "worker.store_unavailable", reason=str(error), retry_in=pause)
+                await asyncio.sleep(pause)
+        holdings.forget(lease.id)
+        crash_point("after_finish")
+        _tell(lease, outcome, accepted, time.monotonic() - began)
+
+    def _free_slot(self, kind: bool) -> None:
+        self._free[kind] += 1
+        if not self._slot_freed.is_set():
+            self._slot_freed.set()
+
+    # ending
+
+    async def _let_end(self) -> None:
+        if self._running:
+            await asyncio.wait(list(self._running.values()), timeout=self._options.grace)
+        for running in list(self._running.values()):
+            running.cancel()
+
+    def _hear_of_lost(self, jobs: list[str]) -> None:
+        loop = self._loop
+        if loop is not None and not loop.is_closed():
+            loop.call_soon_threadsafe(self._drop, jobs)
+
+    def _drop(self, jobs: list[str]) -> None:
+        """Another worker has these jobs by now: stop what can be stopped; whatever else it says is refused."""
+        for job in jobs:
+            running = self._running.get(job)
+            if running is not None:
+                self._lost.add(job)
+                running.cancel()
+
+
+def _tell(lease: Lease, outcome: Outcome, accepted: bool, duration: float) -> None:
+    level = logging.WARNING if isinstance(outcome, Failed | Retry) or not accepted else logging.INFO
+    if is_enabled(level):
+        emit(
+            level,
+            "job.finished" if accepted else "job.refused",
+            job_id=lease.id,
+            task=lease.task,
+            attempt=lease.attempt,
+            outcome=type(outcome).__name__.lower(),
+            duration=duration,
+            failure=outcome.failure.kind if isinstance(outcome, Failed | Retry) else None,
+            retry_in=outcome.delay if isinstance(outcome, Retry) else None,
+        )

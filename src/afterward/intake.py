@@ -1,0 +1,142 @@
+"""How jobs get into the store, in this process's name when they must wait for the end of a request."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from afterward.errors import StoreUnavailable
+from afterward.job import Lease, NewJob, Placement, Stored
+from afterward.liveness import Liveness
+from afterward.stores.base import Store
+
+_NEW_IDENTITY_SECONDS = 5.0
+
+
+class Direct(Protocol):
+    """A worker in this process that can start a job without claiming it."""
+
+    def reserve(self, job: NewJob) -> bool:
+        """Keep a slot for this job, if it may run here at once: then `start` or `give_up` follows."""
+        ...
+
+    def give_up(self, task: str) -> None:
+        """Free a slot that was reserved for a job of this task."""
+        ...
+
+    def start(self, lease: Lease) -> None:
+        """Run a job in the slot that was reserved for it."""
+        ...
+
+
+@dataclass(slots=True)
+class Kept:
+    """Jobs that are stored and wait for their request to end: leased to the worker here, or held."""
+
+    leases: list[Lease] = field(default_factory=list[Lease])
+    held: list[str] = field(default_factory=list[str])
+
+
+class Intake:
+    """Stores jobs for a process that lives, and lets go of them when their time has come."""
+
+    def __init__(self, store: Store, liveness: Liveness) -> None:
+        self.store = store
+        self.liveness = liveness
+        self.direct: Direct | None = None
+
+    async def keep(self, jobs: Sequence[NewJob], kept: Kept, *, direct: bool) -> None:
+        """Store jobs so that nobody starts them before `let_go`; what is stored is added to `kept`.
+
+        `direct`: they may be leased to the worker of this process. When this is cancelled, the jobs are stored first,
+        and `kept` is right. Raises `StoreError`; then none of them is stored.
+        """
+        await self._keep_as(self.liveness.process or await self.liveness.start(), jobs, kept, direct)
+
+    async def let_go(self, kept: Kept) -> None:
+        """The request is over: start what is leased to this process, and give the rest to whoever claims it."""
+        holdings = self.liveness.holdings
+        for lease in kept.leases:
+            if self.direct is not None and holdings.has(lease.id, lease.attempt):
+                self.direct.start(lease)
+            else:
+                self._abandon(lease)
+        kept.leases = []
+        if kept.held:
+            held, kept.held = kept.held, []
+            process = self.liveness.process
+            for job in held:
+                holdings.leave(job)
+            try:
+                if process is not None:
+                    await self.store.release(process, held)
+                    self.store.ring()
+            except StoreUnavailable:
+                return  # the next heartbeat gives back what this process does not hold on to
+            finally:
+                for job in held:
+                    holdings.forget(job)
+
+    async def put(self, jobs: Sequence[NewJob]) -> None:
+        """Store jobs that anybody may start as soon as they are due. Raises `StoreError`; then none is stored."""
+        await self.liveness.start()
+        await self.store.enqueue([(job, Placement.free) for job in jobs], None)
+        self.store.ring()
+
+    async def _keep_as(self, process: str, jobs: Sequence[NewJob], kept: Kept, direct: bool) -> None:
+        worker = self.direct if direct else None
+        holdings = self.liveness.holdings
+        placed: list[tuple[NewJob, Placement]] = []
+        for job in jobs:
+            leased = worker is not None and worker.reserve(job)
+            placed.append((job, Placement.leased if leased else Placement.held))
+            holdings.expect(job.id, 1 if leased else 0)
+        answer = self.store.enqueue(placed, process)
+        try:
+            await answer
+        finally:
+            strangers = self._account(placed, answer, process, kept)
+        if strangers:
+            await self._keep_as(await self._new_identity(process), strangers, kept, direct)
+
+    def _account(
+        self, placed: list[tuple[NewJob, Placement]], answer: asyncio.Future[list[Stored]], process: str, kept: Kept
+    ) -> list[NewJob]:
+        """Note what became of each job; those that were stored in nobody's name are given back."""
+        failed = not answer.done() or answer.cancelled() or answer.exception() is not None
+        answers = [None] * len(placed) if failed else answer.result()
+        strangers: list[NewJob] = []
+        holdings = self.liveness.holdings
+        for (job, placement), stored in zip(placed, answers, strict=True):
+            leased = placement is Placement.leased
+            if stored is Stored.stored:
+                holdings.have(job.id, 1 if leased else 0)
+                if leased:
+                    kept.leases.append(Lease(job.id, 1, process, job.task, job.arguments, job.context))
+                else:
+                    kept.held.append(job.id)
+                continue
+            holdings.forget(job.id)
+            if leased and self.direct is not None:
+                self.direct.give_up(job.task)
+            if stored is Stored.stranger:
+                strangers.append(job)
+        return strangers
+
+    def _abandon(self, lease: Lease) -> None:
+        """A lease that nobody here will run: the next heartbeat gives it back, if it is still ours."""
+        self.liveness.holdings.forget(lease.id)
+        if self.direct is not None:
+            self.direct.give_up(lease.task)
+
+    async def _new_identity(self, old: str) -> str:
+        """This process was taken for dead; wait until the heartbeat has noticed."""
+        deadline = asyncio.get_running_loop().time() + _NEW_IDENTITY_SECONDS
+        while (process := self.liveness.process) in (None, old):
+            if asyncio.get_running_loop().time() > deadline:
+                raise StoreUnavailable("this process was taken for dead by another, and is still finding out")
+            await asyncio.sleep(0.02)
+        assert process is not None
+        return process

@@ -1,0 +1,180 @@
+"""What is stored of one durable call, and the moves it may make."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import TypeAlias
+
+
+class Status(StrEnum):
+    """Where a job stands. "Later" and "retrying" are `queued` with a `run_at` to come."""
+
+    queued = "queued"
+    running = "running"
+    succeeded = "succeeded"
+    failed = "failed"
+    cancelled = "cancelled"
+
+
+ALLOWED: dict[Status, frozenset[Status]] = {
+    Status.queued: frozenset({Status.running, Status.cancelled}),
+    Status.running: frozenset({Status.queued, Status.succeeded, Status.failed, Status.cancelled}),
+    Status.succeeded: frozenset(),
+    Status.failed: frozenset({Status.queued}),
+    Status.cancelled: frozenset({Status.queued}),
+}
+"""The moves allowed; `failed` and `cancelled` become `queued` again only when a person says so."""
+
+TERMINAL = frozenset({Status.succeeded, Status.failed, Status.cancelled})
+
+
+class Placement(StrEnum):
+    """How a job enters the store."""
+
+    free = "free"
+    """Any worker may claim it as soon as it is due."""
+    held = "held"
+    """Nobody may claim it until the process that stored it releases it, or is dead."""
+    leased = "leased"
+    """It is the first attempt of the process that stored it: no claim is needed."""
+
+
+class Stored(StrEnum):
+    """The store's answer to one job of an `enqueue`."""
+
+    stored = "stored"
+    """The job is on stable storage."""
+    exists = "exists"
+    """An unfinished job with the same task and unique key was there; the new id now leads to that one."""
+    stranger = "stranger"
+    """The process that wanted to hold or lease it has no liveness row; nothing was stored."""
+
+
+@dataclass(frozen=True, slots=True)
+class NewJob:
+    """A job about to be stored. `delay` (seconds) and `run_at` exclude each other; neither means at once."""
+
+    id: str
+    task: str
+    queue: str
+    priority: int
+    arguments: str
+    context: str | None = None
+    delay: float | None = None
+    run_at: datetime | None = None
+    unique: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """One process's right to one numbered attempt of a job. `id` and `attempt` together are the fence."""
+
+    id: str
+    attempt: int
+    process: str
+    task: str
+    arguments: str
+    context: str | None = None
+    failures: int = 0
+    deaths: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """What went wrong in an attempt, as text. `kind` is the exception's qualified name."""
+
+    kind: str
+    message: str
+    traceback: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Succeeded:
+    """running → succeeded. `result` is JSON text, None when the function returned None."""
+
+    result: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """running → failed, for good."""
+
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """running → queued after a failure, due in `delay` seconds."""
+
+    failure: Failure
+    delay: float
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """running → queued at no cost: a shutdown, or a process that cannot run it. `note` says why to who looks."""
+
+    note: str
+    delay: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Died:
+    """running → queued, or failed: the child process that ran the attempt died. One more death is counted."""
+
+    failure: Failure
+    delay: float
+    final: bool
+
+
+Outcome: TypeAlias = Succeeded | Failed | Retry | Released | Died
+"""How an attempt ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """An attempt that did not succeed, as the store remembers it."""
+
+    number: int
+    outcome: str
+    started_at: datetime | None
+    ended_at: datetime
+    failure: Failure | None = None
+    note: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A job as the store holds it at one moment. Times are UTC; `arguments` and `result` are JSON text."""
+
+    id: str
+    task: str
+    queue: str
+    priority: int
+    status: Status
+    attempt: int
+    failures: int
+    deaths: int
+    arguments: str
+    result: str | None
+    failure: Failure | None
+    note: str | None
+    unique: str | None
+    process: str | None
+    created_at: datetime
+    run_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    attempts: tuple[Attempt, ...] = field(default=())
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """A process that stores or runs jobs. `id` is fresh at every start; `doorbell` is a loopback UDP port or None."""
+
+    id: str
+    pid: int
+    host: str
+    doorbell: int | None = None

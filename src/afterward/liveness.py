@@ -1,0 +1,269 @@
+"""A process's sign of life: its row, lock and heartbeat; and the reaping of the dead.
+
+It runs on an event loop in a thread of its own, so that a blocked application loop does not look like death. Frozen
+processes are told by counters, never by clocks: one whose counter stood still for `LOOKS` looks, one beat apart, each
+of them made in a transaction in which this process could beat itself, is taken for dead.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import logging
+import os
+import random
+import socket
+import threading
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any, TypeVar
+
+from afterward.errors import AfterwardError, StoreError
+from afterward.identity import new_id
+from afterward.job import Process
+from afterward.observe import emit
+from afterward.stores.base import Beat, Known, Store
+
+T = TypeVar("T")
+
+LOOKS = 5
+"""How many looks without a change make a process frozen: a lease is this many beats."""
+
+LOCK_LOOK_SECONDS = 0.25
+"""How often the locks of other processes are tried: the most of what it takes to see a death."""
+
+SUSPECT_AFTER = 2
+"""Deaths after which a job is a suspect: from then on it runs in a child process of its own."""
+
+MAX_DEATHS = 3
+"""Deaths after which a job is set aside as failed."""
+
+SUSPECT_DELAY_SECONDS = 1.0
+"""The back-off before a suspect is tried again."""
+
+
+class Holdings:
+    """What this process holds, and what is on its way in or out: the other side of what the store says of it."""
+
+    def __init__(self) -> None:
+        self._certain: dict[str, int] = {}
+        self._possible: dict[str, int] = {}
+        self._tokens: set[str] = set()
+
+    def expect(self, job: str, attempt: int) -> None:
+        """It is about to be stored in this process's name."""
+        self._possible[job] = attempt
+
+    def have(self, job: str, attempt: int) -> None:
+        """It is stored in this process's name."""
+        self._certain[job] = attempt
+        self._possible.pop(job, None)
+
+    def leave(self, job: str) -> None:
+        """It is about to be let go."""
+        attempt = self._certain.pop(job, None)
+        if attempt is not None:
+            self._possible[job] = attempt
+
+    def forget(self, job: str) -> None:
+        """It is let go, or was never got."""
+        self._certain.pop(job, None)
+        self._possible.pop(job, None)
+
+    def has(self, job: str, attempt: int) -> bool:
+        """Is this attempt still ours, as far as this process knows?"""
+        return self._certain.get(job) == attempt
+
+    def expect_claim(self, token: str) -> None:
+        self._tokens.add(token)
+
+    def forget_claim(self, token: str) -> None:
+        self._tokens.discard(token)
+
+    def known(self) -> Known:
+        return Known(self._certain.copy(), self._possible.copy(), frozenset(self._tokens.copy()))
+
+    def clear(self) -> list[str]:
+        """Everything is lost: give the jobs that were held for certain."""
+        lost = list(self._certain)
+        self._certain.clear()
+        return lost
+
+
+class Liveness:
+    """The life of this process in one store. `lease`: seconds after which a process that stands still loses its jobs."""
+
+    def __init__(self, store: Store, lease: float) -> None:
+        self._store = store
+        self._beat_seconds = lease / LOOKS
+        self._starting = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stop: asyncio.Event | None = None
+        self._joined: concurrent.futures.Future[str] = concurrent.futures.Future()
+        self._seen: dict[str, tuple[int, int]] = {}
+        self._on_lost: list[Callable[[list[str]], None]] = []
+        self.holdings = Holdings()
+        self.process: str | None = None
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._forget_inherited)
+
+    def on_lost(self, callback: Callable[[list[str]], None]) -> None:
+        """Call `callback`, in the liveness thread, with the ids of jobs that this process has lost."""
+        self._on_lost.append(callback)
+
+    async def start(self) -> str:
+        """Live, if not yet: answers this process's id once its row is written. Safe from any loop, any number of times.
+
+        Raises what opening the store raised; a later call tries again.
+        """
+        return await asyncio.wrap_future(self._ensure_started())
+
+    def start_sync(self) -> str:
+        """`start` for code without an event loop."""
+        return self._ensure_started().result()
+
+    async def stop(self) -> None:
+        """Leave the store and close it. Lawful without a start, and twice."""
+        with self._starting:
+            thread, loop, stop = self._thread, self._loop, self._stop
+            self._thread = None
+        if thread is None or loop is None or stop is None:
+            return
+        loop.call_soon_threadsafe(stop.set)
+        await asyncio.to_thread(thread.join)
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine on the liveness loop and wait for it: the portal for code without an event loop."""
+        self.start_sync()
+        assert self._loop is not None
+        if threading.current_thread() is self._thread:
+            work.close()
+            raise AfterwardError("a sync operation was called on afterward's own event loop")
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+    def _ensure_started(self) -> concurrent.futures.Future[str]:
+        with self._starting:
+            if self._thread is None:
+                self._joined = concurrent.futures.Future()
+                self._thread = threading.Thread(
+                    target=lambda: asyncio.run(self._live()), name="afterward-liveness", daemon=True
+                )
+                self._thread.start()
+            return self._joined
+
+    async def _live(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._stop = stop = asyncio.Event()
+        joined = self._joined
+        try:
+            await self._store.open()
+            await self._join()
+            await self._bury_the_dead()
+        except BaseException as error:
+            with self._starting:
+                self._thread = None
+            await self._store.close()
+            joined.set_exception(error)
+            return
+        assert self.process is not None
+        joined.set_result(self.process)
+        await self._beat_until(stop)
+        await self._leave()
+
+    async def _beat_until(self, stop: asyncio.Event) -> None:
+        clock = asyncio.get_running_loop().time
+        next_beat = clock() + self._beat_seconds
+        while not stop.is_set():
+            try:
+                await self._bury_the_dead()
+                if clock() >= next_beat:
+                    next_beat = clock() + self._beat_seconds
+                    await self._beat()
+            except StoreError as error:
+                emit(logging.WARNING, "liveness.store_unavailable", process=self.process, reason=str(error))
+            except Exception as error:  # a mistake here must not end the heartbeat: every job would be lost by it
+                emit(logging.ERROR, "liveness.failed", error, process=self.process)
+            await _sleep_unless(stop, LOCK_LOOK_SECONDS * random.uniform(0.8, 1.2))  # noqa: S311
+
+    async def _join(self) -> None:
+        process = new_id()
+        await self._store.join(Process(process, os.getpid(), socket.gethostname()[:200]))
+        self.process = process
+
+    async def _leave(self) -> None:
+        try:
+            if self.process is not None:
+                await self._store.leave(self.process)
+        except StoreError as error:
+            emit(logging.WARNING, "liveness.store_unavailable", process=self.process, reason=str(error))
+        finally:
+            self.process = None
+            await self._store.close()
+
+    async def _beat(self) -> None:
+        if self.process is None:
+            await self._join()
+            return
+        beat, _ = await asyncio.gather(
+            self._store.beat(self.process, self.holdings.known),
+            self._store.reap(self._frozen(), SUSPECT_AFTER, SUSPECT_DELAY_SECONDS),
+        )
+        if beat is None:
+            emit(logging.WARNING, "liveness.taken_for_dead", process=self.process)
+            self.process = None
+            self._tell_lost(self.holdings.clear())
+            self._seen.clear()
+            await self._join()
+        else:
+            self._look_at_others(beat)
+            for job in beat.lost:
+                self.holdings.forget(job)
+            self._tell_lost(beat.lost)
+            for job in beat.unknown:
+                emit(logging.WARNING, "job.given_back", job_id=job, process=self.process)
+
+    def _look_at_others(self, beat: Beat) -> None:
+        looks: dict[str, tuple[int, int]] = {}
+        for process, counter in beat.others.items():
+            last, times = self._seen.get(process, (counter, -1))
+            looks[process] = (counter, times + 1 if counter == last else 0)
+        self._seen = looks
+
+    def _frozen(self) -> list[tuple[str, int | None]]:
+        frozen: list[tuple[str, int | None]] = [(p, counter) for p, (counter, times) in self._seen.items() if times >= LOOKS]
+        for process, _ in frozen:
+            emit(logging.WARNING, "process.frozen", process=process)
+        return frozen
+
+    async def _bury_the_dead(self) -> None:
+        dead = await self._store.dead()
+        if dead:
+            await self._bury(dead)
+
+    async def _bury(self, dead: Iterable[str]) -> None:
+        buried: list[tuple[str, int | None]] = [(process, None) for process in dead]
+        while True:
+            reaped = await self._store.reap(buried, SUSPECT_AFTER, SUSPECT_DELAY_SECONDS)
+            for process, _ in buried:
+                emit(logging.WARNING, "process.died", process=process, jobs=reaped.jobs)
+            if not reaped.more:
+                return
+
+    def _tell_lost(self, jobs: list[str]) -> None:
+        if jobs:
+            for callback in self._on_lost:
+                callback(jobs)
+
+    def _forget_inherited(self) -> None:
+        """In a forked child: the thread is the parent's, and so is the life it shows."""
+        self._starting = threading.Lock()
+        self._thread, self._loop, self._stop, self.process = None, None, None, None
+        self.holdings = Holdings()
+
+
+async def _sleep_unless(stop: asyncio.Event, seconds: float) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            await stop.wait()
+    except TimeoutError:
+        return

@@ -1,0 +1,173 @@
+"""The store: the one seam between those who make jobs, those who run them, and where they live."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from afterward.job import Job, Lease, NewJob, Outcome, Placement, Process, Status, Stored
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a worker has room for: at most `limit` jobs of these tasks, from these queues (None: from all)."""
+
+    tasks: Collection[str]
+    limit: int
+    queues: Collection[str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """The leases given, and what is left to wait for.
+
+    `more`: the limit cut the answer short. `next_due`: seconds until a job that waits for its time is due, or None.
+    """
+
+    leases: list[Lease]
+    more: bool
+    next_due: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What a process believes to hold, at one moment: attempts by job id (0: held, not yet run).
+
+    `certain`: stored, and not about to be let go. `possible`: on its way in or out.
+    `tokens`: claims whose answer has not arrived.
+    """
+
+    certain: dict[str, int]
+    possible: dict[str, int]
+    tokens: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """What a heartbeat saw, in the transaction that made it.
+
+    `others`: the counter of every other process. `lost`: jobs that this process believed to hold for certain.
+    `unknown`: jobs in this process's name that it does not know of; they have been given back.
+    """
+
+    others: dict[str, int]
+    lost: list[str]
+    unknown: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Reaped:
+    """What a reaping did: how many jobs were queued again, and whether it stopped at a full page."""
+
+    jobs: int
+    more: bool
+
+
+class Store(Protocol):
+    """Where jobs live. Every operation takes and answers batches, is one atomic transaction, and holds no policy.
+
+    - Times are the store's: seconds by its own clock.
+    - A write by a worker is accepted only from the process and the attempt that hold the job (the fence), and
+      answers `False` for one that was refused; it never raises for that.
+    - When an operation that writes has returned, what it wrote is on stable storage.
+    - Operations may be awaited on any event loop; one that is cancelled is nevertheless carried out to its end.
+    - Any operation raises `StoreUnavailable` when it could not be carried out, within a bounded time; then nothing
+      of it was written.
+    """
+
+    @property
+    def location(self) -> str:
+        """Where the store is, for people: an absolute path, or a URL without its password."""
+        ...
+
+    async def open(self) -> None:
+        """Connect, and bring the schema up to date; safe when several processes do it at once. Idempotent.
+
+        Raises `StoreUnusable` when this can never work: not our file, a newer schema, a network file system.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Let go of everything. Idempotent; a closed store may be opened again."""
+        ...
+
+    async def join(self, process: Process) -> None:
+        """Write the liveness row of `process`, after taking whatever lock shows its death at once."""
+        ...
+
+    async def leave(self, process: str) -> None:
+        """Remove the liveness row and the lock of `process`. What it still holds becomes claimable at the next reap."""
+        ...
+
+    async def beat(self, process: str, known: Callable[[], Known]) -> Beat | None:
+        """Advance the counter of `process`; None when its row is gone (it was taken for dead).
+
+        In the same transaction, a job held by or leased to `process` that `known()` does not cover is queued again,
+        at no cost. `known` is called, from any thread, while no other operation of this store object is under way.
+        """
+        ...
+
+    async def dead(self) -> list[str]:
+        """Processes whose death is certain by their lock. Never one that lives, however slow it is."""
+        ...
+
+    async def reap(self, buried: Iterable[tuple[str, int | None]], suspect_after: int, suspect_delay: float) -> Reaped:
+        """Remove the rows of dead processes, then queue again what belongs to processes without a row.
+
+        - A row is removed only while its counter is still the one given with it (None: whatever it is).
+        - A held job just becomes claimable.
+        - running → queued: one death more is counted, up to `suspect_after` (beyond that only `Died` counts), and
+          from `suspect_after` on the job is due in `suspect_delay` seconds instead of at once.
+        - One page is done in one call; two processes may reap at once, and each job is queued again exactly once.
+        """
+        ...
+
+    async def enqueue(self, jobs: Sequence[tuple[NewJob, Placement]], process: str | None) -> list[Stored]:
+        """Store jobs: all of them, or none when it raises. One answer for each, in order.
+
+        `held` and `leased` name `process`, whose liveness row must exist, else the answer is `stranger`.
+        A leased job starts as attempt 1, running.
+        """
+        ...
+
+    async def release(self, process: str, jobs: Sequence[str]) -> list[bool]:
+        """Let go of jobs held by `process`: whoever claims may have them."""
+        ...
+
+    async def claim(self, process: str, wanted: Sequence[Wanted], token: str) -> Claimed:
+        """queued → running, with one attempt more, for jobs that
+
+        - are due by the store's clock, and held by nobody;
+        - are of a wanted task and queue (others are passed over by index, not read);
+        - are the most urgent: by priority (largest first), then due time, then age.
+
+        Nothing is given to a process without a liveness row. Repeating a call with the same token gives the same
+        leases again, as long as they are running.
+        """
+        ...
+
+    async def finish(self, ends: Sequence[tuple[Lease, Outcome]]) -> list[bool]:
+        """End attempts: the one way out of `running`. False for an attempt that no longer holds its job."""
+        ...
+
+    async def get(self, jobs: Sequence[str]) -> list[Job | None]:
+        """Jobs by their ids, in order, with their attempts; None for an unknown one."""
+        ...
+
+    async def list(
+        self, *, status: Status | None = None, task: str | None = None, queue: str | None = None,
+        before: str | None = None, limit: int = 50
+    ) -> list[Job]:  # fmt: skip
+        """Jobs, newest first, without their attempts; `before`: only those older than the job of this id."""
+        ...
+
+    async def wait(self, seconds: float) -> None:
+        """Return when jobs may have become claimable, or after so many seconds. A hint, never a promise."""
+        ...
+
+    def ring(self) -> None:
+        """Wake one `wait`, of this process or another. Never raises, may be called from any thread."""
+        ...
+
+

@@ -1,0 +1,104 @@
+"""Waking a waiting worker, in this process or in another on this machine, without polling.
+
+Each process that runs jobs listens on a UDP port of the loopback interface. A datagram says nothing but "look"; one
+that is lost, forged or late costs one look at the store, or one wait until the next.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import socket
+import threading
+from collections.abc import Iterable
+
+
+class Doorbell:
+    """Rung from any thread; waited for on one loop at a time."""
+
+    def __init__(self) -> None:
+        self._socket: socket.socket | None = None
+        self._mutex = threading.Lock()
+        self._waiting: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
+        self._rung = False
+        self._others: tuple[int, ...] = ()
+
+    def listen(self) -> int | None:
+        """Open the port, and give its number; None where the machine has no loopback interface to bind."""
+        bell = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        bell.setblocking(False)
+        try:
+            bell.bind(("127.0.0.1", 0))
+        except OSError:
+            bell.close()
+            return None
+        self._socket = bell
+        return int(bell.getsockname()[1])
+
+    def close(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+    def know_others(self, ports: Iterable[int]) -> None:
+        """The doorbells of other processes, to be rung when nobody waits here."""
+        self._others = tuple(ports)
+
+    def ring(self) -> None:
+        """Wake one who waits: here if there is one, else in another process."""
+        with self._mutex:
+            waiting = self._waiting[0] if self._waiting else None
+            self._rung = True
+        if waiting is not None:
+            try:
+                waiting[0].call_soon_threadsafe(waiting[1].set)
+            except RuntimeError:  # its loop is closed
+                self._ring_another()
+        else:
+            self._ring_another()
+
+    def _ring_another(self) -> None:
+        if not self._others:
+            return
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as out:
+            out.setblocking(False)
+            try:
+                out.sendto(b"!", ("127.0.0.1", random.choice(self._others)))  # noqa: S311
+            except OSError:
+                return  # a hint only: who was not reached looks by himself soon
+
+    async def wait(self, seconds: float) -> None:
+        """Until it rings, or for so many seconds. A ring since the last wait counts."""
+        loop = asyncio.get_running_loop()
+        event = asyncio.Event()
+        with self._mutex:
+            if self._rung:
+                self._rung = False
+                return
+            entry = (loop, event)
+            self._waiting.append(entry)
+        listening = self._socket
+        if listening is not None:
+            try:
+                loop.add_reader(listening.fileno(), self._heard, listening, event)
+            except (NotImplementedError, OSError):  # Windows' default loop has no add_reader: the timeout serves
+                listening = None
+        try:
+            async with asyncio.timeout(seconds):
+                await event.wait()
+        except TimeoutError:
+            return
+        finally:
+            with self._mutex:
+                self._waiting.remove(entry)
+                self._rung = False
+            if listening is not None and listening.fileno() >= 0:
+                loop.remove_reader(listening.fileno())
+
+    @staticmethod
+    def _heard(bell: socket.socket, event: asyncio.Event) -> None:
+        event.set()
+        with contextlib.suppress(OSError):  # "would block": all that came has been read
+            while True:
+                bell.recv(16)

@@ -1,0 +1,142 @@
+"""The files beside a database: permissions, network file systems, and one lock file for each living process.
+
+A lock shows a death at once: the operating system drops it with the process. `flock` and not `lockf`: a POSIX record
+lock belongs to the process, and goes when any of its descriptors of the file is closed.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from afterward.errors import StoreUnusable
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _try_lock(descriptor: int) -> bool:
+        try:
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        except OSError:
+            return False
+        return True
+
+else:
+    import fcntl
+
+    def _try_lock(descriptor: int) -> bool:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return False
+        return True
+
+
+_NETWORK = frozenset(
+    ("nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "lustre", "gpfs", "beegfs", "ocfs2", "gfs2")
+)  # fmt: skip
+_NETWORK_FUSE = ("fuse.sshfs", "fuse.s3fs", "fuse.glusterfs", "fuse.ceph", "fuse.gcsfuse", "fuse.rclone", "fuse.juicefs")
+
+
+def refuse_network_file_system(path: Path, mounts: str | None = None) -> None:
+    """Raise `StoreUnusable` when `path` lies where file locks do not hold between hosts.
+
+    `mounts`: the text of /proc/self/mountinfo (proc(5)); read from there when not given.
+    """
+    if str(path).startswith(("\\\\", "//")):
+        kind: str | None = "a network share"
+    else:
+        if mounts is None:
+            source = Path("/proc/self/mountinfo")
+            mounts = source.read_text(encoding="utf-8", errors="replace") if source.exists() else ""
+        kind = _file_system(path, mounts)
+        if kind not in _NETWORK and not (kind or "").startswith(_NETWORK_FUSE):
+            return
+    raise StoreUnusable(
+        f"{path} is on a network file system ({kind}), where SQLite's locks do not hold and jobs would be lost; "
+        f"put the file on a local disk, or use a store made for several servers (postgresql://…)"
+    )
+
+
+def _file_system(path: Path, mounts: str) -> str | None:
+    best, kind = "", None
+    for line in mounts.splitlines():
+        left, _, right = line.partition(" - ")
+        fields = left.split()
+        if len(fields) < 5 or not right:
+            continue
+        point = fields[4].encode().decode("unicode_escape")
+        if len(point) >= len(best) and (path == Path(point) or Path(point) in path.parents):
+            best, kind = point, right.split()[0]
+    return kind
+
+
+def create_private(path: Path) -> None:
+    """Create an empty file that only its owner can read, unless it is there.
+
+    Never opens one that is there: closing it would drop the POSIX locks that SQLite holds in this process.
+    """
+    try:
+        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
+    except FileExistsError:
+        return
+    os.close(descriptor)
+
+
+class LivenessLocks:
+    """The folder of lock files beside a database, one file for each process: held means alive."""
+
+    def __init__(self, database: Path) -> None:
+        self._folder = database.with_name(database.name + ".processes")
+        self._held: dict[str, int] = {}
+        self.reliable = True
+        os.register_at_fork(after_in_child=self._close_inherited) if hasattr(os, "register_at_fork") else None
+
+    def take(self, process: str) -> None:
+        """Hold the lock of a process of ours. It is taken under another name first, so that no one finds it free."""
+        self._folder.mkdir(mode=0o700, exist_ok=True)
+        new = self._folder / f"{process}.new"
+        descriptor = os.open(new, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
+        self.reliable = _try_lock(descriptor) and not self._seems_free(new)
+        new.rename(self._folder / f"{process}.lock")
+        self._held[process] = descriptor
+
+    def drop(self, process: str) -> None:
+        """Let go of the lock of a process of ours."""
+        descriptor = self._held.pop(process, None)
+        if descriptor is not None:
+            self.remove(process)
+            os.close(descriptor)
+
+    def remove(self, process: str) -> None:
+        """Remove the file of a process that is dead, or that leaves."""
+        (self._folder / f"{process}.lock").unlink(missing_ok=True)
+
+    def dead(self) -> list[str]:
+        """The processes whose lock nobody holds."""
+        if not self.reliable:
+            return []
+        try:
+            names = os.listdir(self._folder)
+        except FileNotFoundError:
+            return []
+        found = (name.removesuffix(".lock") for name in names if name.endswith(".lock"))
+        return [p for p in found if p not in self._held and self._seems_free(self._folder / f"{p}.lock")]
+
+    @staticmethod
+    def _seems_free(path: Path) -> bool:
+        try:
+            descriptor = os.open(path, os.O_RDWR)
+        except OSError:
+            return False
+        try:
+            return _try_lock(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def _close_inherited(self) -> None:
+        """In a forked child: a descriptor kept open there would show a dead parent as alive."""
+        for descriptor in self._held.values():
+            os.close(descriptor)
+        self._held.clear()

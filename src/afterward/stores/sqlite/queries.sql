@@ -1,0 +1,142 @@
+-- name: join
+-- A process shows that it lives. A row that is there stays as it is.
+INSERT INTO processes (id, pid, host, doorbell, joined_at) VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT (id) DO NOTHING;
+
+-- name: leave
+DELETE FROM processes WHERE id = ?1;
+
+-- name: exists
+SELECT EXISTS (SELECT 1 FROM processes WHERE id = ?1);
+
+-- name: beat
+UPDATE processes SET beat = beat + 1 WHERE id = ?1 RETURNING beat;
+
+-- name: others
+SELECT id, beat, doorbell FROM processes WHERE id <> ?1;
+
+-- name: taken
+-- What is held by or leased to a process.
+SELECT id, attempt, status FROM jobs WHERE process = ?1;
+
+-- name: bury
+-- The fence of reaping: from here on nothing can be claimed or finished in this process's name.
+DELETE FROM processes WHERE id = ?1 AND (?2 IS NULL OR beat = ?2);
+
+-- name: orphans
+-- A page of what belongs to processes without a row; a walk over the few distinct owners, not over the jobs.
+WITH RECURSIVE owner (process) AS (
+    SELECT min(process) FROM jobs WHERE process IS NOT NULL
+    UNION ALL
+    SELECT (SELECT min(j.process) FROM jobs j WHERE j.process > owner.process) FROM owner WHERE owner.process IS NOT NULL
+)
+SELECT j.seq, j.process, j.status, j.attempt
+FROM owner JOIN jobs j ON j.process = owner.process
+WHERE owner.process IS NOT NULL AND NOT EXISTS (SELECT 1 FROM processes p WHERE p.id = owner.process)
+LIMIT ?1;
+
+-- name: orphan_attempt
+-- Remember the attempt that its worker's death ended.
+INSERT INTO attempts (job, number, outcome, started_at, ended_at, failure)
+SELECT seq, attempt, 'died', started_at, ?1, ?2 FROM jobs WHERE seq = ?3 AND process = ?4 AND attempt = ?5 AND status = 'running'
+ON CONFLICT DO NOTHING;
+
+-- name: orphan
+-- running -> queued (worker died); queued and held -> queued
+UPDATE jobs SET
+    deaths = CASE WHEN status = 'running' THEN min(deaths + 1, max(deaths, ?5)) ELSE deaths END,
+    due = CASE WHEN status = 'running' AND deaths + 1 >= ?5 THEN 0 ELSE due END,
+    run_at = CASE WHEN status = 'running' AND deaths + 1 >= ?5 THEN ?4 + ?6 ELSE run_at END,
+    status = 'queued', process = NULL, token = NULL
+WHERE seq = ?1 AND process = ?2 AND attempt = ?3;
+
+-- name: enqueue
+-- new -> queued, held by a process (?7), free (null), or already leased to it as attempt 1
+INSERT INTO jobs (id, task, queue, priority, status, attempt, process, due, run_at, unique_key, arguments, context, created_at, started_at)
+VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)
+ON CONFLICT (task, unique_key) WHERE unique_key IS NOT NULL AND status IN ('queued', 'running') DO NOTHING;
+
+-- name: alias
+-- The id of a call that found its unique key taken leads to the job that has it.
+INSERT INTO aliases (id, job)
+SELECT ?1, id FROM jobs WHERE task = ?2 AND unique_key = ?3 AND status IN ('queued', 'running');
+
+-- name: release
+-- queued and held -> queued
+UPDATE jobs SET process = NULL WHERE id = ?1 AND process = ?2 AND status = 'queued' RETURNING id;
+
+-- name: promote
+-- Its time has come.
+UPDATE jobs SET due = 1 WHERE seq IN (SELECT seq FROM jobs WHERE status = 'queued' AND due = 0 AND run_at <= ?1 ORDER BY run_at LIMIT ?2);
+
+-- name: next_due
+SELECT min(run_at) FROM jobs WHERE status = 'queued' AND due = 0;
+
+-- name: lanes
+-- The (queue, task) pairs that have a job to claim: one seek for each, however many jobs wait.
+WITH RECURSIVE lane (queue, task) AS (
+    SELECT * FROM (
+        SELECT queue, task FROM jobs WHERE status = 'queued' AND due = 1 AND process IS NULL ORDER BY queue, task LIMIT 1
+    )
+    UNION ALL
+    SELECT j.queue, j.task FROM lane JOIN jobs j ON j.seq = (
+        SELECT k.seq FROM jobs k
+        WHERE k.status = 'queued' AND k.due = 1 AND k.process IS NULL AND (k.queue, k.task) > (lane.queue, lane.task)
+        ORDER BY k.queue, k.task LIMIT 1
+    )
+)
+SELECT queue, task FROM lane;
+
+-- name: candidates
+-- The most urgent of one lane.
+SELECT -priority, run_at, seq FROM jobs
+WHERE status = 'queued' AND due = 1 AND process IS NULL AND queue = ?1 AND task = ?2
+ORDER BY priority DESC, run_at, seq LIMIT ?3;
+
+-- name: claim
+-- queued -> running
+UPDATE jobs SET status = 'running', process = ?2, token = ?3, attempt = attempt + 1, started_at = ?4, note = NULL
+WHERE seq = ?1 AND status = 'queued' AND process IS NULL
+RETURNING id, attempt, process, task, arguments, context, failures, deaths;
+
+-- name: claimed
+-- What an earlier call with the same token was given.
+SELECT id, attempt, process, task, arguments, context, failures, deaths FROM jobs
+WHERE process = ?1 AND token = ?2 AND status = 'running' ORDER BY seq;
+
+-- name: succeed
+-- running -> succeeded
+UPDATE jobs SET status = 'succeeded', process = NULL, result = ?4, finished_at = ?5
+WHERE id = ?1 AND attempt = ?2 AND process = ?3 AND status = 'running' RETURNING id;
+
+-- name: remember
+-- An attempt that is about to end otherwise.
+INSERT INTO attempts (job, number, outcome, started_at, ended_at, failure, note)
+SELECT seq, attempt, ?4, started_at, ?5, ?6, ?7 FROM jobs WHERE id = ?1 AND attempt = ?2 AND process = ?3 AND status = 'running'
+ON CONFLICT DO NOTHING;
+
+-- name: end
+-- running -> queued | failed
+UPDATE jobs SET status = ?4, process = NULL, token = NULL, due = ?5, run_at = coalesce(?6, run_at),
+    failures = failures + ?7, deaths = deaths + ?8, failure = coalesce(?9, failure), note = ?10, finished_at = ?11
+WHERE id = ?1 AND attempt = ?2 AND process = ?3 AND status = 'running' RETURNING id;
+
+-- name: get
+SELECT seq, id, task, queue, priority, status, attempt, failures, deaths, arguments, result, failure, note, unique_key,
+    process, created_at, run_at, started_at, finished_at
+FROM jobs WHERE id = coalesce((SELECT job FROM aliases WHERE id = ?1), ?1);
+
+-- name: attempts
+SELECT number, outcome, started_at, ended_at, failure, note FROM attempts WHERE job = ?1 ORDER BY number;
+
+-- name: list
+-- A null filter lets everything pass.
+SELECT seq, id, task, queue, priority, status, attempt, failures, deaths, arguments, result, failure, note, unique_key,
+    process, created_at, run_at, started_at, finished_at
+FROM jobs
+WHERE (?1 IS NULL OR status = ?1) AND (?2 IS NULL OR task = ?2) AND (?3 IS NULL OR queue = ?3)
+    AND seq < coalesce((SELECT seq FROM jobs WHERE id = ?4), 9223372036854775807)
+ORDER BY seq DESC LIMIT ?5;
+
+-- name: give_back
+-- running -> queued, or held -> queued: jobs in a process's name that it does not know of
+UPDATE jobs SET status = 'queued', process = NULL, token = NULL WHERE id = ?1 AND attempt = ?2 AND process = ?3;

@@ -1,0 +1,466 @@
+"""Jobs in one SQLite file: the contract of `stores.base`, for several processes on one machine."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import apsw
+
+from afterward.errors import StoreUnavailable, StoreUnusable
+from afterward.job import (
+    Attempt,
+    Died,
+    Failed,
+    Failure,
+    Job,
+    Lease,
+    NewJob,
+    Outcome,
+    Placement,
+    Process,
+    Released,
+    Retry,
+    Status,
+    Stored,
+    Succeeded,
+)
+from afterward.stores.base import Beat, Claimed, Known, Reaped, Wanted
+from afterward.stores.sql import load_migrations, load_queries
+from afterward.stores.sqlite.doorbell import Doorbell
+from afterward.stores.sqlite.files import LivenessLocks, create_private, refuse_network_file_system
+from afterward.stores.sqlite.writer import Answer, Operation, Writer
+
+APPLICATION_ID = 0x61667477
+"""Marks a file as ours (https://www.sqlite.org/pragma.html#pragma_application_id): "aftw"."""
+
+PAGE = 200
+"""How many rows one call of `reap` or one promotion of due jobs moves at most."""
+
+_Q = load_queries("afterward.stores.sqlite")
+_ORDER = ("join", "beat", "reap", "enqueue", "release", "finish", "claim", "leave", "get", "list")
+
+
+class SQLiteStore:
+    """A store in one file. `patience`: seconds an operation waits for another process's lock before it gives up."""
+
+    def __init__(self, path: str | Path, *, clock: Callable[[], float] = time.time, patience: float = 5.0) -> None:
+        self._path = Path(os.path.abspath(path))
+        self._clock = clock
+        self._patience = patience
+        self._opening = threading.Lock()
+        self._writer: Writer | None = None
+        self._identity: tuple[int, int] | None = None
+        self._locks = LivenessLocks(self._path)
+        self._doorbell = Doorbell()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._forget_inherited)
+
+    @property
+    def location(self) -> str:
+        return str(self._path)
+
+    async def open(self) -> None:
+        if self._writer is None:
+            await asyncio.get_running_loop().run_in_executor(None, self._open)
+
+    async def close(self) -> None:
+        writer, self._writer = self._writer, None
+        self._doorbell.close()
+        if writer is not None:
+            await asyncio.get_running_loop().run_in_executor(None, writer.close)
+
+    async def join(self, process: Process) -> None:
+        try:
+            self._locks.take(process.id)
+        except OSError as error:
+            raise StoreUnavailable(f"the store {self._path}: no lock file could be made beside it: {error}") from error
+        try:
+            await self._ask("join", (process, self._doorbell.listen()))
+        except BaseException:
+            self._locks.drop(process.id)
+            raise
+
+    async def leave(self, process: str) -> None:
+        try:
+            await self._ask("leave", process)
+        finally:
+            self._doorbell.close()
+            self._locks.drop(process)
+        self._doorbell.ring()
+
+    async def beat(self, process: str, known: Callable[[], Known]) -> Beat | None:
+        answer: Beat | None = await self._ask("beat", (process, known))
+        if answer is None:
+            self._locks.drop(process)
+            self._doorbell.close()
+        return answer
+
+    async def dead(self) -> list[str]:
+        return self._locks.dead()
+
+    async def reap(self, buried: Iterable[tuple[str, int | None]], suspect_after: int, suspect_delay: float) -> Reaped:
+        buried = list(buried)
+        answer: Reaped = await self._ask("reap", (buried, suspect_after, suspect_delay))
+        if not answer.more:
+            for process, beat in buried:
+                if beat is None:
+                    self._locks.remove(process)
+        if answer.jobs:
+            self._doorbell.ring()
+        return answer
+
+    def enqueue(self, jobs: Sequence[tuple[NewJob, Placement]], process: str | None) -> Answer:
+        return self._ask("enqueue", (jobs, process))
+
+    def release(self, process: str, jobs: Sequence[str]) -> Answer:
+        return self._ask("release", (process, jobs))
+
+    def claim(self, process: str, wanted: Sequence[Wanted], token: str) -> Answer:
+        return self._ask("claim", (process, wanted, token))
+
+    def finish(self, ends: Sequence[tuple[Lease, Outcome]]) -> Answer:
+        return self._ask("finish", ends)
+
+    def get(self, jobs: Sequence[str]) -> Answer:
+        return self._ask("get", jobs)
+
+    def list(
+        self, *, status: Status | None = None, task: str | None = None, queue: str | None = None,
+        before: str | None = None, limit: int = 50
+    ) -> Answer:  # fmt: skip
+        return self._ask("list", (status, task, queue, before, limit))
+
+    async def wait(self, seconds: float) -> None:
+        await self._doorbell.wait(seconds)
+
+    def ring(self) -> None:
+        self._doorbell.ring()
+
+    # opening
+
+    def _open(self) -> None:
+        with self._opening:
+            if self._writer is None:
+                refuse_network_file_system(self._path)
+                self._writer = Writer(self._connect(), self._stage, self.location, self._patience)
+
+    def _connect(self) -> apsw.Connection:
+        try:
+            create_private(self._path)
+        except OSError as error:
+            raise StoreUnusable(
+                f"the store {self._path} cannot be created: {error.strerror}; "
+                f"create its folder, or point AFTERWARD_URL=sqlite:////absolute/path.db to one that can be written"
+            ) from error
+        deadline = time.monotonic() + self._patience
+        while True:
+            try:
+                connection = apsw.Connection(str(self._path))
+                connection.set_busy_timeout(int(self._patience * 1000))
+                self._set_up(connection)
+            except apsw.BusyError as error:  # several processes switch to WAL, or migrate, at the same moment
+                if time.monotonic() > deadline:
+                    raise StoreUnavailable(f"the store {self._path} is locked by another process") from error
+                time.sleep(random.uniform(0.005, 0.05))  # noqa: S311
+            except apsw.Error as error:
+                raise self._unusable(error) from error
+            else:
+                status = os.stat(self._path)
+                self._identity = (status.st_dev, status.st_ino)
+                return connection
+
+    def _set_up(self, connection: apsw.Connection) -> None:
+        ours, version = connection.pragma("application_id"), connection.pragma("user_version")
+        strange = ours not in (0, APPLICATION_ID) or (ours == 0 and connection.execute("SELECT 1 FROM sqlite_schema").get)
+        if strange:
+            raise StoreUnusable(
+                f"the store {self._path} is a database of another program; afterward's file is its own: name another one"
+            )
+        migrations = load_migrations("afterward.stores.sqlite")
+        newest = migrations[-1][0]
+        if version > newest:
+            raise StoreUnusable(
+                f"the store {self._path} has schema {version}, this version of afterward knows {newest}; upgrade afterward"
+            )
+        connection.pragma("journal_mode", "wal")
+        connection.pragma("synchronous", "full")
+        connection.pragma("foreign_keys", True)
+        if version < newest:
+            self._migrate(connection, migrations)
+
+    def _migrate(self, connection: apsw.Connection, migrations: Sequence[tuple[int, str]]) -> None:
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            version = connection.pragma("user_version")  # as it is now that nobody else can change it
+            for number, statements in migrations:
+                if number > version:
+                    connection.execute(statements)
+                    connection.pragma("user_version", number)
+            connection.pragma("application_id", APPLICATION_ID)
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+
+    def _unusable(self, error: apsw.Error) -> StoreUnusable | StoreUnavailable:
+        if isinstance(error, apsw.NotADBError):
+            return StoreUnusable(f"the store {self._path} is not a SQLite database; name another file")
+        if isinstance(error, apsw.ReadOnlyError | apsw.CantOpenError | apsw.PermissionsError):
+            return StoreUnusable(
+                f"the store {self._path} cannot be written ({error}); give this user the right to write the file and its folder"
+            )
+        if isinstance(error, apsw.CorruptError):
+            return StoreUnusable(f"the store {self._path} is damaged ({error}); restore it from a backup")
+        if isinstance(error, apsw.FullError):
+            return StoreUnavailable(f"the store {self._path} cannot be set up: its disk is full")
+        return StoreUnavailable(f"the store {self._path} cannot be opened: {type(error).__name__}: {error}")
+
+    def _forget_inherited(self) -> None:
+        """In a forked child: the connection is the parent's; closing it here could harm its file, so it is only dropped."""
+        _INHERITED.append((self._writer, self._doorbell))
+        self._writer, self._doorbell, self._opening = None, Doorbell(), threading.Lock()
+
+    # one transaction
+
+    def _ask(self, kind: str, items: Any) -> Answer:
+        if self._writer is None:
+            raise StoreUnavailable(f"the store {self._path} is not open")
+        return self._writer.submit(kind, items)
+
+    def _stage(self, connection: apsw.Connection, operations: Sequence[Operation]) -> None:
+        self._check_file()
+        now = self._clock()
+        by_kind: dict[str, list[Operation]] = {}
+        for operation in operations:
+            by_kind.setdefault(operation.kind, []).append(operation)
+        for kind in _ORDER:
+            if kind in by_kind:
+                _STAGES[kind](self, connection, by_kind[kind], now)
+
+    def _check_file(self) -> None:
+        """A file deleted or replaced under us would take our commits with it, and nobody would notice."""
+        try:
+            status = os.stat(self._path)
+        except OSError:
+            status = None
+        if status is None or (status.st_dev, status.st_ino) != self._identity:
+            raise StoreUnavailable(
+                f"the store {self._path} was deleted or replaced while in use; "
+                f"put the file back, or restart to begin with the one that is there now"
+            )
+
+    def _stage_join(self, connection: apsw.Connection, operations: Sequence[Operation], now: float) -> None:
+        for operation in operations:
+            process, doorbell = operation.items
+            connection.execute(_Q["join"], (process.id, process.pid, process.host, doorbell, now))
+
+    def _stage_leave(self, connection: apsw.Connection, operations: Sequence[Operation], _now: float) -> None:
+        for operation in operations:
+            connection.execute(_Q["leave"], (operation.items,))
+
+    def _stage_beat(self, connection: apsw.Connection, operations: Sequence[Operation], _now: float) -> None:
+        for operation in operations:
+            process, known = operation.items
+            if not connection.execute(_Q["beat"], (process,)).get:
+                operation.answer = None
+                continue
+            others = connection.execute(_Q["others"], (process,)).fetchall()
+            self._doorbell.know_others(port for _, _, port in others if port)
+            knows: Known = known()
+            taken = {row[0]: row for row in connection.execute(_Q["taken"], (process,))}
+            unknown: list[str] = []
+            for job, attempt, _status in taken.values():
+                if knows.certain.get(job) != attempt and knows.possible.get(job) != attempt:
+                    token = connection.execute("SELECT token FROM jobs WHERE id = ?1", (job,)).get
+                    if token is None or token not in knows.tokens:
+                        connection.execute(_Q["give_back"], (job, attempt, process))
+                        unknown.append(job)
+            lost = [job for job, attempt in knows.certain.items() if job not in taken or taken[job][1] != attempt]
+            operation.answer = Beat({name: count for name, count, _ in others}, lost, unknown)
+
+    def _stage_reap(self, connection: apsw.Connection, operations: Sequence[Operation], now: float) -> None:
+        died = json.dumps({"kind": "afterward.WorkerDied", "message": "the worker process died while running this job"})
+        for operation in operations:
+            buried, suspect_after, suspect_delay = operation.items
+            connection.executemany(_Q["bury"], buried)
+            orphans = connection.execute(_Q["orphans"], (PAGE,)).fetchall()
+            for seq, process, status, attempt in orphans:
+                if status == Status.running:
+                    connection.execute(_Q["orphan_attempt"], (now, died, seq, process, attempt))
+                connection.execute(_Q["orphan"], (seq, process, attempt, now, suspect_after, suspect_delay))
+            operation.answer = Reaped(len(orphans), more=len(orphans) == PAGE)
+
+    def _stage_enqueue(self, connection: apsw.Connection, operations: Sequence[Operation], now: float) -> None:
+        alive: dict[str, bool] = {}
+        plain: list[tuple[Any, ...]] = []
+        for operation in operations:
+            jobs, process = operation.items
+            if process is not None and process not in alive:
+                alive[process] = bool(connection.execute(_Q["exists"], (process,)).get)
+            answers: list[Stored] = []
+            for job, placement in jobs:
+                if placement is not Placement.free and not alive.get(process, False):
+                    answers.append(Stored.stranger)
+                    continue
+                row = _row(job, placement, process, now)
+                if job.unique is None:
+                    plain.append(row)
+                    answers.append(Stored.stored)
+                else:
+                    answers.append(_enqueue_unique(connection, job, row))
+            operation.answer = answers
+        if plain:
+            connection.executemany(_Q["enqueue"], plain)
+
+    def _stage_release(self, connection: apsw.Connection, operations: Sequence[Operation], _now: float) -> None:
+        for operation in operations:
+            process, jobs = operation.items
+            done = connection.executemany(_Q["release"], [(job, process) for job in jobs]).fetchall()
+            released = {job for (job,) in done}
+            operation.answer = [job in released for job in jobs]
+
+    def _stage_claim(self, connection: apsw.Connection, operations: Sequence[Operation], now: float) -> None:
+        connection.execute(_Q["promote"], (now, PAGE))
+        for operation in operations:
+            process, wanted, token = operation.items
+            operation.answer = self._claim(connection, process, wanted, token, now)
+
+    def _claim(
+        self, connection: apsw.Connection, process: str, wanted: Sequence[Wanted], token: str, now: float
+    ) -> Claimed:
+        again = [_lease(row) for row in connection.execute(_Q["claimed"], (process, token))]
+        if again or not connection.execute(_Q["exists"], (process,)).get:
+            return Claimed(again, more=bool(again), next_due=None)
+        lanes = connection.execute(_Q["lanes"]).fetchall()
+        leases: list[Lease] = []
+        more = False
+        for want in wanted:
+            candidates: list[tuple[int, float, int]] = []
+            for queue, task in lanes:
+                if task in want.tasks and (want.queues is None or queue in want.queues):
+                    candidates += connection.execute(_Q["candidates"], (queue, task, want.limit + 1))
+            candidates.sort()
+            more = more or len(candidates) > want.limit
+            chosen = [(seq, process, token, now) for _, _, seq in candidates[: want.limit]]
+            leases += [_lease(row) for row in connection.executemany(_Q["claim"], chosen)]
+        due = connection.execute(_Q["next_due"]).get
+        return Claimed(leases, more, None if due is None else max(0.0, due - now))
+
+    def _stage_finish(self, connection: apsw.Connection, operations: Sequence[Operation], now: float) -> None:
+        succeeded = [
+            (lease.id, lease.attempt, lease.process, outcome.result, now)
+            for operation in operations
+            for lease, outcome in operation.items
+            if isinstance(outcome, Succeeded)
+        ]
+        done = {job for (job,) in connection.executemany(_Q["succeed"], succeeded)} if succeeded else set[str]()
+        for operation in operations:
+            operation.answer = [
+                lease.id in done if isinstance(outcome, Succeeded) else _end(connection, lease, outcome, now)
+                for lease, outcome in operation.items
+            ]
+
+    def _stage_get(self, connection: apsw.Connection, operations: Sequence[Operation], _now: float) -> None:
+        for operation in operations:
+            answers: list[Job | None] = []
+            for job in operation.items:
+                row = connection.execute(_Q["get"], (job,)).fetchone()
+                attempts = connection.execute(_Q["attempts"], (row[0],)).fetchall() if row else []
+                answers.append(_job(row, attempts) if row else None)
+            operation.answer = answers
+
+    def _stage_list(self, connection: apsw.Connection, operations: Sequence[Operation], _now: float) -> None:
+        for operation in operations:
+            operation.answer = [_job(row, []) for row in connection.execute(_Q["list"], operation.items)]
+
+
+_STAGES: dict[str, Callable[[SQLiteStore, apsw.Connection, Sequence[Operation], float], None]] = {
+    kind: getattr(SQLiteStore, f"_stage_{kind}") for kind in _ORDER
+}
+_INHERITED: list[Any] = []
+
+
+def _row(job: NewJob, placement: Placement, process: str | None, now: float) -> tuple[Any, ...]:
+    leased = placement is Placement.leased
+    run_at = job.run_at.timestamp() if job.run_at else now + (job.delay or 0.0)
+    return (
+        job.id,
+        job.task,
+        job.queue,
+        job.priority,
+        "running" if leased else "queued",
+        1 if leased else 0,
+        None if placement is Placement.free else process,
+        1 if run_at <= now else 0,
+        run_at,
+        job.unique,
+        job.arguments,
+        job.context,
+        now,
+        now if leased else None,
+    )
+
+
+def _enqueue_unique(connection: apsw.Connection, job: NewJob, row: tuple[Any, ...]) -> Stored:
+    before = connection.total_changes()
+    connection.execute(_Q["enqueue"], row)
+    if connection.total_changes() > before:
+        return Stored.stored
+    connection.execute(_Q["alias"], (job.id, job.task, job.unique))
+    return Stored.exists
+
+
+def _end(connection: apsw.Connection, lease: Lease, outcome: Outcome, now: float) -> bool:
+    """running → queued or failed, for one attempt that still holds its job."""
+    fence = (lease.id, lease.attempt, lease.process)
+    failure = _failure_text(outcome.failure) if isinstance(outcome, Failed | Retry | Died) else None
+    note = outcome.note if isinstance(outcome, Released) else None
+    delay = outcome.delay if isinstance(outcome, Retry | Released | Died) else 0.0
+    final = isinstance(outcome, Failed) or (isinstance(outcome, Died) and outcome.final)
+    failed, died = int(isinstance(outcome, Failed | Retry)), int(isinstance(outcome, Died))
+    connection.execute(_Q["remember"], (*fence, type(outcome).__name__.lower(), now, failure, note))
+    status = Status.failed if final else Status.queued
+    due, run_at = int(delay <= 0), now + delay if delay > 0 else None
+    values = (status.value, due, run_at, failed, died, failure, note, now if final else None)
+    return connection.execute(_Q["end"], (*fence, *values)).get is not None
+
+
+def _lease(row: tuple[Any, ...]) -> Lease:
+    return Lease(*row)
+
+
+def _job(row: Any, attempts: Iterable[Any]) -> Job:
+    (_seq, id_, task, queue, priority, status, attempt, failures, deaths, arguments, result, failure, note, unique,
+     process, created_at, run_at, started_at, finished_at) = row  # fmt: skip
+    return Job(
+        id_, task, queue, priority, Status(status), attempt, failures, deaths, arguments, result, _failure(failure), note,
+        unique, process, _time(created_at), _time(run_at), _time_or_none(started_at), _time_or_none(finished_at),
+        tuple(Attempt(n, how, _time_or_none(began), _time(ended), _failure(why), said)
+              for n, how, began, ended, why, said in attempts),
+    )  # fmt: skip
+
+
+def _time(at: float) -> datetime:
+    return datetime.fromtimestamp(at, UTC)
+
+
+def _time_or_none(at: float | None) -> datetime | None:
+    return None if at is None else _time(at)
+
+
+def _failure_text(failure: Failure) -> str:
+    return json.dumps({"kind": failure.kind, "message": failure.message, "traceback": failure.traceback})
+
+
+def _failure(text: str | None) -> Failure | None:
+    return None if text is None else Failure(**json.loads(text))

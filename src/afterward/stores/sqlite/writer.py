@@ -1,0 +1,201 @@
+"""Natural batching on one SQLite connection: while one transaction is under way, the next operations gather.
+
+The statements of a batch run at once on the event loop that asked (they touch pages in memory); the commit, which
+waits for the disk, runs in a thread. One hand-over for each batch, and no timer: alone, an operation goes at once;
+under load, hundreds share one fsync. When another process holds the file's lock, the whole batch waits in the thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import threading
+import time
+from collections.abc import Callable, Sequence
+from queue import SimpleQueue
+from typing import Any
+
+import apsw
+
+from afterward.errors import StoreError, StoreUnavailable
+
+
+class Answer(asyncio.Future[Any]):
+    """The answer to an operation. It cannot be cancelled: who awaits it is cancelled only once it is known."""
+
+    def cancel(self, msg: Any | None = None) -> bool:
+        return False
+
+
+class Operation:
+    """One operation asked for, and, once its batch is committed, its answer."""
+
+    __slots__ = ("answer", "error", "future", "items", "kind", "loop")
+
+    def __init__(self, kind: str, items: Any, loop: asyncio.AbstractEventLoop) -> None:
+        self.kind = kind
+        self.items = items
+        self.loop = loop
+        self.future = Answer(loop=loop)
+        self.answer: Any = None
+        self.error: StoreError | None = None
+
+
+Stage = Callable[[apsw.Connection, Sequence[Operation]], None]
+"""Runs the statements of a batch inside an open transaction, and sets each operation's answer."""
+
+_CLOSE = None
+_READS = frozenset(("get", "list"))
+
+
+class Writer:
+    """The one user of a connection; at any time at most one batch of it is under way."""
+
+    def __init__(self, connection: apsw.Connection, stage: Stage, location: str, patience: float) -> None:
+        self._connection = connection
+        self._stage = stage
+        self._location = location
+        self._patience = patience
+        self._deadline = 0.0
+        self._mutex = threading.Lock()
+        self._gathered: list[Operation] = []
+        self._busy = False
+        self._closed = False
+        self._work: SimpleQueue[tuple[list[Operation], bool] | None] = SimpleQueue()
+        connection.set_busy_handler(self._wait_for_lock)
+        self._thread = threading.Thread(target=self._run, name="afterward-sqlite", daemon=True)
+        self._thread.start()
+
+    def submit(self, kind: str, items: Any) -> Answer:
+        """Ask for an operation, from a running event loop; await the answer."""
+        loop = asyncio.get_running_loop()
+        operation = Operation(kind, items, loop)
+        with self._mutex:
+            if self._closed:
+                raise StoreUnavailable(f"the store {self._location} is closed")
+            self._gathered.append(operation)
+            first = len(self._gathered) == 1 and not self._busy
+        if first:
+            loop.call_soon(self._next_batch)
+        return operation.future
+
+    def close(self) -> None:
+        """Commit what is under way, fail what has not begun, close the connection. Blocks; idempotent."""
+        with self._mutex:
+            if self._closed:
+                return
+            self._closed = True
+        self._work.put(_CLOSE)
+        self._thread.join()
+
+    def _next_batch(self) -> None:
+        """On a loop: stage what has gathered, and hand it on to be committed."""
+        with self._mutex:
+            if self._busy or not self._gathered or self._closed:
+                return
+            self._busy = True
+            operations, self._gathered = self._gathered, []
+        self._deadline = 0.0
+        staged = False
+        try:
+            if not any(operation.kind == "list" for operation in operations):  # which may read far: not on a loop
+                self._begin(operations)
+                staged = True
+        except (apsw.Error, StoreError):
+            self._roll_back()  # the thread tries again, with patience, and says what is wrong
+        finally:
+            self._work.put((operations, staged))
+
+    def _run(self) -> None:
+        while (work := self._work.get()) is not _CLOSE:
+            operations, staged = work
+            self._carry_out(operations, staged)
+            with self._mutex:
+                self._busy = False
+                waiting = self._gathered[0].loop if self._gathered else None
+            self._deliver(operations, waiting)
+        with self._mutex:
+            left, self._gathered = self._gathered, []
+        for operation in left:
+            operation.error = StoreUnavailable(f"the store {self._location} was closed")
+        self._deliver(left, None)
+        self._connection.close()
+
+    def _carry_out(self, operations: list[Operation], staged: bool) -> None:
+        try:
+            self._transact(operations, staged)
+        except BaseException as error:
+            if len(operations) == 1 or isinstance(error, apsw.BusyError | apsw.IOError | StoreError):
+                for operation in operations:
+                    operation.error = self._translated(error)
+                return
+            for operation in operations:  # one bad row never stops the rest
+                self._carry_out([operation], staged=False)
+
+    def _transact(self, operations: list[Operation], staged: bool) -> None:
+        try:
+            if not staged:
+                self._deadline = time.monotonic() + self._patience
+                self._begin(operations)
+            self._connection.execute("COMMIT")
+        except BaseException:
+            self._roll_back()
+            raise
+
+    def _begin(self, operations: list[Operation]) -> None:
+        reads_only = all(operation.kind in _READS for operation in operations)
+        self._connection.execute("BEGIN" if reads_only else "BEGIN IMMEDIATE")
+        self._stage(self._connection, operations)
+
+    def _roll_back(self) -> None:
+        if self._connection.in_transaction:
+            self._connection.execute("ROLLBACK")
+
+    def _wait_for_lock(self, _tries: int) -> bool:
+        """Called by SQLite while another process holds the lock. On a loop the deadline is 0: never wait there."""
+        if time.monotonic() >= self._deadline:
+            return False
+        time.sleep(random.uniform(0.0005, 0.005))  # noqa: S311 - short and uneven, so that nobody starves
+        return True
+
+    def _translated(self, error: BaseException) -> StoreError:
+        if isinstance(error, StoreError):
+            return error
+        if isinstance(error, apsw.BusyError):
+            said = f"another process held its lock for more than {self._patience:g} s"
+        elif isinstance(error, apsw.FullError):
+            said = "its disk is full"
+        else:
+            said = f"{type(error).__name__}: {error}"
+        unavailable = StoreUnavailable(f"the store {self._location} could not be written: {said}")
+        unavailable.__cause__ = error
+        return unavailable
+
+    def _deliver(self, operations: list[Operation], waiting: asyncio.AbstractEventLoop | None) -> None:
+        by_loop: dict[asyncio.AbstractEventLoop, list[Operation]] = {}
+        for operation in operations:
+            by_loop.setdefault(operation.loop, []).append(operation)
+        if waiting is not None:
+            by_loop.setdefault(waiting, [])
+        for loop, theirs in by_loop.items():
+            try:
+                loop.call_soon_threadsafe(self._answer, theirs)
+            except RuntimeError:  # that loop is closed: nobody is left to be answered there
+                self._forget(loop)
+
+    def _answer(self, operations: list[Operation]) -> None:
+        """On a loop: give the answers, and go on with what has gathered meanwhile."""
+        for operation in operations:
+            if operation.error is None:
+                operation.future.set_result(operation.answer)
+            else:
+                operation.future.set_exception(operation.error)
+        self._next_batch()
+
+    def _forget(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Drop what a closed loop has asked for and not begun, so that others' operations go on."""
+        with self._mutex:
+            self._gathered = [operation for operation in self._gathered if operation.loop is not loop]
+            waiting = self._gathered[0].loop if self._gathered and not self._busy else None
+        if waiting is not None:
+            self._deliver([], waiting)

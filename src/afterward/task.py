@@ -1,0 +1,251 @@
+"""A task: a function, its name, its options."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import random
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Generic, ParamSpec, Protocol, TypeVar
+
+from afterward.errors import TaskError
+from afterward.identity import new_id
+from afterward.job import NewJob
+from afterward.payload import DEFAULT_MAX_BYTES, ArgumentCodec, ResultCodec
+from afterward.retry import RetryPolicy
+
+P = ParamSpec("P")
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
+
+Seconds = float | timedelta
+"""A span of time: a `timedelta`, or a number of seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallOptions:
+    """What can be said of one call; the rest is said of the task."""
+
+    queue: str = "default"
+    priority: int = 0
+    delay: float | None = None
+    run_at: datetime | None = None
+    unique: str | None = None
+    run_on_error: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TaskOptions:
+    """What is said of a task once, where it is declared. `timeout` is in seconds, for each attempt."""
+
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
+    timeout: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class JobHandle:
+    """What `add_task` and `enqueue` return: the job's id, good before the job is stored and ever after."""
+
+    id: str
+    task: str
+
+
+class Owner(Protocol):
+    """What a task needs of the `Afterward` it belongs to."""
+
+    def capture_context(self) -> str | None: ...
+
+    def restore_context(self, stored: str | None) -> None: ...
+
+    async def enqueue_many(self, jobs: Iterable[NewJob]) -> list[JobHandle]: ...
+
+    def enqueue_many_sync(self, jobs: Iterable[NewJob]) -> list[JobHandle]: ...
+
+
+class Task(Generic[P, R_co]):
+    """A registered function. Calling it calls the function, here and now; `add_task` and `enqueue` make it durable.
+
+    Made by `@tasks.task`, never by hand.
+    """
+
+    def __init__(
+        self,
+        owner: Owner,
+        function: Callable[P, R_co],
+        name: str,
+        options: TaskOptions,
+        call_options: CallOptions,
+        max_bytes: int = DEFAULT_MAX_BYTES,
+    ) -> None:
+        functools.update_wrapper(self, function)
+        self.owner = owner
+        self.function = function
+        self.name = name
+        self.name_in_code = _importable_name(function)
+        self.is_async = is_async(function)
+        self.task_options = options
+        self.call_options = call_options
+        self.arguments = ArgumentCodec(function, name, max_bytes)
+        self.result = ResultCodec(function, name, max_bytes)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
+        return self.function(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"<Task {self.name}>"
+
+    def options(
+        self,
+        *,
+        delay: Seconds | None = None,
+        run_at: datetime | None = None,
+        queue: str | None = None,
+        priority: int | None = None,
+        unique: str | None = None,
+        run_on_error: bool | None = None,
+    ) -> Task[P, R_co]:
+        """A copy of this task with other options, for one call or for many.
+
+        `delay` or `run_at` (with a time zone): not before then. `priority`: larger is more urgent.
+        `unique`: while an unfinished job of this task has the same key, no other is stored; the handle leads to that one.
+        `run_on_error`: keep the task though the request ends in an exception before its response.
+        """
+        if delay is not None and run_at is not None:
+            raise TaskError(f"task {self.name}: delay= and run_at= exclude each other")
+        if run_at is not None and run_at.tzinfo is None:
+            raise TaskError(f"task {self.name}: run_at={run_at!r} has no time zone; use datetime.now(UTC), for one")
+        changes: dict[str, Any] = {
+            "delay": None if delay is None else seconds(delay),
+            "run_at": run_at,
+            "queue": queue,
+            "priority": priority,
+            "unique": unique,
+            "run_on_error": run_on_error,
+        }
+        given = {name: value for name, value in changes.items() if value is not None}
+        copy: Task[P, R_co] = object.__new__(type(self))
+        copy.__dict__.update(self.__dict__)
+        copy.call_options = checked(replace(self.call_options, **given), self.name)
+        return copy
+
+    def prepare(self, *args: P.args, **kwargs: P.kwargs) -> NewJob:
+        """One call of this task, checked and ready to be stored by `enqueue_many`.
+
+        Raises `ArgumentError` when the arguments do not fit the function or cannot be stored.
+        """
+        options = self.call_options
+        return NewJob(
+            new_id(),
+            self.name,
+            options.queue,
+            options.priority,
+            self.arguments.dump(args, kwargs),
+            self.owner.capture_context(),
+            options.delay,
+            options.run_at,
+            options.unique,
+        )
+
+    async def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> JobHandle:
+        """Store one call of this task now; it is on stable storage when this returns.
+
+        Raises `ArgumentError`, and `StoreUnavailable` when it could not be stored.
+        """
+        return (await self.owner.enqueue_many([self.prepare(*args, **kwargs)]))[0]
+
+    def enqueue_sync(self, *args: P.args, **kwargs: P.kwargs) -> JobHandle:
+        """`enqueue` for code without an event loop. It blocks until the job is stored."""
+        return self.owner.enqueue_many_sync([self.prepare(*args, **kwargs)])[0]
+
+
+class AsyncTask(Task[P, R_co]):
+    """A task whose function is `async def`: frameworks that look see a coroutine function."""
+
+    async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Any:
+        return await self.function(*args, **kwargs)  # type: ignore[misc]  # pyright: ignore[reportGeneralTypeIssues]
+
+
+def seconds(span: Seconds) -> float:
+    """A span of time in seconds. Raises `TaskError` for a negative one, or one that is no number."""
+    value = span.total_seconds() if isinstance(span, timedelta) else float(span)
+    if not 0 <= value < 1e10:
+        raise TaskError(f"a span of {span!r} makes no sense here; give a timedelta, or seconds, of 0 or more")
+    return value
+
+
+def checked(options: CallOptions, name: str) -> CallOptions:
+    """The same options. Raises `TaskError` for those that a store could not keep."""
+    if not options.queue or len(options.queue) > 100:
+        raise TaskError(f"task {name}: queue={options.queue!r} must have 1 to 100 characters")
+    if not -(2**31) <= options.priority < 2**31:
+        raise TaskError(f"task {name}: priority={options.priority!r} must be between -2**31 and 2**31 - 1")
+    if options.unique is not None and not 0 < len(options.unique) <= 500:
+        raise TaskError(f"task {name}: unique={options.unique!r} must have 1 to 500 characters")
+    for text in (options.queue, options.unique or ""):
+        if "\0" in text or not text.isascii() and _unstorable(text):
+            raise TaskError(f"task {name}: {text!r} holds characters that cannot be stored")
+    return options
+
+
+def _unstorable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
+
+
+def is_async(function: Callable[..., Any]) -> bool:
+    """Does calling `function` give a coroutine?"""
+    while isinstance(function, functools.partial):
+        function = function.func
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004
+
+
+def name_of(function: Callable[..., Any]) -> str:
+    """The name a function is stored under: `module:qualified.name`. Raises `TaskError` when there is none.
+
+    A function of `__main__` gets the name under which other processes can import its module.
+    """
+    qualname = getattr(function, "__qualname__", None)
+    module = getattr(function, "__module__", None)
+    if not qualname or not module:
+        raise TaskError(f"{function!r} has no name of its own; decorate a `def` or `async def`, or give name=…")
+    if "<lambda>" in qualname:
+        raise TaskError("a lambda cannot be found again by another process; decorate a `def` or `async def`")
+    if module == "__main__":
+        module = _real_name(sys.modules["__main__"])
+        if module is None:
+            raise TaskError(
+                f"{qualname} is defined in __main__, where no other process can import it; "
+                f"move it into a module, or give @tasks.task(name=…) a name"
+            )
+    return f"{module}:{qualname}"
+
+
+def _importable_name(function: Callable[..., Any]) -> str:
+    try:
+        return name_of(function)
+    except TaskError:
+        return "__main__:<locals>"  # it has a name of its own; a child process could not find it
+
+
+def _real_name(main: ModuleType) -> str | None:
+    if main.__spec__ is not None:
+        return main.__spec__.name
+    file = getattr(main, "__file__", None)
+    if file is None:
+        return None
+    path = Path(file).resolve()
+    importable = path.suffix == ".py" and path.stem.isidentifier() and path.parent == Path(sys.path[0]).resolve()
+    return path.stem if importable else None
+
+
+def jitter() -> float:
+    """A number from 0 to 1, for back-off."""
+    return random.random()  # noqa: S311 - it spreads load, it hides nothing
