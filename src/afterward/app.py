@@ -18,7 +18,7 @@ from urllib.parse import unquote, urlsplit
 from fastapi.routing import APIRoute
 from starlette.applications import Starlette
 
-from afterward.background import DurableTasksMiddleware
+from afterward.background import DurableTasksMiddleware, is_answered
 from afterward.carrier import Carrier
 from afterward.engine.worker import Worker, WorkerOptions
 from afterward.errors import ConfigurationError, TaskError
@@ -239,6 +239,17 @@ class Afterward:
     def restore_context(self, stored: str | None) -> None:
         """Set the context variables that were stored with a job."""
         self._carrier.restore(stored)
+
+    def hear_of_direct_call(self, task: str) -> None:
+        """A task was called like a function: right anywhere but where FastAPI's own BackgroundTasks did it."""
+        if is_answered():
+            emit(
+                logging.WARNING,
+                "task.run_by_stock",
+                task=task,
+                reason="it was called after the response, as fastapi.BackgroundTasks does: in memory only, not stored, "
+                "not retried; import BackgroundTasks from afterward",
+            )
 
     def _warn_without_lifespan(self) -> None:
         if not self._lifespan_seen:

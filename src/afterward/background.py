@@ -7,9 +7,8 @@ import logging
 import sys
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass
 from types import TracebackType
-from typing import Annotated, Any, ParamSpec, TypeVar, cast, overload
+from typing import Annotated, Any, NamedTuple, ParamSpec, TypeVar, cast, overload
 
 from fastapi import BackgroundTasks as StockBackgroundTasks
 from fastapi import Depends
@@ -18,6 +17,7 @@ from starlette.background import BackgroundTask as StockBackgroundTask
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from afterward.errors import NotInARequest, StoreError
+from afterward.faults import crash_point
 from afterward.intake import Intake, Kept
 from afterward.job import NewJob
 from afterward.observe import emit
@@ -137,8 +137,7 @@ def _keeps_exits() -> bool:
 Injected = Annotated[BackgroundTasks, Depends(provide if _keeps_exits() else provide_with_yield)]
 
 
-@dataclass(slots=True)
-class _Pending:
+class _Pending(NamedTuple):
     """A job added in a request and not yet stored; `origin` is the container that it was added to."""
 
     job: NewJob
@@ -157,22 +156,30 @@ class Call:
     What is stored starts when the call is over, however it ends.
     """
 
+    __slots__ = (
+        "_intake", "_is_websocket", "_kept", "_loop", "_over", "_pending", "_send", "_sent", "_started", "_storing", "refusal",
+    )  # fmt: skip
+
     def __init__(self, intake: Intake, scope: Scope, send: Send) -> None:
         self._intake = intake
         self._send = send
         self._is_websocket = scope["type"] == "websocket"
-        self._pending: list[_Pending] = []
-        self._kept = Kept()
-        self._started = False
-        self._over = False
         self._loop = asyncio.get_running_loop()
-        self._storing: set[asyncio.Task[None]] = set()
+        self._pending: list[_Pending] = []
+        self._kept: Kept | None = None
+        self._started = self._sent = self._over = False
+        self._storing: set[asyncio.Task[None]] | None = None
         self.refusal: StoreError | None = None
 
     @property
     def answer_is_due(self) -> bool:
         """Was storing refused before the client got anything?"""
         return self.refusal is not None and not self._started and not self._is_websocket
+
+    @property
+    def is_answered(self) -> bool:
+        """Has the last chunk of the response left?"""
+        return self._sent
 
     def add(
         self, task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], origin: BackgroundTasks | BackgroundTask
@@ -205,10 +212,12 @@ class Call:
         elif kind == "http.response.body":
             if self.answer_is_due:
                 return
-            if self._pending and not message.get("more_body", False):
-                await self._store(direct=False)
+            if not message.get("more_body", False):
+                if self._pending:
+                    await self._store(direct=False)
+                self._sent = True
         elif self._storing:
-            await self._stored()
+            await self._stored(self._storing)
         await self._send(message)
 
     async def end(self) -> None:
@@ -227,7 +236,9 @@ class Call:
                 emit(logging.ERROR, "job.not_stored", error, job_id=lost.job.id, task=lost.job.task)
         finally:
             self._over = True
-            await self._intake.let_go(self._kept)
+            if self._kept is not None:
+                crash_point("after_response")
+                await self._intake.let_go(self._kept)
 
     async def _before_start(self, message: Message) -> None:
         if sys.exception() is not None:  # an exception handler's response: what was made by hand goes with its response
@@ -237,24 +248,29 @@ class Call:
 
     async def _store(self, *, direct: bool) -> None:
         pending, self._pending = self._pending, []
+        if self._kept is None:
+            self._kept = Kept([], [])
+        crash_point("before_store")
         try:
             await self._intake.keep([p.job for p in pending], self._kept, direct=direct)
         except StoreError as error:
             self._pending = pending
             self.refusal = error
             raise
+        crash_point("after_store")
 
     def _store_soon(self) -> None:
         if self._pending:
-            storing = self._loop.create_task(self._store_and_start())
-            self._storing.add(storing)
+            self._storing = self._storing or set()
+            self._storing.add(self._loop.create_task(self._store_and_start()))
 
     async def _store_and_start(self) -> None:
         await self._store(direct=True)
+        assert self._kept is not None
         await self._intake.let_go(self._kept)
 
-    async def _stored(self) -> None:
-        storing, self._storing = self._storing, set()
+    async def _stored(self, storing: set[asyncio.Task[None]]) -> None:
+        self._storing = None
         await asyncio.wait(storing)
         for task in storing:
             task.result()
@@ -305,6 +321,11 @@ async def _answer_unavailable(call: Call, send: Send) -> None:
 
 def _is_injected(origin: BackgroundTasks | BackgroundTask) -> bool:
     return isinstance(origin, BackgroundTasks) and origin._injected  # pyright: ignore[reportPrivateUsage]
+
+
+def is_answered() -> bool:
+    """Does the calling code run in a request whose response has left?"""
+    return any(call.is_answered for call in _CALLS.get({}).values())
 
 
 def _call_of(task: Task[..., Any], calls: dict[Owner, Call] | None) -> Call:

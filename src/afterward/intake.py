@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 from afterward.errors import StoreUnavailable
@@ -35,8 +35,8 @@ class Direct(Protocol):
 class Kept:
     """Jobs that are stored and wait for their request to end: leased to the worker here, or held."""
 
-    leases: list[Lease] = field(default_factory=list[Lease])
-    held: list[str] = field(default_factory=list[str])
+    leases: list[Lease]
+    held: list[str]
 
 
 class Intake:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 
 class Status(StrEnum):
@@ -52,8 +52,7 @@ class Stored(StrEnum):
     """The process that wanted to hold or lease it has no liveness row; nothing was stored."""
 
 
-@dataclass(frozen=True, slots=True)
-class NewJob:
+class NewJob(NamedTuple):
     """A job about to be stored. `delay` (seconds) and `run_at` exclude each other; neither means at once."""
 
     id: str
@@ -67,8 +66,7 @@ class NewJob:
     unique: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Lease:
+class Lease(NamedTuple):
     """One process's right to one numbered attempt of a job. `id` and `attempt` together are the fence."""
 
     id: str

@@ -86,6 +86,14 @@ class ArgumentCodec:
                 f"which cannot be stored; {_mend(annotation)}"
             ) from error
 
+    @cached_property
+    def _to_json(self) -> Callable[..., bytes]:
+        return self._adapter.serializer.to_json
+
+    @cached_property
+    def _from_json(self) -> Callable[[str | bytes], dict[str, Any]]:
+        return self._adapter.validator.validate_json
+
     def check(self) -> None:
         """Raise `TaskError` when the function's annotations cannot be stored."""
         self._adapter  # noqa: B018 - built and kept
@@ -93,10 +101,10 @@ class ArgumentCodec:
     def dump(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
         """The JSON text of one call. Raises `ArgumentError`, naming the argument and the mend."""
         given = self._bind(args, kwargs)
-        adapter = self._adapter
+        to_json, from_json = self._to_json, self._from_json
         try:
-            data = adapter.dump_json(given, warnings=False)
-            if adapter.validate_json(data) == given:
+            data = to_json(given, warnings=False)
+            if from_json(data) == given:
                 if len(data) <= self._max_bytes:
                     return data.decode()
                 raise ArgumentError(
@@ -112,7 +120,7 @@ class ArgumentCodec:
     def load(self, data: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The call stored as `data`. Raises `ArgumentsDoNotFit` when it no longer fits the function."""
         try:
-            values = self._adapter.validate_json(data)
+            values = self._from_json(data)
         except ValidationError as error:
             reasons = "; ".join(f"{_path(e['loc'])}: {e['msg']}" for e in error.errors(include_url=False, include_input=False))
             raise ArgumentsDoNotFit(f"the stored arguments do not fit {self._name} here: {reasons}") from None

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Generic, ParamSpec, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, ParamSpec, Protocol, TypeVar
 
 from afterward.errors import TaskError
 from afterward.identity import new_id
@@ -47,8 +47,7 @@ class TaskOptions:
     timeout: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class JobHandle:
+class JobHandle(NamedTuple):
     """What `add_task` and `enqueue` return: the job's id, good before the job is stored and ever after."""
 
     id: str
@@ -61,6 +60,8 @@ class Owner(Protocol):
     def capture_context(self) -> str | None: ...
 
     def restore_context(self, stored: str | None) -> None: ...
+
+    def hear_of_direct_call(self, task: str) -> None: ...
 
     async def enqueue_many(self, jobs: Iterable[NewJob]) -> list[JobHandle]: ...
 
@@ -94,6 +95,7 @@ class Task(Generic[P, R_co]):
         self.result = ResultCodec(function, name, max_bytes)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
+        self.owner.hear_of_direct_call(self.name)
         return self.function(*args, **kwargs)
 
     def __repr__(self) -> str:
@@ -167,6 +169,7 @@ class AsyncTask(Task[P, R_co]):
     """A task whose function is `async def`: frameworks that look see a coroutine function."""
 
     async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Any:
+        self.owner.hear_of_direct_call(self.name)
         return await self.function(*args, **kwargs)  # type: ignore[misc]  # pyright: ignore[reportGeneralTypeIssues]
 
 

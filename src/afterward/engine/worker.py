@@ -121,12 +121,12 @@ class Worker:
         self._free_slot(self._tasks[task].is_async)
 
     def start(self, lease: Lease) -> None:
-        if self._group is None or self._draining:
-            self._liveness.holdings.forget(lease.id)  # the heartbeat, or the end of this process, gives it back
+        if self._group is None:
+            self._liveness.holdings.forget(lease.id)  # the end of this process gives it back
             self.give_up(lease.task)
             return
-        task = self._tasks[lease.task]
-        self._running[lease.id] = self._group.create_task(self._run(task, lease), context=self._context.copy())
+        work = self._hand_back(lease) if self._draining else self._run(self._tasks[lease.task], lease)
+        self._running[lease.id] = self._group.create_task(work, context=self._context.copy())
 
     def _serves(self, queue: str) -> bool:
         return self._options.queues is None or queue in self._options.queues
@@ -216,6 +216,13 @@ class Worker:
             emit(logging.WARNING, "job.lost", job_id=lease.id, task=lease.task, attempt=lease.attempt)
         else:
             await self._finish(lease, outcome, began)
+
+    async def _hand_back(self, lease: Lease) -> None:
+        self.give_up(lease.task)
+        try:
+            await self._finish(lease, Released("released by a shutdown"), time.monotonic())
+        finally:
+            self._running.pop(lease.id, None)
 
     async def _finish(self, lease: Lease, outcome: Outcome, began: float) -> None:
         holdings = self._liveness.holdings

@@ -16,6 +16,7 @@ from typing import Any
 import apsw
 
 from afterward.errors import StoreUnavailable, StoreUnusable
+from afterward.faults import crash_point
 from afterward.job import (
     Attempt,
     Died,
@@ -205,6 +206,7 @@ class SQLiteStore:
                 if number > version:
                     connection.execute(statements)
                     connection.pragma("user_version", number)
+                    crash_point("in_migration")
             connection.pragma("application_id", APPLICATION_ID)
             connection.execute("COMMIT")
         except BaseException:
@@ -298,6 +300,7 @@ class SQLiteStore:
                 if status == Status.running:
                     connection.execute(_Q["orphan_attempt"], (now, died, seq, process, attempt))
                 connection.execute(_Q["orphan"], (seq, process, attempt, now, suspect_after, suspect_delay))
+                crash_point("in_reap")
             operation.answer = Reaped(len(orphans), more=len(orphans) == PAGE)
 
     def _stage_enqueue(self, connection: apsw.Connection, operations: Sequence[Operation], now: float) -> None:
@@ -338,7 +341,7 @@ class SQLiteStore:
     def _claim(
         self, connection: apsw.Connection, process: str, wanted: Sequence[Wanted], token: str, now: float
     ) -> Claimed:
-        again = [_lease(row) for row in connection.execute(_Q["claimed"], (process, token))]
+        again = [Lease(*row) for row in connection.execute(_Q["claimed"], (process, token))]
         if again or not connection.execute(_Q["exists"], (process,)).get:
             return Claimed(again, more=bool(again), next_due=None)
         lanes = connection.execute(_Q["lanes"]).fetchall()
@@ -352,7 +355,7 @@ class SQLiteStore:
             candidates.sort()
             more = more or len(candidates) > want.limit
             chosen = [(seq, process, token, now) for _, _, seq in candidates[: want.limit]]
-            leases += [_lease(row) for row in connection.executemany(_Q["claim"], chosen)]
+            leases += [Lease(*row) for row in connection.executemany(_Q["claim"], chosen)]
         due = connection.execute(_Q["next_due"]).get
         return Claimed(leases, more, None if due is None else max(0.0, due - now))
 
@@ -433,10 +436,6 @@ def _end(connection: apsw.Connection, lease: Lease, outcome: Outcome, now: float
     due, run_at = int(delay <= 0), now + delay if delay > 0 else None
     values = (status.value, due, run_at, failed, died, failure, note, now if final else None)
     return connection.execute(_Q["end"], (*fence, *values)).get is not None
-
-
-def _lease(row: tuple[Any, ...]) -> Lease:
-    return Lease(*row)
 
 
 def _job(row: Any, attempts: Iterable[Any]) -> Job:

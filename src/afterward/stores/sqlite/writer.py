@@ -18,6 +18,7 @@ from typing import Any
 import apsw
 
 from afterward.errors import StoreError, StoreUnavailable
+from afterward.faults import crash_point
 
 
 class Answer(asyncio.Future[Any]):
@@ -137,6 +138,8 @@ class Writer:
             if not staged:
                 self._deadline = time.monotonic() + self._patience
                 self._begin(operations)
+            if any(operation.kind == "enqueue" for operation in operations):
+                crash_point("after_insert")
             self._connection.execute("COMMIT")
         except BaseException:
             self._roll_back()

@@ -1,0 +1,1 @@
+"""What afterward costs, as ratios within one run: `python -m benchmarks --help`."""

@@ -1,0 +1,49 @@
+"""The app that is measured. BENCH_TASKS chooses what adds its tasks: `stock`, or `afterward` (at AFTERWARD_URL).
+
+The two differ in one import, one decorator and two lines of set-up: what a user changes, and nothing else.
+"""
+
+import os
+
+from fastapi import FastAPI
+
+app = FastAPI()
+
+if os.environ["BENCH_TASKS"] == "afterward":
+    from afterward import Afterward, BackgroundTasks
+
+    tasks = Afterward()
+    tasks.install(app)
+    task = tasks.task
+else:
+    from fastapi import BackgroundTasks
+
+    def task(function):  # type: ignore[no-untyped-def]
+        return function
+
+
+@task
+async def async_noop(email: str) -> None:
+    """Nothing, on the event loop."""
+
+
+@task
+def def_noop(email: str) -> None:
+    """Nothing, in a thread."""
+
+
+@app.post("/none", status_code=202)
+async def add_nothing():
+    return {"message": "Nothing was added"}
+
+
+@app.post("/async", status_code=202)
+async def add_async(background_tasks: BackgroundTasks):
+    background_tasks.add_task(async_noop, "someone@example.org")
+    return {"message": "Notification sent in the background"}
+
+
+@app.post("/def", status_code=202)
+async def add_def(background_tasks: BackgroundTasks):
+    background_tasks.add_task(def_noop, "someone@example.org")
+    return {"message": "Notification sent in the background"}
