@@ -8,7 +8,7 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from types import FrameType
@@ -21,7 +21,7 @@ from starlette.applications import Starlette
 from afterward.background import DurableTasksMiddleware, is_answered
 from afterward.carrier import Carrier
 from afterward.engine.worker import Worker, WorkerOptions
-from afterward.errors import ConfigurationError, TaskError
+from afterward.errors import ConfigurationError, StoreUnavailable, TaskError
 from afterward.intake import Intake
 from afterward.job import Job, NewJob, Status
 from afterward.liveness import Liveness
@@ -30,12 +30,25 @@ from afterward.payload import DEFAULT_MAX_BYTES
 from afterward.retry import RetryPolicy
 from afterward.stores.base import Store
 from afterward.stores.sqlite import SQLiteStore
-from afterward.task import AsyncTask, CallOptions, JobHandle, Seconds, Task, TaskOptions, checked, is_async, name_of, seconds
+from afterward.task import (
+    AsyncTask,
+    CallOptions,
+    JobHandle,
+    Seconds,
+    Task,
+    TaskOptions,
+    checked,
+    is_async,
+    name_of,
+    seconds,
+)
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 DEFAULT_URL = "sqlite:///afterward.db"
+
+_START_UP_SECONDS = 1.0
 
 
 class Afterward:
@@ -81,11 +94,11 @@ class Afterward:
         timeout: Seconds | None = None,
         backoff: Seconds = 1.0,
         max_backoff: Seconds = 600.0,
-        retry_on: Sequence[type[BaseException]] = (Exception,),
-        give_up_on: Sequence[type[BaseException]] = (),
+        retry_on: type[BaseException] | Sequence[type[BaseException]] = (Exception,),
+        give_up_on: type[BaseException] | Sequence[type[BaseException]] = (),
         run_on_error: bool = False,
     ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
-    def task(
+    def task(  # pyright: ignore[reportInconsistentOverload] - P and R are the second overload's result's own
         self,
         function: Callable[..., Any] | None = None,
         /,
@@ -97,17 +110,18 @@ class Afterward:
         timeout: Seconds | None = None,
         backoff: Seconds = 1.0,
         max_backoff: Seconds = 600.0,
-        retry_on: Sequence[type[BaseException]] = (Exception,),
-        give_up_on: Sequence[type[BaseException]] = (),
+        retry_on: type[BaseException] | Sequence[type[BaseException]] = (Exception,),
+        give_up_on: type[BaseException] | Sequence[type[BaseException]] = (),
         run_on_error: bool = False,
     ) -> Any:
         """Make a function durable: by saying so, its author allows it to run more than once.
 
-        `name`: what it is stored under, by default `module:function`; give one before you rename or move a function that
-        has jobs waiting. `max_attempts`: failures after which a job is failed for good. `timeout`: seconds for each
-        attempt. `backoff`, `max_backoff`: the n-th failure waits a random part of `min(max_backoff, backoff * 2**(n-1))`.
-        `retry_on`, `give_up_on`: which exceptions are worth another attempt. `run_on_error`: keep it though the request
-        ends in an exception before its response. Raises `TaskError`.
+        `name`: what it is stored under, by default `module:function`; give one before you rename or move a function
+        that has jobs waiting. `max_attempts`: failures after which a job is failed for good. `timeout`: seconds for
+        each attempt. `backoff`, `max_backoff`: the n-th failure waits a random part of
+        `min(max_backoff, backoff * 2**(n-1))` seconds. `retry_on`, `give_up_on`: which exceptions are worth another
+        attempt. `run_on_error`: keep it though the request ends in an exception before its response.
+        Raises `TaskError`.
         """
 
         def declare(function: Callable[..., Any]) -> Task[..., Any]:
@@ -115,7 +129,7 @@ class Afterward:
             if max_attempts < 1:
                 raise TaskError(f"task {label}: max_attempts={max_attempts} must be 1 or more")
             policy = RetryPolicy(
-                max_attempts, seconds(backoff), seconds(max_backoff), tuple(retry_on), tuple(give_up_on)
+                max_attempts, seconds(backoff), seconds(max_backoff), _kinds(retry_on, label), _kinds(give_up_on, label)
             )
             options = TaskOptions(policy, None if timeout is None else seconds(timeout))
             calls = checked(CallOptions(queue=queue, priority=priority, run_on_error=run_on_error), label)
@@ -133,7 +147,7 @@ class Afterward:
         there = self.tasks.get(name)
         if there is not None and _place(there.function) != _place(function):
             raise TaskError(f"two functions are declared as task {name!r}; give one of them another name=…")
-        kind: type[Task[..., Any]] = AsyncTask if is_async(function) else Task
+        kind = AsyncTask[..., Any] if is_async(function) else Task[..., Any]
         task = kind(self, function, name, options, call_options, self._max_bytes)
         self.tasks[name] = task
         return task
@@ -182,8 +196,8 @@ class Afterward:
         """Make the requests of `app` store their durable tasks, and run jobs while it lives.
 
         `worker=False`: only store; `afterward worker` runs the jobs elsewhere. `concurrency`: `async def` jobs at once;
-        `threads`: `def` jobs at once; `queues`: which to serve, all by default. `grace`: seconds that running jobs get at
-        a shutdown before they are released to run again elsewhere. Raises `ConfigurationError` when called twice.
+        `threads`: `def` jobs at once; `queues`: which to serve, all by default. `grace`: seconds that running jobs get
+        at a shutdown before they are released to run again elsewhere. Raises `ConfigurationError` when called twice.
         """
         installed: list[Afterward] = getattr(app.state, "afterward", [])
         if self in installed:
@@ -192,12 +206,14 @@ class Afterward:
         build = app.build_middleware_stack
         if app.middleware_stack is not None:
             raise ConfigurationError("tasks.install(app) must be called before the app has served anything")
-        app.build_middleware_stack = lambda: DurableTasksMiddleware(build(), self, self._intake, self._warn_without_lifespan)
+        app.build_middleware_stack = lambda: DurableTasksMiddleware(
+            build(), self, self._intake, self._warn_without_lifespan
+        )
         options = WorkerOptions(concurrency, threads, queues, seconds(grace)) if worker else None
         inner = app.router.lifespan_context
 
         @asynccontextmanager
-        async def lifespan(app: Any) -> AsyncIterator[Any]:
+        async def lifespan(app: Any) -> AsyncGenerator[Any]:
             self._lifespan_seen = True
             self._warn_of_stock_endpoints(app)
             async with inner(app) as state, self.running(options):
@@ -206,12 +222,11 @@ class Afterward:
         app.router.lifespan_context = lifespan
 
     @asynccontextmanager
-    async def running(self, options: WorkerOptions | None) -> AsyncIterator[Worker | None]:
+    async def running(self, options: WorkerOptions | None) -> AsyncGenerator[Worker | None]:
         """Live, and run jobs if `options` say so, while the block lasts. Never delays a start-up: jobs follow after."""
         for task in self.tasks.values():
             task.arguments.check()
-        await self._liveness.start()
-        emit(logging.INFO, "store.opened", location=self.store.location)
+        await self._open_soon()
         if options is None:
             try:
                 yield None
@@ -231,6 +246,21 @@ class Afterward:
                 await serving
             finally:
                 await self._liveness.stop()
+
+    async def _open_soon(self) -> None:
+        """Open the store, but do not wait long for one that is slow or locked: requests and the worker try again."""
+        opening = asyncio.ensure_future(self._liveness.start())
+        await asyncio.wait({opening}, timeout=_START_UP_SECONDS)
+        try:
+            if opening.done():
+                opening.result()
+                emit(logging.INFO, "store.opened", location=self.store.location)
+                return
+        except StoreUnavailable as error:
+            emit(logging.WARNING, "store.unavailable", location=self.store.location, reason=str(error))
+            return
+        opening.add_done_callback(lambda late: late.cancelled() or late.exception())
+        emit(logging.WARNING, "store.slow", location=self.store.location, reason="it does not open; trying on")
 
     def capture_context(self) -> str | None:
         """The declared context variables as they are now, as text to store with a job."""
@@ -257,8 +287,8 @@ class Afterward:
             emit(
                 logging.WARNING,
                 "lifespan.missing",
-                reason="the app's lifespan has not run (a mounted app's does not, nor does TestClient's without `with`): "
-                "jobs are stored, but no worker runs in this process",
+                reason="jobs are stored, but no worker runs in this process, for the app's lifespan has not run "
+                "(a mounted app's does not, nor does TestClient's without `with`)",
             )
 
     def _warn_of_stock_endpoints(self, app: Any) -> None:
@@ -282,12 +312,21 @@ def store_of(url: str) -> Store:
     )
 
 
+def _kinds(errors: Any, name: str) -> tuple[type[BaseException], ...]:
+    kinds: tuple[Any, ...] = (errors,) if isinstance(errors, type) else tuple(errors)
+    for kind in kinds:
+        if not (isinstance(kind, type) and issubclass(kind, BaseException)):
+            raise TaskError(f"task {name}: retry_on= and give_up_on= take exception classes, not {kind!r}")
+    return kinds
+
+
 def _routes(app: Any) -> Iterable[APIRoute]:
     return (route for route in app.routes if isinstance(route, APIRoute))
 
 
 def _takes_stock(dependant: Any) -> bool:
-    if dependant.background_tasks_param_name is not None and getattr(dependant.call, "__module__", "") != DurableTasksMiddleware.__module__:
+    ours = getattr(dependant.call, "__module__", None) == DurableTasksMiddleware.__module__
+    if dependant.background_tasks_param_name is not None and not ours:
         return True
     return any(_takes_stock(dependency) for dependency in dependant.dependencies)
 

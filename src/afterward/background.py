@@ -42,7 +42,7 @@ class BackgroundTasks(StockBackgroundTask):
     def __init__(self, tasks: Sequence[StockBackgroundTask] | None = None) -> None:
         self._stock = StockBackgroundTasks(tasks)
         self._calls: dict[Owner, Call] | None = None
-        self._injected = False
+        self.is_injected = False
 
     @property
     def tasks(self) -> list[StockBackgroundTask]:
@@ -69,10 +69,10 @@ class BackgroundTasks(StockBackgroundTask):
         """Run what runs in memory; what is durable has been stored."""
         await self._stock()
 
-    def _inject(self, calls: dict[Owner, Call] | None, stock: StockBackgroundTasks) -> None:
-        self._calls, self._stock, self._injected = calls, stock, True
+    def inject(self, calls: dict[Owner, Call] | None, stock: StockBackgroundTasks) -> None:
+        self._calls, self._stock, self.is_injected = calls, stock, True
 
-    def _leave(
+    def leave(
         self, _type: type[BaseException] | None, error: BaseException | None, _traceback: TracebackType | None
     ) -> None:
         """The request's dependencies exit: an error discards what was added here and is not yet stored."""
@@ -87,9 +87,8 @@ class BackgroundTask(StockBackgroundTask):
     def __init__(self, func: Callable[P, Any], *args: P.args, **kwargs: P.kwargs) -> None:
         self.job: JobHandle | None = None
         if isinstance(func, Task):
-            task = cast("Task[P, Any]", func)
-            self.job = _call_of(task, None).add(task, args, kwargs, self)
-        super().__init__(func, *args, **kwargs)
+            self.job = _call_of(cast("Task[P, Any]", func), None).add(cast("Task[P, Any]", func), args, kwargs, self)
+        super().__init__(cast("Callable[P, Any]", func), *args, **kwargs)
 
     async def __call__(self) -> None:
         if self.job is None:
@@ -103,19 +102,19 @@ async def provide(connection: HTTPConnection, stock: StockBackgroundTasks) -> Ba
     cost. (`provide_with_yield` serves a FastAPI that keeps no such stack.)
     """
     tasks = BackgroundTasks()
-    tasks._inject(connection.scope.get(_SCOPE_KEY), stock)  # pyright: ignore[reportPrivateUsage]
-    connection.scope[_EXITS].push(tasks._leave)  # pyright: ignore[reportPrivateUsage]
+    tasks.inject(connection.scope.get(_SCOPE_KEY), stock)
+    connection.scope[_EXITS].push(tasks.leave)
     return tasks
 
 
 async def provide_with_yield(connection: HTTPConnection, stock: StockBackgroundTasks) -> Any:
     """`provide`, by public means alone."""
     tasks = BackgroundTasks()
-    tasks._inject(connection.scope.get(_SCOPE_KEY), stock)  # pyright: ignore[reportPrivateUsage]
+    tasks.inject(connection.scope.get(_SCOPE_KEY), stock)
     try:
         yield tasks
     except BaseException as error:
-        tasks._leave(type(error), error, None)  # pyright: ignore[reportPrivateUsage]
+        tasks.leave(type(error), error, None)
         raise
 
 
@@ -157,7 +156,8 @@ class Call:
     """
 
     __slots__ = (
-        "_intake", "_is_websocket", "_kept", "_loop", "_over", "_pending", "_send", "_sent", "_started", "_storing", "refusal",
+        "_intake", "_is_websocket", "_kept", "_loop", "_over", "_pending",
+        "_send", "_sent", "_started", "_storing", "refusal",
     )  # fmt: skip
 
     def __init__(self, intake: Intake, scope: Scope, send: Send) -> None:
@@ -182,7 +182,11 @@ class Call:
         return self._sent
 
     def add(
-        self, task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], origin: BackgroundTasks | BackgroundTask
+        self,
+        task: Task[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        origin: BackgroundTasks | BackgroundTask,
     ) -> JobHandle:
         """Take one durable task. May be called from any thread."""
         if self._over:
@@ -198,7 +202,9 @@ class Call:
     def discard(self, origin: BackgroundTasks | None = None) -> None:
         """Drop what is not yet stored: of one container, or of all; but never what is to run on an error."""
         if not self._is_websocket:
-            self._pending = [p for p in self._pending if p.run_on_error or (origin is not None and p.origin is not origin)]
+            self._pending = [
+                p for p in self._pending if p.run_on_error or (origin is not None and p.origin is not origin)
+            ]
 
     async def send(self, message: Message) -> None:
         """The application's `send`: nothing that promises a job leaves before the job is stored."""
@@ -266,8 +272,8 @@ class Call:
 
     async def _store_and_start(self) -> None:
         await self._store(direct=True)
-        assert self._kept is not None
-        await self._intake.let_go(self._kept)
+        if self._kept is not None:
+            await self._intake.let_go(self._kept)
 
     async def _stored(self, storing: set[asyncio.Task[None]]) -> None:
         self._storing = None
@@ -320,7 +326,7 @@ async def _answer_unavailable(call: Call, send: Send) -> None:
 
 
 def _is_injected(origin: BackgroundTasks | BackgroundTask) -> bool:
-    return isinstance(origin, BackgroundTasks) and origin._injected  # pyright: ignore[reportPrivateUsage]
+    return isinstance(origin, BackgroundTasks) and origin.is_injected
 
 
 def is_answered() -> bool:
@@ -333,7 +339,7 @@ def _call_of(task: Task[..., Any], calls: dict[Owner, Call] | None) -> Call:
     call = (calls or _CALLS.get({})).get(task.owner)
     if call is None:
         raise NotInARequest(
-            f"task {task.name} was added outside of a request of an app that its Afterward is installed on; "
-            f"call tasks.install(app) where the app is made, or use `await {task.__name__}.enqueue(…)` outside of requests"
+            f"task {task.name} was added outside of a request of an app that its Afterward is installed on; call "
+            f"tasks.install(app) where the app is made, or use `await {task.__name__}.enqueue(…)` outside of requests"
         )
     return call

@@ -26,7 +26,9 @@ class Carrier:
         """The values that are set now, as JSON. Raises `ArgumentError` for one that would not come back equal."""
         if not self._variables:
             return None
-        values = {name: value for name, variable in self._variables.items() if (value := variable.get(_UNSET)) is not _UNSET}
+        values = {
+            name: value for name, variable in self._variables.items() if (value := variable.get(_UNSET)) is not _UNSET
+        }
         if not values:
             return None
         try:
@@ -37,7 +39,9 @@ class Carrier:
         if not equal:
             again = json.loads(text)
             name = next(name for name, value in values.items() if again[name] != value)
-            raise ArgumentError(f"context variable {name!r} cannot be stored: it would come back with another value; {_MEND}")
+            raise ArgumentError(
+                f"context variable {name!r} cannot be stored: it would come back with another value; {_MEND}"
+            )
         return text
 
     def restore(self, stored: str | None) -> None:

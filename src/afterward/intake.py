@@ -53,7 +53,9 @@ class Intake:
         `direct`: they may be leased to the worker of this process. When this is cancelled, the jobs are stored first,
         and `kept` is right. Raises `StoreError`; then none of them is stored.
         """
-        await self._keep_as(self.liveness.process or await self.liveness.start(), jobs, kept, direct)
+        process = self.liveness.process or await self.liveness.start()
+        while jobs := await self._keep_as(process, jobs, kept, direct):
+            process = await self._new_identity(process)
 
     async def let_go(self, kept: Kept) -> None:
         """The request is over: start what is leased to this process, and give the rest to whoever claims it."""
@@ -85,7 +87,8 @@ class Intake:
         await self.store.enqueue([(job, Placement.free) for job in jobs], None)
         self.store.ring()
 
-    async def _keep_as(self, process: str, jobs: Sequence[NewJob], kept: Kept, direct: bool) -> None:
+    async def _keep_as(self, process: str, jobs: Sequence[NewJob], kept: Kept, direct: bool) -> list[NewJob]:
+        """Store jobs in the name of `process`; answers those that were not, because its row is gone."""
         worker = self.direct if direct else None
         holdings = self.liveness.holdings
         placed: list[tuple[NewJob, Placement]] = []
@@ -98,8 +101,7 @@ class Intake:
             await answer
         finally:
             strangers = self._account(placed, answer, process, kept)
-        if strangers:
-            await self._keep_as(await self._new_identity(process), strangers, kept, direct)
+        return strangers
 
     def _account(
         self, placed: list[tuple[NewJob, Placement]], answer: asyncio.Future[list[Stored]], process: str, kept: Kept
@@ -134,9 +136,9 @@ class Intake:
     async def _new_identity(self, old: str) -> str:
         """This process was taken for dead; wait until the heartbeat has noticed."""
         deadline = asyncio.get_running_loop().time() + _NEW_IDENTITY_SECONDS
-        while (process := self.liveness.process) in (None, old):
-            if asyncio.get_running_loop().time() > deadline:
-                raise StoreUnavailable("this process was taken for dead by another, and is still finding out")
+        while asyncio.get_running_loop().time() < deadline:
+            process = self.liveness.process
+            if process is not None and process != old:
+                return process
             await asyncio.sleep(0.02)
-        assert process is not None
-        return process
+        raise StoreUnavailable("this process was taken for dead by another, and is still finding out")

@@ -170,9 +170,8 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """A process that stores or runs jobs. `id` is fresh at every start; `doorbell` is a loopback UDP port or None."""
+    """A process that stores or runs jobs. `id` is fresh at every start."""
 
     id: str
     pid: int
     host: str
-    doorbell: int | None = None

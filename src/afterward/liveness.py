@@ -8,16 +8,18 @@ of them made in a transaction in which this process could beat itself, is taken 
 from __future__ import annotations
 
 import asyncio
+import atexit
 import concurrent.futures
+import contextlib
 import logging
 import os
 import random
 import socket
 import threading
 from collections.abc import Callable, Coroutine, Iterable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
-from afterward.errors import AfterwardError, StoreError
+from afterward.errors import StoreError
 from afterward.identity import new_id
 from afterward.job import Process
 from afterward.observe import emit
@@ -90,7 +92,7 @@ class Holdings:
 
 
 class Liveness:
-    """The life of this process in one store. `lease`: seconds after which a process that stands still loses its jobs."""
+    """The life of this process in one store. `lease`: seconds after which one that stands still loses its jobs."""
 
     def __init__(self, store: Store, lease: float) -> None:
         self._store = store
@@ -118,10 +120,6 @@ class Liveness:
         """
         return await asyncio.wrap_future(self._ensure_started())
 
-    def start_sync(self) -> str:
-        """`start` for code without an event loop."""
-        return self._ensure_started().result()
-
     async def stop(self) -> None:
         """Leave the store and close it. Lawful without a start, and twice."""
         with self._starting:
@@ -129,17 +127,19 @@ class Liveness:
             self._thread = None
         if thread is None or loop is None or stop is None:
             return
+        atexit.unregister(self._leave_at_exit)
         loop.call_soon_threadsafe(stop.set)
         await asyncio.to_thread(thread.join)
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine on the liveness loop and wait for it: the portal for code without an event loop."""
-        self.start_sync()
-        assert self._loop is not None
-        if threading.current_thread() is self._thread:
+        try:
+            self._ensure_started().result()
+        except BaseException:
             work.close()
-            raise AfterwardError("a sync operation was called on afterward's own event loop")
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+            raise
+        loop = cast("asyncio.AbstractEventLoop", self._loop)
+        return asyncio.run_coroutine_threadsafe(work, loop).result()
 
     def _ensure_started(self) -> concurrent.futures.Future[str]:
         with self._starting:
@@ -149,7 +149,16 @@ class Liveness:
                     target=lambda: asyncio.run(self._live()), name="afterward-liveness", daemon=True
                 )
                 self._thread.start()
+                atexit.register(self._leave_at_exit)
             return self._joined
+
+    def _leave_at_exit(self) -> None:
+        """A process that ends in good order leaves; what it could not do in time, its lock tells."""
+        thread, loop, stop = self._thread, self._loop, self._stop
+        if thread is not None and loop is not None and stop is not None:
+            with contextlib.suppress(RuntimeError):  # its loop has ended already
+                loop.call_soon_threadsafe(stop.set)
+                thread.join(2.0)
 
     async def _live(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -158,15 +167,13 @@ class Liveness:
         try:
             await self._store.open()
             await self._join()
-            await self._bury_the_dead()
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - it is raised where the start was asked for
             with self._starting:
                 self._thread = None
             await self._store.close()
             joined.set_exception(error)
             return
-        assert self.process is not None
-        joined.set_result(self.process)
+        joined.set_result(cast("str", self.process))
         await self._beat_until(stop)
         await self._leave()
 
@@ -181,13 +188,13 @@ class Liveness:
                     await self._beat()
             except StoreError as error:
                 emit(logging.WARNING, "liveness.store_unavailable", process=self.process, reason=str(error))
-            except Exception as error:  # a mistake here must not end the heartbeat: every job would be lost by it
+            except Exception as error:  # noqa: BLE001 - a mistake here must not end the heartbeat: every job would be lost by it
                 emit(logging.ERROR, "liveness.failed", error, process=self.process)
             await _sleep_unless(stop, LOCK_LOOK_SECONDS * random.uniform(0.8, 1.2))  # noqa: S311
 
     async def _join(self) -> None:
         process = new_id()
-        await self._store.join(Process(process, os.getpid(), socket.gethostname()[:200]))
+        await self._store.join(Process(process, os.getpid(), socket.gethostname()))
         self.process = process
 
     async def _leave(self) -> None:
@@ -230,7 +237,9 @@ class Liveness:
         self._seen = looks
 
     def _frozen(self) -> list[tuple[str, int | None]]:
-        frozen: list[tuple[str, int | None]] = [(p, counter) for p, (counter, times) in self._seen.items() if times >= LOOKS]
+        frozen: list[tuple[str, int | None]] = [
+            (p, counter) for p, (counter, times) in self._seen.items() if times >= LOOKS
+        ]
         for process, _ in frozen:
             emit(logging.WARNING, "process.frozen", process=process)
         return frozen

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import cached_property
-from typing import Any, cast, get_type_hints
+from typing import Any, NotRequired, cast, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, PydanticUndefinedAnnotation, TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
-from typing_extensions import NotRequired, TypedDict
+from typing_extensions import TypedDict
 
 from afterward.errors import ArgumentError, ArgumentsDoNotFit, ResultError, TaskError
 
@@ -25,7 +25,7 @@ _KINDS = inspect.Parameter
 _MENDS = {
     "starlette.requests": "pass what the task needs of the request (its path, a header, the parsed body)",
     "starlette.websockets": "a connection does not outlive its process: pass ids, and look the connection up again",
-    "starlette.datastructures": "read what you need before, and pass that (for a file: its content or where it is kept)",
+    "starlette.datastructures": "read what you need before, and pass that (for a file: where it is kept)",
     "fastapi": "pass plain data in its place",
     "sqlalchemy": "pass the primary key, and open a session inside the task",
     "sqlmodel": "pass the primary key, and load it inside the task",
@@ -44,7 +44,9 @@ class ArgumentCodec:
         self._max_bytes = max_bytes
         self._signature = signature = inspect.signature(function)
         parameters = list(signature.parameters.values())
-        self._positional = [p.name for p in parameters if p.kind in (_KINDS.POSITIONAL_ONLY, _KINDS.POSITIONAL_OR_KEYWORD)]
+        self._positional = [
+            p.name for p in parameters if p.kind in (_KINDS.POSITIONAL_ONLY, _KINDS.POSITIONAL_OR_KEYWORD)
+        ]
         self._keywords = frozenset(
             p.name for p in parameters if p.kind in (_KINDS.POSITIONAL_OR_KEYWORD, _KINDS.KEYWORD_ONLY)
         )
@@ -59,32 +61,32 @@ class ArgumentCodec:
         self._plain = not (self._positional_only or self._var_positional or self._var_keyword)
 
     @cached_property
-    def _adapter(self) -> TypeAdapter[dict[str, Any]]:
-        # Built at the first use: annotations may name what is defined later in the module.
+    def _annotations(self) -> dict[str, Any]:
+        # Read at the first use: annotations may name what is defined later in the module.
         hints = type_hints(self._function, self._name)
-        fields: dict[str, Any] = {}
-        for parameter in self._signature.parameters.values():
-            annotation = hints.get(parameter.name, Any)
-            if parameter.kind is _KINDS.VAR_POSITIONAL:
-                annotation = list[annotation]
-            elif parameter.kind is _KINDS.VAR_KEYWORD:
-                annotation = dict[str, annotation]
-            self._check_storable(parameter.name, annotation)
-            fields[parameter.name] = annotation if parameter.name in self._required else NotRequired[annotation]
-        arguments: Any = TypedDict("arguments", fields)  # pyright: ignore[reportGeneralTypeIssues]
-        arguments.__pydantic_config__ = _CONFIG
-        return cast("TypeAdapter[dict[str, Any]]", TypeAdapter(arguments))
+        found = {name: hints.get(name, Any) for name in self._signature.parameters}
+        if self._var_positional:
+            found[self._var_positional] = list[found[self._var_positional]]
+        if self._var_keyword:
+            found[self._var_keyword] = dict[str, found[self._var_keyword]]
+        return found
 
-    def _check_storable(self, parameter: str, annotation: Any) -> None:
-        try:
-            TypeAdapter(annotation)
-        except (PydanticSchemaGenerationError, PydanticUserError, PydanticUndefinedAnnotation) as error:
-            if "`model_config`" in str(error) and "already" in str(error):
-                return
-            raise TaskError(
-                f"task {self._name}: argument {parameter!r} is annotated {_type_name(annotation)}, "
-                f"which cannot be stored; {_mend(annotation)}"
-            ) from error
+    @cached_property
+    def _adapter(self) -> TypeAdapter[dict[str, Any]]:
+        fields: dict[str, Any] = {}
+        for name, annotation in self._annotations.items():
+            try:
+                _adapter_of(annotation)
+            except (PydanticSchemaGenerationError, PydanticUserError, PydanticUndefinedAnnotation) as error:
+                raise TaskError(
+                    f"task {self._name}: argument {name!r} is annotated {_type_name(annotation)}, "
+                    f"which cannot be stored; {_mend(annotation)}"
+                ) from error
+            fields[name] = annotation if name in self._required else NotRequired[annotation]
+        make: Any = TypedDict
+        arguments: Any = make("arguments", fields)
+        arguments.__pydantic_config__ = _CONFIG
+        return TypeAdapter(arguments)
 
     @cached_property
     def _to_json(self) -> Callable[..., bytes]:
@@ -122,7 +124,9 @@ class ArgumentCodec:
         try:
             values = self._from_json(data)
         except ValidationError as error:
-            reasons = "; ".join(f"{_path(e['loc'])}: {e['msg']}" for e in error.errors(include_url=False, include_input=False))
+            reasons = "; ".join(
+                f"{_path(e['loc'])}: {e['msg']}" for e in error.errors(include_url=False, include_input=False)
+            )
             raise ArgumentsDoNotFit(f"the stored arguments do not fit {self._name} here: {reasons}") from None
         if self._plain:
             return (), values
@@ -132,7 +136,10 @@ class ArgumentCodec:
         """`Signature.bind` without its cost; what it refuses is left to `Signature.bind` to explain."""
         if self._plain and len(args) <= len(self._positional):
             given = dict(zip(self._positional, args, strict=False))
-            if kwargs.keys() <= self._keywords and not (kwargs.keys() & given.keys()):
+            if not kwargs:
+                if len(args) == len(self._positional) or self._required <= given.keys():
+                    return given
+            elif kwargs.keys() <= self._keywords and not (kwargs.keys() & given.keys()):
                 given.update(kwargs)
                 if self._required <= given.keys():
                     return given
@@ -160,27 +167,17 @@ class ArgumentCodec:
         """Find the argument that is to blame, by trying each alone."""
         for name, value in given.items():
             try:
-                data = self._adapter.dump_json({name: value}, warnings=False)
-                loaded = TypeAdapter(dict[str, Any]).validate_json(data)
-                again = self._field(name).validate_json(self._field(name).dump_json(value, warnings=False))
-                difference = _difference(value, again, name)
-                if difference is None or not loaded:
-                    continue
+                adapter = _adapter_of(self._annotations[name])
+                difference = _difference(value, adapter.validate_json(adapter.dump_json(value, warnings=False)), name)
+            except Exception as cause:  # noqa: BLE001 - the same breadth as above
+                difference = name, _reason(cause)
+            if difference is not None:
                 where, why = difference
-            except Exception as cause:  # the same breadth as above
-                where, why = name, _reason(cause)
-            return ArgumentError(
-                f"task {self._name}: argument {where!r} ({_type_name(type(value))}) cannot be stored: {why}; {_mend(type(value))}"
-            )
+                kind: type[Any] = type(cast("Any", value))
+                return ArgumentError(
+                    f"task {self._name}: argument {where!r} ({_type_name(kind)}) cannot be stored: {why}; {_mend(kind)}"
+                )
         return ArgumentError(f"task {self._name}: its arguments cannot be stored and read back equal ({error})")
-
-    def _field(self, name: str) -> TypeAdapter[Any]:
-        annotation = type_hints(self._function, self._name).get(name, Any)
-        if name == self._var_positional:
-            annotation = list[annotation]
-        elif name == self._var_keyword:
-            annotation = dict[str, annotation]
-        return _adapter_of(annotation)
 
 
 class ResultCodec:
@@ -220,14 +217,14 @@ class ResultCodec:
 
     def _refusal(self, value: Any, why: str) -> ResultError:
         return ResultError(
-            f"task {self._name} ran to its end, but what it returned ({_type_name(type(value))}) cannot be stored: {why}; "
-            f"return None, or data of the type that its return annotation names"
+            f"task {self._name} ran to its end, but what it returned ({_type_name(type(value))}) cannot be stored: "
+            f"{why}; return None, or data of the type that its return annotation names"
         )
 
 
 def type_hints(function: Callable[..., Any], name: str) -> dict[str, Any]:
     """The function's annotations, resolved. Raises `TaskError` for one that names nothing."""
-    target = function if inspect.isroutine(function) else getattr(type(function), "__call__")  # noqa: B004
+    target = function if inspect.isroutine(function) else type(function).__call__
     try:
         return get_type_hints(target, include_extras=True)
     except (NameError, TypeError) as error:
@@ -246,26 +243,33 @@ def _adapter_of(annotation: Any) -> TypeAdapter[Any]:
 
 def _difference(given: Any, again: Any, path: str) -> tuple[str, str] | None:
     """Where `again`, read back, is not what was given, and how: None when they are equal."""
-    if isinstance(given, Mapping) and isinstance(again, Mapping):
-        ours, theirs = cast("Mapping[Any, Any]", given), cast("Mapping[Any, Any]", again)
-        if ours.keys() == theirs.keys():
-            parts = ((f"{path}[{key!r}]", ours[key], theirs[key]) for key in ours)
-            return next((found for p, a, b in parts if (found := _difference(a, b, p))), None)
-    elif isinstance(given, list | tuple) and type(given) is type(again):  # pyright: ignore[reportUnknownArgumentType]
-        mine, other = cast("list[Any]", given), cast("list[Any]", again)
-        if len(mine) == len(other):
-            pairs = enumerate(zip(mine, other, strict=True))
-            return next((found for i, (a, b) in pairs if (found := _difference(a, b, f"{path}[{i}]"))), None)
-    elif type(given) is type(again) and (isinstance(given, BaseModel) or dataclasses.is_dataclass(given)):
-        if bool(given == again):
-            return None
-        for field in list(vars(given)) if hasattr(given, "__dict__") else []:
-            found = _difference(getattr(given, field), getattr(again, field, None), f"{path}.{field}")
-            if found:
-                return found
-    elif bool(given == again):
+    if bool(given == again):
         return None
-    return path, f"{_type_name(type(given))} comes back as {_type_name(type(again))} with another value"
+    parts = [
+        found
+        for key, mine, other in _parts(given, again)
+        if (found := _difference(mine, other, f"{path}{key}")) is not None
+    ]
+    whole = path, f"{_type_name(type(given))} comes back as {_type_name(type(again))} with another value"
+    return parts[0] if parts else whole
+
+
+def _parts(given: Any, again: Any) -> list[tuple[str, Any, Any]]:
+    """What two values of the same kind consist of, side by side."""
+    if isinstance(given, dict) and isinstance(again, dict):
+        ours, theirs = cast("dict[Any, Any]", given), cast("dict[Any, Any]", again)
+        return [(f"[{key!r}]", ours[key], theirs[key]) for key in ours if key in theirs]
+    if isinstance(given, list | tuple) and isinstance(again, type(cast("Any", given))):
+        return [
+            (f"[{n}]", mine, other)
+            for n, (mine, other) in enumerate(zip(cast("list[Any]", given), cast("list[Any]", again), strict=False))
+        ]
+    if isinstance(given, BaseModel) and type(given) is type(again):
+        return [(f".{name}", value, getattr(again, name)) for name, value in given if hasattr(again, name)]
+    if dataclasses.is_dataclass(given) and not isinstance(given, type):
+        names = [field.name for field in dataclasses.fields(given) if hasattr(again, field.name)]
+        return [(f".{name}", getattr(given, name), getattr(again, name)) for name in names]
+    return []
 
 
 def _reason(error: Exception) -> str:
@@ -284,7 +288,7 @@ def _mend(type_: Any) -> str:
         for prefix, mend in _MENDS.items():
             if module == prefix or module.startswith(prefix + "."):
                 return mend
-    return "pass plain data (text, numbers, a Pydantic model, a dataclass …) and annotate the parameter with its exact type"
+    return "pass plain data (text, numbers, a Pydantic model, a dataclass …), annotated with its exact type"
 
 
 def _type_name(type_: Any) -> str:

@@ -6,12 +6,12 @@ import functools
 import inspect
 import random
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Generic, NamedTuple, ParamSpec, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, ParamSpec, Protocol, TypeVar, cast
 
 from afterward.errors import TaskError
 from afterward.identity import new_id
@@ -74,7 +74,9 @@ class Task(Generic[P, R_co]):
     Made by `@tasks.task`, never by hand.
     """
 
-    def __init__(
+    __name__: str
+
+    def __init__(  # noqa: PLR0917 - made in one place
         self,
         owner: Owner,
         function: Callable[P, R_co],
@@ -114,7 +116,7 @@ class Task(Generic[P, R_co]):
         """A copy of this task with other options, for one call or for many.
 
         `delay` or `run_at` (with a time zone): not before then. `priority`: larger is more urgent.
-        `unique`: while an unfinished job of this task has the same key, no other is stored; the handle leads to that one.
+        `unique`: while an unfinished job of this task has the same key, no other is stored, and the handle leads there.
         `run_on_error`: keep the task though the request ends in an exception before its response.
         """
         if delay is not None and run_at is not None:
@@ -168,9 +170,12 @@ class Task(Generic[P, R_co]):
 class AsyncTask(Task[P, R_co]):
     """A task whose function is `async def`: frameworks that look see a coroutine function."""
 
-    async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Any:
+    # What it returns is what its base says it returns: R_co is the coroutine.
+    async def __call__(  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, *args: P.args, **kwargs: P.kwargs
+    ) -> Any:
         self.owner.hear_of_direct_call(self.name)
-        return await self.function(*args, **kwargs)  # type: ignore[misc]  # pyright: ignore[reportGeneralTypeIssues]
+        return await cast("Awaitable[Any]", self.function(*args, **kwargs))
 
 
 def seconds(span: Seconds) -> float:
@@ -190,7 +195,7 @@ def checked(options: CallOptions, name: str) -> CallOptions:
     if options.unique is not None and not 0 < len(options.unique) <= 500:
         raise TaskError(f"task {name}: unique={options.unique!r} must have 1 to 500 characters")
     for text in (options.queue, options.unique or ""):
-        if "\0" in text or not text.isascii() and _unstorable(text):
+        if "\0" in text or (not text.isascii() and _unstorable(text)):
             raise TaskError(f"task {name}: {text!r} holds characters that cannot be stored")
     return options
 

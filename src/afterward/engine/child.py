@@ -26,9 +26,7 @@ def main() -> None:
     threading.Thread(target=_die_with_parent, daemon=True).start()
     sys.path[:] = order["sys_path"]
     outcome = asyncio.run(_run(order))
-    answer.write(
-        json.dumps({"outcome": type(outcome).__name__, "values": dataclasses.asdict(outcome)}).encode()
-    )
+    answer.write(json.dumps({"outcome": type(outcome).__name__, "values": dataclasses.asdict(outcome)}).encode())
     answer.flush()
     sys.stderr.flush()
     os._exit(0)  # at once: threads that the function left behind must not keep the attempt open
@@ -42,7 +40,7 @@ def _die_with_parent() -> None:
 async def _run(order: dict[str, Any]) -> Outcome:
     try:
         task = _find(order["module"], order["path"])
-    except Exception as error:  # whatever the import of a user's module raises
+    except Exception as error:  # noqa: BLE001 - whatever the import of a user's module raises
         return Released(f"no child process could load it: {failure_of(error).message}", 60.0)
     lease = Lease(
         order["id"], order["attempt"], order["process"], order["task"], order["arguments"], order["context"],

@@ -37,7 +37,9 @@ class Executor:
         try:
             self._restore(lease.context)
             timeout = task.task_options.timeout
-            if timeout is None:
+            if timeout is None and task.is_async:
+                result = await task.function(*args, **kwargs)
+            elif timeout is None:
                 result = await self._call(task, args, kwargs)
             else:
                 result = await self._call_within(timeout, task, args, kwargs)
@@ -49,13 +51,14 @@ class Executor:
             if current is not None and current.cancelling():
                 raise  # asked for from outside: who asked knows what it means
             return after_failure(error, failure_of(error), lease.failures, task.task_options.retry, jitter)
-        except BaseException as error:  # SystemExit and KeyboardInterrupt too: a task never ends its worker
+        except BaseException as error:  # noqa: BLE001 - SystemExit and KeyboardInterrupt too: a task never ends its worker
             return after_failure(error, failure_of(error), lease.failures, task.task_options.retry, jitter)
 
     async def _call(self, task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if task.is_async:
             return await task.function(*args, **kwargs)
-        result, error = await self._threads.call(copy_context(), task.function, args, kwargs)
+        job = RUNNING.get()
+        result, error = await self._threads.call((job.id, job.attempt), copy_context(), task.function, args, kwargs)
         if error is not None:
             raise error
         return result
@@ -79,11 +82,11 @@ def failure_of(error: BaseException) -> Failure:
     name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
     try:
         message = str(error)
-    except Exception as unprintable:  # a user's __str__ may raise anything
+    except Exception as unprintable:  # noqa: BLE001 - a user's __str__ may raise anything
         message = f"<its text could not be had: {type(unprintable).__name__}>"
     try:
         lines = "".join(traceback.format_exception(error))
-    except Exception:  # as above, from within the formatting
+    except Exception:  # noqa: BLE001 - as above, from within the formatting
         lines = ""
     return Failure(name, _storable(message)[:_MAX_MESSAGE], _storable(lines)[-_MAX_TRACEBACK:])
 

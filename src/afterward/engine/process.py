@@ -1,11 +1,11 @@
-"""A suspect runs in a child process of its own: if it dies there, it is known to be the cause, and harms nobody else."""
+"""A suspect runs in a child process of its own: if that dies, the cause is known, and nobody else is harmed."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import sys
-from typing import Any
+from typing import Any, cast
 
 from afterward.engine.executor import failure_of
 from afterward.errors import AttemptTimedOut, WorkerDied
@@ -22,8 +22,8 @@ async def run_in_child(task: Task[..., Any], lease: Lease) -> Outcome:
     module, _, path = task.name_in_code.partition(":")
     if "<locals>" in path:
         reason = WorkerDied(
-            f"its worker process died {lease.deaths} times while running it; it cannot be tried in a process of its own, "
-            f"for {path} is defined inside a function: define it at module level"
+            f"its worker process died {lease.deaths} times while running it; it cannot be tried in a process of its "
+            f"own, for {path} is defined inside a function: define it at module level"
         )
         return Died(failure_of(reason), 0.0, final=True)
     order = {
@@ -34,14 +34,13 @@ async def run_in_child(task: Task[..., Any], lease: Lease) -> Outcome:
     child = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "afterward.engine.child", stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
     )
-    assert child.stdin is not None
-    assert child.stdout is not None
+    stdin, stdout = cast("asyncio.StreamWriter", child.stdin), cast("asyncio.StreamReader", child.stdout)
     try:
-        child.stdin.write(json.dumps(order).encode() + b"\n")  # and left open: its end tells the child that we are gone
+        stdin.write(json.dumps(order).encode() + b"\n")  # and left open: its end tells the child that we are gone
         limit = asyncio.timeout(task.task_options.timeout)
         try:
             async with limit:
-                said = await child.stdout.read()
+                said = await stdout.read()
                 code = await child.wait()
         except TimeoutError:
             late = AttemptTimedOut(f"the attempt took longer than the task's timeout of {task.task_options.timeout} s")
@@ -50,7 +49,7 @@ async def run_in_child(task: Task[..., Any], lease: Lease) -> Outcome:
         if child.returncode is None:
             child.kill()
             await child.wait()
-        child.stdin.close()
+        stdin.close()
     return _outcome(said, code, lease)
 
 

@@ -11,10 +11,30 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from contextvars import Context
+from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Any
 
-_Work = tuple[asyncio.Future[Any], Context, Callable[..., Any], tuple[Any, ...], dict[str, Any]]
+Key = tuple[str, int]
+"""Names one call: a job's id and its attempt."""
+
+
+@dataclass(slots=True, eq=False)
+class _Call:
+    key: Key
+    context: Context
+    function: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    future: asyncio.Future[tuple[Any, BaseException | None]]
+    result: Any = None
+    error: BaseException | None = None
+
+    def run(self) -> None:
+        try:
+            self.result = self.context.run(self.function, *self.args, **self.kwargs)
+        except BaseException as error:  # noqa: BLE001 - a failure of the task, whatever it is, is not one of this thread
+            self.error = error
 
 
 class Threads:
@@ -22,24 +42,31 @@ class Threads:
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._work: SimpleQueue[_Work | None] = SimpleQueue()
-        self._done: deque[tuple[asyncio.Future[Any], Any, BaseException | None]] = deque()
+        self._work: SimpleQueue[_Call | None] = SimpleQueue()
+        self._done: deque[_Call] = deque()
         self._mutex = threading.Lock()
         self._delivering = False
         self._threads = 0
-        self._busy = 0
+        self._running: dict[Key, Callable[[], None] | None] = {}
 
     def call(
-        self, context: Context, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> asyncio.Future[Any]:
-        """Call `function` in a thread, in this context; the future has what it returned or raised."""
-        future: asyncio.Future[Any] = self._loop.create_future()
-        self._busy += 1
-        if self._busy > self._threads:
+        self, key: Key, context: Context, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> asyncio.Future[tuple[Any, BaseException | None]]:
+        """Call `function` in a thread, in this context; the future has what it returned, and what it raised."""
+        future: asyncio.Future[tuple[Any, BaseException | None]] = self._loop.create_future()
+        self._running[key] = None
+        if len(self._running) > self._threads:
             self._threads += 1
             threading.Thread(target=self._run, name=f"afterward-task-{self._threads}", daemon=True).start()
-        self._work.put((future, context, function, args, kwargs))
+        self._work.put(_Call(key, context, function, args, kwargs, future))
         return future
+
+    def when_returned(self, key: Key, callback: Callable[[], None]) -> bool:
+        """If that call has not come back yet (nobody may be waiting for it any more): call `callback` when it does."""
+        if key not in self._running:
+            return False
+        self._running[key] = callback
+        return True
 
     def stop(self) -> None:
         """Let idle threads end; one that is in a function ends with it, or with the process."""
@@ -48,34 +75,26 @@ class Threads:
         self._threads = 0
 
     def _run(self) -> None:
-        while (work := self._work.get()) is not None:
-            future, context, function, args, kwargs = work
-            del work
-            result, error = None, None
-            try:
-                result = context.run(function, *args, **kwargs)
-            except BaseException as raised:  # a failure of the task, whatever it is, is not one of this thread
-                error = raised
-            self._give(future, result, error)
-            del future, context, function, args, kwargs, result, error
-
-    def _give(self, future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
-        with self._mutex:
-            self._done.append((future, result, error))
-            if self._delivering:
-                return
-            self._delivering = True
-        try:
-            self._loop.call_soon_threadsafe(self._deliver)
-        except RuntimeError:  # the loop is closed: the process is ending, and its leases with it
-            return
+        while (call := self._work.get()) is not None:
+            call.run()
+            with self._mutex:
+                self._done.append(call)
+                first, self._delivering = not self._delivering, True
+            del call  # an idle thread keeps nothing alive
+            if first:
+                try:
+                    self._loop.call_soon_threadsafe(self._deliver)
+                except RuntimeError:  # the loop is closed: the process is ending, and its leases with it
+                    return
 
     def _deliver(self) -> None:
         with self._mutex:
             self._delivering = False
             done = list(self._done)
             self._done.clear()
-        for future, result, error in done:
-            self._busy -= 1
-            if not future.cancelled():
-                future.set_result((result, error))
+        for call in done:
+            returned = self._running.pop(call.key)
+            if returned is not None:
+                returned()
+            if not call.future.cancelled():
+                call.future.set_result((call.result, call.error))

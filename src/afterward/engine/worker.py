@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import functools
 import logging
 import random
 import time
@@ -64,6 +65,7 @@ class Worker:
         self._group: asyncio.TaskGroup | None = None
         self._context = contextvars.copy_context()
         self._running: dict[str, asyncio.Task[None]] = {}
+        self._ended: list[tuple[Lease, Outcome, float]] = []
         self._lost: set[str] = set()
         self._draining = False
         self._stopped = asyncio.Event()
@@ -75,8 +77,8 @@ class Worker:
     async def run(self) -> None:
         """Serve until `stop`; returns when nothing runs any more. What could not end in its grace is released."""
         self._loop = asyncio.get_running_loop()
-        threads = Threads()
-        self._executor = Executor(threads, self._restore)
+        self._threads = Threads()
+        self._executor = Executor(self._threads, self._restore)
         async with asyncio.TaskGroup() as group:
             self._group = group
             claiming = group.create_task(self._claim_until_draining())
@@ -84,7 +86,7 @@ class Worker:
             await claiming
             await self._let_end()
         self._group = None
-        threads.stop()
+        self._threads.stop()
 
     def drain(self) -> None:
         """Claim nothing more. May be called from a signal handler or another thread, any number of times."""
@@ -125,8 +127,12 @@ class Worker:
             self._liveness.holdings.forget(lease.id)  # the end of this process gives it back
             self.give_up(lease.task)
             return
-        work = self._hand_back(lease) if self._draining else self._run(self._tasks[lease.task], lease)
-        self._running[lease.id] = self._group.create_task(work, context=self._context.copy())
+        if self._draining:
+            self.give_up(lease.task)
+            self._end(lease, Released("released by a shutdown"), time.monotonic())
+            return
+        running = self._run(self._tasks[lease.task], lease)
+        self._running[lease.id] = self._group.create_task(running, context=self._context.copy())
 
     def _serves(self, queue: str) -> bool:
         return self._options.queues is None or queue in self._options.queues
@@ -147,7 +153,7 @@ class Worker:
                 failures = 0
             except StoreError as error:
                 failures += 1
-                pause = random.uniform(0.5, 1) * min(_LONGEST_BACKOFF, _FIRST_BACKOFF * 2**failures)  # noqa: S311
+                pause = _pause(failures)
                 emit(logging.WARNING, "worker.store_unavailable", reason=str(error), retry_in=pause)
                 await asyncio.sleep(pause)
                 continue
@@ -155,7 +161,7 @@ class Worker:
                 await self._store.wait(pause)
 
     def _limits(self) -> dict[bool, int]:
-        """How many jobs to claim, for the loop and for threads: half of what is free where direct starts want some too."""
+        """How many jobs to claim, for the loop and for threads; half of what is free where direct starts want some."""
         share = 2 if self._direct else 1
         self._direct = 0
         return {kind: -(-free // share) for kind, free in self._free.items()}
@@ -163,7 +169,8 @@ class Worker:
     async def _claim(self, limits: dict[bool, int]) -> float:
         """Claim into slots set apart for it, start what was got; seconds to wait before the next claim."""
         process = self._liveness.process
-        if process is None:
+        if process is None:  # not yet started, or taken for dead and about to take a new identity
+            await self._liveness.start()
             return RECONCILE_SECONDS / 10
         for kind, limit in limits.items():
             self._free[kind] -= limit
@@ -210,40 +217,52 @@ class Worker:
             outcome = None if lease.id in self._lost else Released("released by a shutdown")
         finally:
             self._running.pop(lease.id, None)
-            self._free_slot(task.is_async)
+            free = functools.partial(self._free_slot, task.is_async)
+            if task.is_async or not self._threads.when_returned((lease.id, lease.attempt), free):
+                free()
         if outcome is None:
             self._lost.discard(lease.id)
             emit(logging.WARNING, "job.lost", job_id=lease.id, task=lease.task, attempt=lease.attempt)
         else:
-            await self._finish(lease, outcome, began)
+            self._end(lease, outcome, began)
 
-    async def _hand_back(self, lease: Lease) -> None:
-        self.give_up(lease.task)
-        try:
-            await self._finish(lease, Released("released by a shutdown"), time.monotonic())
-        finally:
-            self._running.pop(lease.id, None)
+    # finishing
 
-    async def _finish(self, lease: Lease, outcome: Outcome, began: float) -> None:
-        holdings = self._liveness.holdings
+    def _end(self, lease: Lease, outcome: Outcome, began: float) -> None:
+        """An attempt has ended: it is written with all others that end in the same turn of the loop."""
+        self._liveness.holdings.leave(lease.id)
+        self._ended.append((lease, outcome, time.monotonic() - began))
+        if len(self._ended) == 1:
+            asyncio.get_running_loop().call_soon(self._finish_ended)
+
+    def _finish_ended(self) -> None:
+        ended, self._ended = self._ended, []
+        if self._group is not None:
+            self._group.create_task(self._finish(ended))
+
+    async def _finish(self, ended: list[tuple[Lease, Outcome, float]]) -> None:
+        """Write how attempts ended, until the store has taken it or this process ends: an outcome is never dropped."""
         crash_point("before_finish")
-        holdings.leave(lease.id)
+        answers: list[bool] | None = None
         failures = 0
-        while True:
+        while answers is None:
             try:
-                [accepted] = await self._store.finish([(lease, outcome)])
-                break
+                answers = await self._store.finish([(lease, outcome) for lease, outcome, _ in ended])
             except StoreError as error:
                 if self._stopped.is_set():
-                    accepted = False
-                    break
+                    return  # the leases end with this process
                 failures += 1
-                pause = random.uniform(0.5, 1) * min(_LONGEST_BACKOFF, _FIRST_BACKOFF * 2**failures)  # noqa: S311
+                pause = _pause(failures)
                 emit(logging.WARNING, "worker.store_unavailable", reason=str(error), retry_in=pause)
                 await asyncio.sleep(pause)
-        holdings.forget(lease.id)
+                if len(ended) > 1 and self._group is not None:  # one that cannot be written must not hold up the others
+                    for one in ended:
+                        self._group.create_task(self._finish([one]))
+                    return
         crash_point("after_finish")
-        _tell(lease, outcome, accepted, time.monotonic() - began)
+        for (lease, outcome, duration), accepted in zip(ended, answers, strict=True):
+            self._liveness.holdings.forget(lease.id)
+            _tell(lease, outcome, accepted, duration)
 
     def _free_slot(self, kind: bool) -> None:
         self._free[kind] += 1
@@ -270,6 +289,10 @@ class Worker:
             if running is not None:
                 self._lost.add(job)
                 running.cancel()
+
+
+def _pause(failures: int) -> float:
+    return random.uniform(0.5, 1) * min(_LONGEST_BACKOFF, _FIRST_BACKOFF * 2.0 ** min(failures, 20))  # noqa: S311
 
 
 def _tell(lease: Lease, outcome: Outcome, accepted: bool, duration: float) -> None:

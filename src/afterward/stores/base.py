@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeAlias, TypeVar
 
 from afterward.job import Job, Lease, NewJob, Outcome, Placement, Process, Status, Stored
+
+T = TypeVar("T")
+
+Answer: TypeAlias = asyncio.Future[T]
+"""The answer to an operation, to be awaited on the loop that asked. It cannot be cancelled: who awaits it and is
+cancelled gets the answer first, and can read it from the future when the cancellation arrives."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +78,7 @@ class Store(Protocol):
     - A write by a worker is accepted only from the process and the attempt that hold the job (the fence), and
       answers `False` for one that was refused; it never raises for that.
     - When an operation that writes has returned, what it wrote is on stable storage.
-    - Operations may be awaited on any event loop; one that is cancelled is nevertheless carried out to its end.
+    - Operations may be asked for on any running event loop; who awaits one and is cancelled does not stop it.
     - Any operation raises `StoreUnavailable` when it could not be carried out, within a bounded time; then nothing
       of it was written.
     """
@@ -123,7 +130,7 @@ class Store(Protocol):
         """
         ...
 
-    async def enqueue(self, jobs: Sequence[tuple[NewJob, Placement]], process: str | None) -> list[Stored]:
+    def enqueue(self, jobs: Sequence[tuple[NewJob, Placement]], process: str | None) -> Answer[list[Stored]]:
         """Store jobs: all of them, or none when it raises. One answer for each, in order.
 
         `held` and `leased` name `process`, whose liveness row must exist, else the answer is `stranger`.
@@ -131,11 +138,11 @@ class Store(Protocol):
         """
         ...
 
-    async def release(self, process: str, jobs: Sequence[str]) -> list[bool]:
+    def release(self, process: str, jobs: Sequence[str]) -> Answer[list[bool]]:
         """Let go of jobs held by `process`: whoever claims may have them."""
         ...
 
-    async def claim(self, process: str, wanted: Sequence[Wanted], token: str) -> Claimed:
+    def claim(self, process: str, wanted: Sequence[Wanted], token: str) -> Answer[Claimed]:
         """queued → running, with one attempt more, for jobs that
 
         - are due by the store's clock, and held by nobody;
@@ -147,18 +154,18 @@ class Store(Protocol):
         """
         ...
 
-    async def finish(self, ends: Sequence[tuple[Lease, Outcome]]) -> list[bool]:
+    def finish(self, ends: Sequence[tuple[Lease, Outcome]]) -> Answer[list[bool]]:
         """End attempts: the one way out of `running`. False for an attempt that no longer holds its job."""
         ...
 
-    async def get(self, jobs: Sequence[str]) -> list[Job | None]:
+    def get(self, jobs: Sequence[str]) -> Answer[list[Job | None]]:
         """Jobs by their ids, in order, with their attempts; None for an unknown one."""
         ...
 
-    async def list(
+    def list(
         self, *, status: Status | None = None, task: str | None = None, queue: str | None = None,
         before: str | None = None, limit: int = 50
-    ) -> list[Job]:  # fmt: skip
+    ) -> Answer[list[Job]]:  # fmt: skip
         """Jobs, newest first, without their attempts; `before`: only those older than the job of this id."""
         ...
 
@@ -169,5 +176,3 @@ class Store(Protocol):
     def ring(self) -> None:
         """Wake one `wait`, of this process or another. Never raises, may be called from any thread."""
         ...
-
-

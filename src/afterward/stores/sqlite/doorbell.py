@@ -1,6 +1,6 @@
 """Waking a waiting worker, in this process or in another on this machine, without polling.
 
-Each process that runs jobs listens on a UDP port of the loopback interface. A datagram says nothing but "look"; one
+Each process that waits for jobs listens on a UDP port of the loopback interface; its heartbeat tells the others. A datagram says nothing but "look"; one
 that is lost, forged or late costs one look at the store, or one wait until the next.
 """
 
@@ -23,23 +23,25 @@ class Doorbell:
         self._waiting: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
         self._rung = False
         self._others: tuple[int, ...] = ()
+        self.port: int | None = None
+        """Where it can be rung from other processes: once it has been waited for, if it can be at all."""
 
-    def listen(self) -> int | None:
-        """Open the port, and give its number; None where the machine has no loopback interface to bind."""
+    def _listen(self) -> None:
         bell = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         bell.setblocking(False)
         try:
             bell.bind(("127.0.0.1", 0))
         except OSError:
             bell.close()
-            return None
+            return
         self._socket = bell
-        return int(bell.getsockname()[1])
+        self.port = int(bell.getsockname()[1])
 
     def close(self) -> None:
         if self._socket is not None:
             self._socket.close()
             self._socket = None
+            self.port = None
 
     def know_others(self, ports: Iterable[int]) -> None:
         """The doorbells of other processes, to be rung when nobody waits here."""
@@ -78,6 +80,8 @@ class Doorbell:
                 return
             entry = (loop, event)
             self._waiting.append(entry)
+        if self._socket is None:
+            self._listen()
         listening = self._socket
         if listening is not None:
             try:

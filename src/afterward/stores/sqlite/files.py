@@ -34,9 +34,17 @@ else:
 
 
 _NETWORK = frozenset(
-    ("nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "lustre", "gpfs", "beegfs", "ocfs2", "gfs2")
-)  # fmt: skip
-_NETWORK_FUSE = ("fuse.sshfs", "fuse.s3fs", "fuse.glusterfs", "fuse.ceph", "fuse.gcsfuse", "fuse.rclone", "fuse.juicefs")
+    "nfs nfs4 cifs smb3 smbfs 9p afs ceph glusterfs lustre gpfs beegfs ocfs2 gfs2".split()  # noqa: SIM905 - read as a list
+)
+_NETWORK_FUSE = (
+    "fuse.sshfs",
+    "fuse.s3fs",
+    "fuse.glusterfs",
+    "fuse.ceph",
+    "fuse.gcsfuse",
+    "fuse.rclone",
+    "fuse.juicefs",
+)
 
 
 def refuse_network_file_system(path: Path, mounts: str | None = None) -> None:
@@ -118,11 +126,10 @@ class LivenessLocks:
         if not self.reliable:
             return []
         try:
-            names = os.listdir(self._folder)
+            locks = [path for path in self._folder.iterdir() if path.suffix == ".lock"]
         except FileNotFoundError:
             return []
-        found = (name.removesuffix(".lock") for name in names if name.endswith(".lock"))
-        return [p for p in found if p not in self._held and self._seems_free(self._folder / f"{p}.lock")]
+        return [path.stem for path in locks if path.stem not in self._held and self._seems_free(path)]
 
     @staticmethod
     def _seems_free(path: Path) -> bool:

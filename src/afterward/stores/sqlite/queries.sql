@@ -1,6 +1,6 @@
 -- name: join
 -- A process shows that it lives. A row that is there stays as it is.
-INSERT INTO processes (id, pid, host, doorbell, joined_at) VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT (id) DO NOTHING;
+INSERT INTO processes (id, pid, host, joined_at) VALUES (?1, ?2, ?3, ?4) ON CONFLICT (id) DO NOTHING;
 
 -- name: leave
 DELETE FROM processes WHERE id = ?1;
@@ -9,7 +9,7 @@ DELETE FROM processes WHERE id = ?1;
 SELECT EXISTS (SELECT 1 FROM processes WHERE id = ?1);
 
 -- name: beat
-UPDATE processes SET beat = beat + 1 WHERE id = ?1 RETURNING beat;
+UPDATE processes SET beat = beat + 1, doorbell = ?2 WHERE id = ?1 RETURNING beat;
 
 -- name: others
 SELECT id, beat, doorbell FROM processes WHERE id <> ?1;

@@ -5,23 +5,19 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import random
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import apsw
 
-from afterward.errors import StoreUnavailable, StoreUnusable
+from afterward.errors import StoreUnavailable
 from afterward.faults import crash_point
 from afterward.job import (
-    Attempt,
     Died,
     Failed,
-    Failure,
     Job,
     Lease,
     NewJob,
@@ -34,14 +30,13 @@ from afterward.job import (
     Stored,
     Succeeded,
 )
-from afterward.stores.base import Beat, Claimed, Known, Reaped, Wanted
-from afterward.stores.sql import load_migrations, load_queries
+from afterward.stores.base import Answer, Beat, Claimed, Known, Reaped, Wanted
+from afterward.stores.sql import load_queries
+from afterward.stores.sqlite.connect import connect
 from afterward.stores.sqlite.doorbell import Doorbell
-from afterward.stores.sqlite.files import LivenessLocks, create_private, refuse_network_file_system
-from afterward.stores.sqlite.writer import Answer, Operation, Writer
-
-APPLICATION_ID = 0x61667477
-"""Marks a file as ours (https://www.sqlite.org/pragma.html#pragma_application_id): "aftw"."""
+from afterward.stores.sqlite.files import LivenessLocks
+from afterward.stores.sqlite.rows import job_of, row_of, text_of
+from afterward.stores.sqlite.writer import Operation, Writer
 
 PAGE = 200
 """How many rows one call of `reap` or one promotion of due jobs moves at most."""
@@ -54,7 +49,7 @@ class SQLiteStore:
     """A store in one file. `patience`: seconds an operation waits for another process's lock before it gives up."""
 
     def __init__(self, path: str | Path, *, clock: Callable[[], float] = time.time, patience: float = 5.0) -> None:
-        self._path = Path(os.path.abspath(path))
+        self._path = Path(path).absolute()
         self._clock = clock
         self._patience = patience
         self._opening = threading.Lock()
@@ -85,7 +80,7 @@ class SQLiteStore:
         except OSError as error:
             raise StoreUnavailable(f"the store {self._path}: no lock file could be made beside it: {error}") from error
         try:
-            await self._ask("join", (process, self._doorbell.listen()))
+            await self._ask("join", process)
         except BaseException:
             self._locks.drop(process.id)
             raise
@@ -119,25 +114,25 @@ class SQLiteStore:
             self._doorbell.ring()
         return answer
 
-    def enqueue(self, jobs: Sequence[tuple[NewJob, Placement]], process: str | None) -> Answer:
+    def enqueue(self, jobs: Sequence[tuple[NewJob, Placement]], process: str | None) -> Answer[list[Stored]]:
         return self._ask("enqueue", (jobs, process))
 
-    def release(self, process: str, jobs: Sequence[str]) -> Answer:
+    def release(self, process: str, jobs: Sequence[str]) -> Answer[list[bool]]:
         return self._ask("release", (process, jobs))
 
-    def claim(self, process: str, wanted: Sequence[Wanted], token: str) -> Answer:
+    def claim(self, process: str, wanted: Sequence[Wanted], token: str) -> Answer[Claimed]:
         return self._ask("claim", (process, wanted, token))
 
-    def finish(self, ends: Sequence[tuple[Lease, Outcome]]) -> Answer:
+    def finish(self, ends: Sequence[tuple[Lease, Outcome]]) -> Answer[list[bool]]:
         return self._ask("finish", ends)
 
-    def get(self, jobs: Sequence[str]) -> Answer:
+    def get(self, jobs: Sequence[str]) -> Answer[list[Job | None]]:
         return self._ask("get", jobs)
 
     def list(
         self, *, status: Status | None = None, task: str | None = None, queue: str | None = None,
         before: str | None = None, limit: int = 50
-    ) -> Answer:  # fmt: skip
+    ) -> Answer[list[Job]]:  # fmt: skip
         return self._ask("list", (status, task, queue, before, limit))
 
     async def wait(self, seconds: float) -> None:
@@ -151,90 +146,18 @@ class SQLiteStore:
     def _open(self) -> None:
         with self._opening:
             if self._writer is None:
-                refuse_network_file_system(self._path)
-                self._writer = Writer(self._connect(), self._stage, self.location, self._patience)
-
-    def _connect(self) -> apsw.Connection:
-        try:
-            create_private(self._path)
-        except OSError as error:
-            raise StoreUnusable(
-                f"the store {self._path} cannot be created: {error.strerror}; "
-                f"create its folder, or point AFTERWARD_URL=sqlite:////absolute/path.db to one that can be written"
-            ) from error
-        deadline = time.monotonic() + self._patience
-        while True:
-            try:
-                connection = apsw.Connection(str(self._path))
-                connection.set_busy_timeout(int(self._patience * 1000))
-                self._set_up(connection)
-            except apsw.BusyError as error:  # several processes switch to WAL, or migrate, at the same moment
-                if time.monotonic() > deadline:
-                    raise StoreUnavailable(f"the store {self._path} is locked by another process") from error
-                time.sleep(random.uniform(0.005, 0.05))  # noqa: S311
-            except apsw.Error as error:
-                raise self._unusable(error) from error
-            else:
-                status = os.stat(self._path)
-                self._identity = (status.st_dev, status.st_ino)
-                return connection
-
-    def _set_up(self, connection: apsw.Connection) -> None:
-        ours, version = connection.pragma("application_id"), connection.pragma("user_version")
-        strange = ours not in (0, APPLICATION_ID) or (ours == 0 and connection.execute("SELECT 1 FROM sqlite_schema").get)
-        if strange:
-            raise StoreUnusable(
-                f"the store {self._path} is a database of another program; afterward's file is its own: name another one"
-            )
-        migrations = load_migrations("afterward.stores.sqlite")
-        newest = migrations[-1][0]
-        if version > newest:
-            raise StoreUnusable(
-                f"the store {self._path} has schema {version}, this version of afterward knows {newest}; upgrade afterward"
-            )
-        connection.pragma("journal_mode", "wal")
-        connection.pragma("synchronous", "full")
-        connection.pragma("foreign_keys", True)
-        if version < newest:
-            self._migrate(connection, migrations)
-
-    def _migrate(self, connection: apsw.Connection, migrations: Sequence[tuple[int, str]]) -> None:
-        connection.execute("BEGIN IMMEDIATE")
-        try:
-            version = connection.pragma("user_version")  # as it is now that nobody else can change it
-            for number, statements in migrations:
-                if number > version:
-                    connection.execute(statements)
-                    connection.pragma("user_version", number)
-                    crash_point("in_migration")
-            connection.pragma("application_id", APPLICATION_ID)
-            connection.execute("COMMIT")
-        except BaseException:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            raise
-
-    def _unusable(self, error: apsw.Error) -> StoreUnusable | StoreUnavailable:
-        if isinstance(error, apsw.NotADBError):
-            return StoreUnusable(f"the store {self._path} is not a SQLite database; name another file")
-        if isinstance(error, apsw.ReadOnlyError | apsw.CantOpenError | apsw.PermissionsError):
-            return StoreUnusable(
-                f"the store {self._path} cannot be written ({error}); give this user the right to write the file and its folder"
-            )
-        if isinstance(error, apsw.CorruptError):
-            return StoreUnusable(f"the store {self._path} is damaged ({error}); restore it from a backup")
-        if isinstance(error, apsw.FullError):
-            return StoreUnavailable(f"the store {self._path} cannot be set up: its disk is full")
-        return StoreUnavailable(f"the store {self._path} cannot be opened: {type(error).__name__}: {error}")
+                connection = connect(self._path, self._patience)
+                self._identity = self._file_identity()
+                self._writer = Writer(connection, self._stage, self.location, self._patience)
 
     def _forget_inherited(self) -> None:
-        """In a forked child: the connection is the parent's; closing it here could harm its file, so it is only dropped."""
+        """In a forked child: the connection is the parent's; closed here, it could harm the file."""
         _INHERITED.append((self._writer, self._doorbell))
         self._writer, self._doorbell, self._opening = None, Doorbell(), threading.Lock()
 
     # one transaction
 
-    def _ask(self, kind: str, items: Any) -> Answer:
+    def _ask(self, kind: str, items: Any) -> Answer[Any]:
         if self._writer is None:
             raise StoreUnavailable(f"the store {self._path} is not open")
         return self._writer.submit(kind, items)
@@ -251,20 +174,24 @@ class SQLiteStore:
 
     def _check_file(self) -> None:
         """A file deleted or replaced under us would take our commits with it, and nobody would notice."""
-        try:
-            status = os.stat(self._path)
-        except OSError:
-            status = None
-        if status is None or (status.st_dev, status.st_ino) != self._identity:
+        if self._file_identity() != self._identity:
             raise StoreUnavailable(
                 f"the store {self._path} was deleted or replaced while in use; "
                 f"put the file back, or restart to begin with the one that is there now"
             )
 
+    def _file_identity(self) -> tuple[int, int] | None:
+        try:
+            status = self._path.stat()
+        except OSError:
+            return None
+        return status.st_dev, status.st_ino
+
     def _stage_join(self, connection: apsw.Connection, operations: Sequence[Operation], now: float) -> None:
         for operation in operations:
-            process, doorbell = operation.items
-            connection.execute(_Q["join"], (process.id, process.pid, process.host, doorbell, now))
+            process: Process = operation.items
+            connection.execute(_Q["join"], (process.id, process.pid, process.host, now))
+            self._know_others(connection, process.id)
 
     def _stage_leave(self, connection: apsw.Connection, operations: Sequence[Operation], _now: float) -> None:
         for operation in operations:
@@ -273,13 +200,12 @@ class SQLiteStore:
     def _stage_beat(self, connection: apsw.Connection, operations: Sequence[Operation], _now: float) -> None:
         for operation in operations:
             process, known = operation.items
-            if not connection.execute(_Q["beat"], (process,)).get:
+            if not connection.execute(_Q["beat"], (process, self._doorbell.port)).get:
                 operation.answer = None
                 continue
-            others = connection.execute(_Q["others"], (process,)).fetchall()
-            self._doorbell.know_others(port for _, _, port in others if port)
+            others = self._know_others(connection, process)
             knows: Known = known()
-            taken = {row[0]: row for row in connection.execute(_Q["taken"], (process,))}
+            taken: dict[Any, Any] = {row[0]: row for row in connection.execute(_Q["taken"], (process,))}
             unknown: list[str] = []
             for job, attempt, _status in taken.values():
                 if knows.certain.get(job) != attempt and knows.possible.get(job) != attempt:
@@ -288,7 +214,13 @@ class SQLiteStore:
                         connection.execute(_Q["give_back"], (job, attempt, process))
                         unknown.append(job)
             lost = [job for job, attempt in knows.certain.items() if job not in taken or taken[job][1] != attempt]
-            operation.answer = Beat({name: count for name, count, _ in others}, lost, unknown)
+            operation.answer = Beat(others, lost, unknown)
+
+    def _know_others(self, connection: apsw.Connection, process: str) -> dict[str, int]:
+        """The counters of other processes; their doorbells are noted on the way."""
+        others: list[Any] = connection.execute(_Q["others"], (process,)).fetchall()
+        self._doorbell.know_others(port for _, _, port in others if port)
+        return {name: count for name, count, _ in others}
 
     def _stage_reap(self, connection: apsw.Connection, operations: Sequence[Operation], now: float) -> None:
         died = json.dumps({"kind": "afterward.WorkerDied", "message": "the worker process died while running this job"})
@@ -304,18 +236,18 @@ class SQLiteStore:
             operation.answer = Reaped(len(orphans), more=len(orphans) == PAGE)
 
     def _stage_enqueue(self, connection: apsw.Connection, operations: Sequence[Operation], now: float) -> None:
-        alive: dict[str, bool] = {}
+        alive: dict[str | None, bool] = {None: False}
         plain: list[tuple[Any, ...]] = []
         for operation in operations:
             jobs, process = operation.items
-            if process is not None and process not in alive:
+            if process not in alive:
                 alive[process] = bool(connection.execute(_Q["exists"], (process,)).get)
             answers: list[Stored] = []
             for job, placement in jobs:
-                if placement is not Placement.free and not alive.get(process, False):
+                if placement is not Placement.free and not alive[process]:
                     answers.append(Stored.stranger)
                     continue
-                row = _row(job, placement, process, now)
+                row = row_of(job, placement, process, now)
                 if job.unique is None:
                     plain.append(row)
                     answers.append(Stored.stored)
@@ -377,41 +309,20 @@ class SQLiteStore:
         for operation in operations:
             answers: list[Job | None] = []
             for job in operation.items:
-                row = connection.execute(_Q["get"], (job,)).fetchone()
+                row: Any = connection.execute(_Q["get"], (job,)).fetchone()
                 attempts = connection.execute(_Q["attempts"], (row[0],)).fetchall() if row else []
-                answers.append(_job(row, attempts) if row else None)
+                answers.append(job_of(row, attempts) if row else None)
             operation.answer = answers
 
     def _stage_list(self, connection: apsw.Connection, operations: Sequence[Operation], _now: float) -> None:
         for operation in operations:
-            operation.answer = [_job(row, []) for row in connection.execute(_Q["list"], operation.items)]
+            operation.answer = [job_of(row, []) for row in connection.execute(_Q["list"], operation.items)]
 
 
 _STAGES: dict[str, Callable[[SQLiteStore, apsw.Connection, Sequence[Operation], float], None]] = {
     kind: getattr(SQLiteStore, f"_stage_{kind}") for kind in _ORDER
 }
 _INHERITED: list[Any] = []
-
-
-def _row(job: NewJob, placement: Placement, process: str | None, now: float) -> tuple[Any, ...]:
-    leased = placement is Placement.leased
-    run_at = job.run_at.timestamp() if job.run_at else now + (job.delay or 0.0)
-    return (
-        job.id,
-        job.task,
-        job.queue,
-        job.priority,
-        "running" if leased else "queued",
-        1 if leased else 0,
-        None if placement is Placement.free else process,
-        1 if run_at <= now else 0,
-        run_at,
-        job.unique,
-        job.arguments,
-        job.context,
-        now,
-        now if leased else None,
-    )
 
 
 def _enqueue_unique(connection: apsw.Connection, job: NewJob, row: tuple[Any, ...]) -> Stored:
@@ -426,7 +337,7 @@ def _enqueue_unique(connection: apsw.Connection, job: NewJob, row: tuple[Any, ..
 def _end(connection: apsw.Connection, lease: Lease, outcome: Outcome, now: float) -> bool:
     """running → queued or failed, for one attempt that still holds its job."""
     fence = (lease.id, lease.attempt, lease.process)
-    failure = _failure_text(outcome.failure) if isinstance(outcome, Failed | Retry | Died) else None
+    failure = text_of(outcome.failure) if isinstance(outcome, Failed | Retry | Died) else None
     note = outcome.note if isinstance(outcome, Released) else None
     delay = outcome.delay if isinstance(outcome, Retry | Released | Died) else 0.0
     final = isinstance(outcome, Failed) or (isinstance(outcome, Died) and outcome.final)
@@ -436,30 +347,3 @@ def _end(connection: apsw.Connection, lease: Lease, outcome: Outcome, now: float
     due, run_at = int(delay <= 0), now + delay if delay > 0 else None
     values = (status.value, due, run_at, failed, died, failure, note, now if final else None)
     return connection.execute(_Q["end"], (*fence, *values)).get is not None
-
-
-def _job(row: Any, attempts: Iterable[Any]) -> Job:
-    (_seq, id_, task, queue, priority, status, attempt, failures, deaths, arguments, result, failure, note, unique,
-     process, created_at, run_at, started_at, finished_at) = row  # fmt: skip
-    return Job(
-        id_, task, queue, priority, Status(status), attempt, failures, deaths, arguments, result, _failure(failure), note,
-        unique, process, _time(created_at), _time(run_at), _time_or_none(started_at), _time_or_none(finished_at),
-        tuple(Attempt(n, how, _time_or_none(began), _time(ended), _failure(why), said)
-              for n, how, began, ended, why, said in attempts),
-    )  # fmt: skip
-
-
-def _time(at: float) -> datetime:
-    return datetime.fromtimestamp(at, UTC)
-
-
-def _time_or_none(at: float | None) -> datetime | None:
-    return None if at is None else _time(at)
-
-
-def _failure_text(failure: Failure) -> str:
-    return json.dumps({"kind": failure.kind, "message": failure.message, "traceback": failure.traceback})
-
-
-def _failure(text: str | None) -> Failure | None:
-    return None if text is None else Failure(**json.loads(text))

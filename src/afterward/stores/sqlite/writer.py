@@ -21,10 +21,10 @@ from afterward.errors import StoreError, StoreUnavailable
 from afterward.faults import crash_point
 
 
-class Answer(asyncio.Future[Any]):
-    """The answer to an operation. It cannot be cancelled: who awaits it is cancelled only once it is known."""
+class _Answer(asyncio.Future[Any]):
+    """A future that cannot be cancelled: who awaits it is cancelled only once the answer is known."""
 
-    def cancel(self, msg: Any | None = None) -> bool:
+    def cancel(self, msg: Any | None = None) -> bool:  # noqa: ARG002 - the signature is asyncio's
         return False
 
 
@@ -37,7 +37,7 @@ class Operation:
         self.kind = kind
         self.items = items
         self.loop = loop
-        self.future = Answer(loop=loop)
+        self.future = _Answer(loop=loop)
         self.answer: Any = None
         self.error: StoreError | None = None
 
@@ -45,7 +45,6 @@ class Operation:
 Stage = Callable[[apsw.Connection, Sequence[Operation]], None]
 """Runs the statements of a batch inside an open transaction, and sets each operation's answer."""
 
-_CLOSE = None
 _READS = frozenset(("get", "list"))
 
 
@@ -67,7 +66,7 @@ class Writer:
         self._thread = threading.Thread(target=self._run, name="afterward-sqlite", daemon=True)
         self._thread.start()
 
-    def submit(self, kind: str, items: Any) -> Answer:
+    def submit(self, kind: str, items: Any) -> asyncio.Future[Any]:
         """Ask for an operation, from a running event loop; await the answer."""
         loop = asyncio.get_running_loop()
         operation = Operation(kind, items, loop)
@@ -86,7 +85,7 @@ class Writer:
             if self._closed:
                 return
             self._closed = True
-        self._work.put(_CLOSE)
+        self._work.put(None)
         self._thread.join()
 
     def _next_batch(self) -> None:
@@ -102,13 +101,13 @@ class Writer:
             if not any(operation.kind == "list" for operation in operations):  # which may read far: not on a loop
                 self._begin(operations)
                 staged = True
-        except (apsw.Error, StoreError):
-            self._roll_back()  # the thread tries again, with patience, and says what is wrong
+        except Exception:  # noqa: BLE001 - whatever it is, the thread meets it again
+            self._roll_back()  # and, with patience, tries again or says what is wrong
         finally:
             self._work.put((operations, staged))
 
     def _run(self) -> None:
-        while (work := self._work.get()) is not _CLOSE:
+        while (work := self._work.get()) is not None:
             operations, staged = work
             self._carry_out(operations, staged)
             with self._mutex:
@@ -125,7 +124,7 @@ class Writer:
     def _carry_out(self, operations: list[Operation], staged: bool) -> None:
         try:
             self._transact(operations, staged)
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - it becomes the operations' answer
             if len(operations) == 1 or isinstance(error, apsw.BusyError | apsw.IOError | StoreError):
                 for operation in operations:
                     operation.error = self._translated(error)

@@ -1,0 +1,187 @@
+"""Jobs as tables for people, and as JSON for programs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from afterward.cli.redaction import shown
+from afterward.cli.states import span, state_of, summary
+from afterward.job import Attempt, Failure, Job
+
+_WIDEST = 10_000
+_STYLES = {
+    "running": "cyan",
+    "succeeded": "green",
+    "failed": "red",
+    "cancelled": "dim",
+    "waiting": "yellow",
+    "retrying": "yellow",
+}
+
+
+def print_jobs(jobs: Sequence[Job], *, more: bool, as_json: bool) -> None:
+    """A table, or a JSON array. Arguments and results are left to `print_job`."""
+    now = datetime.now(UTC)
+    if as_json:
+        print(json.dumps([_facts(job, now) for job in jobs], indent=2))
+        return
+    console = _console()
+    if not jobs:
+        console.print("no jobs")
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("job", "state", "created"):
+        table.add_column(name, no_wrap=True)
+    several_queues = any(job.queue != "default" for job in jobs)
+    for name in ("queue", "task", "detail") if several_queues else ("task", "detail"):
+        table.add_column(name, overflow="fold")
+    for job in jobs:
+        state = state_of(job, now)
+        cells = [Text(job.id), Text(state.word, _STYLES.get(state.word, "")), Text(f"{span(now - job.created_at)} ago")]
+        texts = (job.queue, job.task, state.detail) if several_queues else (job.task, state.detail)
+        table.add_row(*cells, *(Text(_printable(text)) for text in texts))
+    _print_table(console, table)
+    if more:
+        console.print(f"These are the newest {len(jobs)}; there are more (--limit).")
+
+
+def print_job(job: Job, *, as_json: bool) -> None:
+    """All facts of one job, as lines, or as a JSON object."""
+    now = datetime.now(UTC)
+    if as_json:
+        data = {"arguments": shown(job.arguments), "result": shown(job.result)}
+        print(json.dumps({**_facts(job, now), **data, "attempts": [_attempt(a) for a in job.attempts]}, indent=2))
+        return
+    console = _console()
+    for name, value in _lines(job, now):
+        console.print(
+            Text.assemble((f"{name:<10} ", "bold"), _printable(value).replace("\n", "\n" + " " * 11)), soft_wrap=True
+        )
+    if job.attempts:
+        console.print()
+        _print_attempts(console, job.attempts)
+    if job.failure is not None and job.failure.traceback:
+        console.print()
+        console.print(Text(_printable(job.failure.traceback.rstrip())), soft_wrap=True)
+
+
+def _lines(job: Job, now: datetime) -> Iterable[tuple[str, str]]:
+    state = state_of(job, now)
+    word = job.status.value if state.word == job.status else f"{job.status.value}, {state.word}"
+    yield "job", job.id
+    yield "task", job.task
+    yield "status", f"{word}: {state.detail}" if state.detail else word
+    yield "queue", f"{job.queue}, priority {job.priority}"
+    yield "attempt", f"{job.attempt}, failures {job.failures}, deaths {job.deaths}"
+    if job.unique is not None:
+        yield "unique", job.unique
+    if job.process is not None:
+        yield "process", job.process
+    times = (
+        ("created", job.created_at),
+        ("run at", job.run_at),
+        ("started", job.started_at),
+        ("finished", job.finished_at),
+    )
+    for name, at in times:
+        if at is not None:
+            yield name, _time(at, now)
+    yield "arguments", _data(job.arguments)
+    if job.result is not None:
+        yield "result", _data(job.result)
+    if job.note is not None:
+        yield "note", job.note
+    if job.failure is not None:
+        yield "failure", f"{job.failure.kind}: {job.failure.message}"
+
+
+def _print_attempts(console: Console, attempts: Sequence[Attempt]) -> None:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("attempt", "outcome", "ended", "seconds", "detail"):
+        table.add_column(name, overflow="fold", justify="right" if name in ("attempt", "seconds") else "left")
+    for attempt in attempts:
+        lasted = "" if attempt.started_at is None else f"{(attempt.ended_at - attempt.started_at).total_seconds():.3f}"
+        detail = attempt.note or ("" if attempt.failure is None else summary(attempt.failure))
+        texts = (str(attempt.number), attempt.outcome, f"{attempt.ended_at:%Y-%m-%d %H:%M:%S}", lasted, detail)
+        table.add_row(*(Text(_printable(text)) for text in texts))
+    _print_table(console, table)
+
+
+def _facts(job: Job, now: datetime) -> dict[str, Any]:
+    state = state_of(job, now)
+    return {
+        "id": job.id,
+        "task": job.task,
+        "queue": job.queue,
+        "priority": job.priority,
+        "status": job.status.value,
+        "state": state.word,
+        "detail": state.detail,
+        "attempt": job.attempt,
+        "failures": job.failures,
+        "deaths": job.deaths,
+        "failure": _failure(job.failure),
+        "note": job.note,
+        "unique": job.unique,
+        "process": job.process,
+        "created_at": job.created_at.isoformat(),
+        "run_at": job.run_at.isoformat(),
+        "started_at": _iso(job.started_at),
+        "finished_at": _iso(job.finished_at),
+    }
+
+
+def _attempt(attempt: Attempt) -> dict[str, Any]:
+    return {
+        "number": attempt.number,
+        "outcome": attempt.outcome,
+        "started_at": _iso(attempt.started_at),
+        "ended_at": attempt.ended_at.isoformat(),
+        "failure": _failure(attempt.failure),
+        "note": attempt.note,
+    }
+
+
+def _failure(failure: Failure | None) -> dict[str, str] | None:
+    if failure is None:
+        return None
+    return {"kind": failure.kind, "message": failure.message, "traceback": failure.traceback}
+
+
+def _iso(at: datetime | None) -> str | None:
+    return None if at is None else at.isoformat()
+
+
+def _time(at: datetime, now: datetime) -> str:
+    how_far = f"{span(now - at)} ago" if at <= now else f"in {span(at - now)}"
+    return f"{at:%Y-%m-%d %H:%M:%S} UTC, {how_far}"
+
+
+def _data(data: str) -> str:
+    return json.dumps(shown(data), indent=2, ensure_ascii=False)
+
+
+def _printable(text: str) -> str:
+    """What a task wrote must not steer the terminal of who looks."""
+    text = text.expandtabs(4)
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
+
+
+def _console() -> Console:
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    return Console(highlight=False, markup=False, emoji=False)
+
+
+def _print_table(console: Console, table: Table) -> None:
+    if not console.is_terminal:  # into a file or another program: as wide as it is
+        console.width = console.measure(table, options=console.options.update(max_width=_WIDEST)).maximum
+    console.print(table)

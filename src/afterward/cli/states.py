@@ -1,0 +1,77 @@
+"""Where a job stands, in words: its status, and what follows from its other facts at one moment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from afterward.job import Failure, Job, Status
+
+OVERDUE = timedelta(seconds=10)
+"""A job due for longer than this waits for something; a free worker that knows it takes it within seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """`word`: a status, or for a queued job `scheduled`, `retrying`, `waiting` or `held`; `detail` says why."""
+
+    word: str
+    detail: str
+
+
+def state_of(job: Job, now: datetime) -> State:
+    """What can be told from the store alone. A job that an attempt has ended of is judged by its attempts, if given."""
+    match job.status:
+        case Status.queued:
+            return _queued(job, now)
+        case Status.running:
+            return State("running", f"attempt {job.attempt}, for {span(now - (job.started_at or now))}")
+        case Status.failed:
+            return State("failed", "" if job.failure is None else summary(job.failure))
+        case _:
+            return State(job.status.value, "")
+
+
+def summary(failure: Failure) -> str:
+    """One line of a failure."""
+    first = failure.message.strip().partition("\n")[0]
+    return f"{failure.kind}: {first}" if first else failure.kind
+
+
+def span(time: timedelta) -> str:
+    """A span of time for people: `4 s`, `3 min`, `2 h`, `5 d`."""
+    seconds = max(0, round(time.total_seconds()))
+    if seconds < 120:
+        return f"{seconds} s"
+    if seconds < 120 * 60:
+        return f"{seconds // 60} min"
+    if seconds < 48 * 3600:
+        return f"{seconds // 3600} h"
+    return f"{seconds // 86400} d"
+
+
+def _queued(job: Job, now: datetime) -> State:
+    if job.process is not None:
+        return State("held", "waits for the end of the request that added it")
+    if job.run_at > now:
+        when = f"in {span(job.run_at - now)}"
+        if job.note is not None:
+            return State("waiting", f"{job.note}; tried again {when}")
+        if job.failures or job.deaths:
+            return State("retrying", f"{when}, after {_last_trouble(job)}")
+        return State("scheduled", when)
+    overdue = now - _due_since(job)
+    if overdue > OVERDUE:
+        said = "" if job.note is None else f"{job.note}; "
+        wanted = f"waits for a worker that knows {job.task}, serves queue {job.queue} and is free"
+        return State("waiting", f"{said}due for {span(overdue)}: {wanted}")
+    return State("queued", job.note or "")
+
+
+def _last_trouble(job: Job) -> str:
+    failure = next((a.failure for a in reversed(job.attempts) if a.failure is not None), job.failure)
+    return "the death of its worker" if failure is None else summary(failure)
+
+
+def _due_since(job: Job) -> datetime:
+    return max(at for at in (job.run_at, job.started_at, *(a.ended_at for a in job.attempts)) if at is not None)

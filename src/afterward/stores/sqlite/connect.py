@@ -1,0 +1,97 @@
+"""Opening the file: ours, of a schema we know, on a disk that keeps locks; or an error that says what to do."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import apsw
+
+from afterward.errors import StoreError, StoreUnavailable, StoreUnusable
+from afterward.faults import crash_point
+from afterward.stores.sql import load_migrations
+from afterward.stores.sqlite.files import create_private, refuse_network_file_system
+
+APPLICATION_ID = 0x61667477
+"""Marks a file as ours (https://www.sqlite.org/pragma.html#pragma_application_id): "aftw"."""
+
+
+def connect(path: Path, patience: float) -> apsw.Connection:
+    """A connection to an up-to-date store in WAL mode, whose commits are on the disk when they return.
+
+    `patience`: seconds to wait for other processes that open or migrate it. Raises `StoreUnusable`, `StoreUnavailable`.
+    """
+    refuse_network_file_system(path)
+    try:
+        create_private(path)
+    except OSError as error:
+        raise StoreUnusable(
+            f"the store {path} cannot be created: {error.strerror}; "
+            f"create its folder, or point AFTERWARD_URL=sqlite:////absolute/path.db to one that can be written"
+        ) from error
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            connection = apsw.Connection(str(path))
+            connection.set_busy_timeout(int(patience * 1000))
+            _set_up(connection, path)
+        except apsw.BusyError as error:  # several processes switch to WAL, or migrate, at the same moment
+            if time.monotonic() > deadline:
+                raise StoreUnavailable(f"the store {path} is locked by another process") from error
+            time.sleep(random.uniform(0.005, 0.05))  # noqa: S311 - it spreads tries, it hides nothing
+        except apsw.Error as error:
+            raise _what_is_wrong(error, path) from error
+        else:
+            return connection
+
+
+def _set_up(connection: apsw.Connection, path: Path) -> None:
+    ours, version = connection.pragma("application_id"), connection.pragma("user_version")
+    if ours not in (0, APPLICATION_ID) or (ours == 0 and connection.execute("SELECT 1 FROM sqlite_schema").get):
+        raise StoreUnusable(
+            f"the store {path} is a database of another program; afterward's file is its own: name another one"
+        )
+    migrations = load_migrations("afterward.stores.sqlite")
+    newest = migrations[-1][0]
+    if version > newest:
+        raise StoreUnusable(
+            f"the store {path} has schema {version}, and this version of afterward knows {newest}; upgrade afterward"
+        )
+    connection.pragma("journal_mode", "wal")
+    connection.pragma("synchronous", "full")
+    connection.pragma("foreign_keys", True)
+    if version < newest:
+        _migrate(connection, migrations)
+
+
+def _migrate(connection: apsw.Connection, migrations: Sequence[tuple[int, str]]) -> None:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        version = connection.pragma("user_version")  # as it is now that nobody else can change it
+        for number, statements in migrations:
+            if number > version:
+                connection.execute(statements)
+                connection.pragma("user_version", number)
+                crash_point("in_migration")
+        connection.pragma("application_id", APPLICATION_ID)
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+def _what_is_wrong(error: apsw.Error, path: Path) -> StoreError:
+    if isinstance(error, apsw.NotADBError):
+        return StoreUnusable(f"the store {path} is not a SQLite database; name another file")
+    if isinstance(error, apsw.ReadOnlyError | apsw.CantOpenError | apsw.PermissionsError):
+        return StoreUnusable(
+            f"the store {path} cannot be written ({error}); give this user the right to write the file and its folder"
+        )
+    if isinstance(error, apsw.CorruptError):
+        return StoreUnusable(f"the store {path} is damaged ({error}); restore it from a backup")
+    if isinstance(error, apsw.FullError):
+        return StoreUnavailable(f"the store {path} cannot be set up: its disk is full")
+    return StoreUnavailable(f"the store {path} cannot be opened: {type(error).__name__}: {error}")
