@@ -173,7 +173,7 @@ class ArgumentCodec:
                 difference = name, _reason(cause)
             if difference is not None:
                 where, why = difference
-                kind: type[Any] = type(cast("Any", value))
+                kind = _kind(value)
                 return ArgumentError(
                     f"task {self._name}: argument {where!r} ({_type_name(kind)}) cannot be stored: {why}; {_mend(kind)}"
                 )
@@ -259,15 +259,15 @@ def _parts(given: Any, again: Any) -> list[tuple[str, Any, Any]]:
     if isinstance(given, dict) and isinstance(again, dict):
         ours, theirs = cast("dict[Any, Any]", given), cast("dict[Any, Any]", again)
         return [(f"[{key!r}]", ours[key], theirs[key]) for key in ours if key in theirs]
-    if isinstance(given, list | tuple) and isinstance(again, type(cast("Any", given))):
+    if isinstance(given, list | tuple) and isinstance(again, _kind(given)):
         return [
             (f"[{n}]", mine, other)
             for n, (mine, other) in enumerate(zip(cast("list[Any]", given), cast("list[Any]", again), strict=False))
         ]
     if isinstance(given, BaseModel) and type(given) is type(again):
         return [(f".{name}", value, getattr(again, name)) for name, value in given if hasattr(again, name)]
-    if dataclasses.is_dataclass(given) and not isinstance(given, type):
-        names = [field.name for field in dataclasses.fields(given) if hasattr(again, field.name)]
+    if dataclasses.is_dataclass(_kind(given)):
+        names = [field.name for field in dataclasses.fields(_kind(given)) if hasattr(again, field.name)]
         return [(f".{name}", getattr(given, name), getattr(again, name)) for name in names]
     return []
 
@@ -289,6 +289,10 @@ def _mend(type_: Any) -> str:
             if module == prefix or module.startswith(prefix + "."):
                 return mend
     return "pass plain data (text, numbers, a Pydantic model, a dataclass …), annotated with its exact type"
+
+
+def _kind(value: Any) -> Any:
+    return value.__class__
 
 
 def _type_name(type_: Any) -> str:

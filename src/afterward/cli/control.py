@@ -89,7 +89,9 @@ class Control:
         return self._hurried
 
     def done(self, code: int) -> None:
-        """The work has come to its end: threads that it left behind must not keep the process."""
+        """The work has come to its end: threads that it left behind must not keep the process, nor a signal end it."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)
         self._code = code
         self._orders.put(_Order.done)
 

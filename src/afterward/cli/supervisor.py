@@ -68,7 +68,7 @@ class Supervisor:
         first = True
         while not self._stopping.is_set():
             began = clock()
-            code = await self._run_one()
+            pid, code = await self._run_one()
             if self._stopping.is_set():
                 self._code = self._code or int(code != 0)
                 return
@@ -79,22 +79,22 @@ class Supervisor:
             first = False
             quick_ends = 0 if clock() - began >= HEALTHY_SECONDS else quick_ends + 1
             pause = _backoff(quick_ends)
-            emit(logging.WARNING, "worker.process_ended", code=code, restart_in=pause)
+            emit(logging.WARNING, "worker.process_ended", pid=pid, code=code, restart_in=pause)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), pause)
 
-    async def _run_one(self) -> int:
+    async def _run_one(self) -> tuple[int | None, int]:
         try:
             child = await asyncio.create_subprocess_exec(*self._command, stdin=PIPE)
         except OSError as error:  # no memory, no process left: as a process that ended at once
             emit(logging.ERROR, "worker.process_not_started", reason=str(error))
-            return 1
+            return None, 1
         self._children.add(child)
         emit(logging.INFO, "worker.process_started", pid=child.pid)
         if self._stopping.is_set():
             self._order(child)
         try:
-            return await child.wait()
+            return child.pid, await child.wait()
         finally:
             self._children.discard(child)
 

@@ -1,7 +1,8 @@
 """Waking a waiting worker, in this process or in another on this machine, without polling.
 
-Each process that waits for jobs listens on a UDP port of the loopback interface; its heartbeat tells the others. A datagram says nothing but "look"; one
-that is lost, forged or late costs one look at the store, or one wait until the next.
+Each process that waits for jobs listens on a UDP port of the loopback interface, and its heartbeat tells the others.
+A datagram says nothing but "look"; one that is lost, forged or late costs one look at the store, or one wait until the
+next.
 """
 
 from __future__ import annotations
