@@ -24,7 +24,9 @@ from typing import Any
 
 import uvloop
 
-ASGI = Callable[[MutableMapping[str, Any], Callable[[], Awaitable[Any]], Callable[[Any], Awaitable[None]]], Awaitable[None]]
+ASGI = Callable[
+    [MutableMapping[str, Any], Callable[[], Awaitable[Any]], Callable[[Any], Awaitable[None]]], Awaitable[None]
+]
 
 VARIANTS = {  # name: (what adds the tasks, path)
     "driver": ("", ""),
@@ -43,7 +45,9 @@ def main() -> None:
     parser.add_argument("variants", nargs="*", default=list(VARIANTS)[1:], help=f"some of: {' '.join(VARIANTS)}")
     parser.add_argument("--requests", type=int, default=5000)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--profile", nargs="?", const="tottime", help="cProfile of the event loop's thread, by this column")
+    parser.add_argument(
+        "--profile", nargs="?", const="tottime", help="cProfile of the event loop's thread, by this column"
+    )
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
@@ -63,22 +67,28 @@ def compare(variants: list[str], requests: int, rounds: int) -> None:
         for variant in order:
             measured[variant].append(run_child(variant, requests, None))
     driver = statistics.median(each["total"] for each in measured["driver"])
-    print(f"CPU µs per request: median of {rounds} rounds of {requests} requests, without the driver's own {driver:.1f}")
+    print(
+        f"CPU µs per request: median of {rounds} rounds of {requests} requests, without the driver's own {driver:.1f}"
+    )
     for variant in order[1:]:
         totals = sorted(each["total"] - driver for each in measured[variant])
-        threads = {name: statistics.median(each.get(name, 0.0) for each in measured[variant]) for name in measured[variant][0]}
+        threads = {
+            name: statistics.median(each.get(name, 0.0) for each in measured[variant]) for name in measured[variant][0]
+        }
         threads["loop"] -= driver
         parts = "  ".join(f"{name} {cost:.1f}" for name, cost in threads.items() if name != "total" and cost >= 0.05)
         print(f"{variant:12} {statistics.median(totals):7.1f}   ({totals[0]:.1f} to {totals[-1]:.1f})   {parts}")
 
 
 def run_child(variant: str, requests: int, profile: str | None) -> dict[str, float]:
-    with tempfile.TemporaryDirectory(prefix="afterward-bench-", dir=Path.cwd()) as folder:
+    folder = Path("build")
+    folder.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="bench-", dir=folder.resolve()) as place:
         command = [sys.executable, "-m", "benchmarks.cpu", "--child", variant, "--requests", str(requests)]
         environment = {
             **os.environ,
             "BENCH_TASKS": VARIANTS[variant][0],
-            "AFTERWARD_URL": f"sqlite:///{folder}/cpu.db",
+            "AFTERWARD_URL": f"sqlite:///{place}/cpu.db",
         }
         said = subprocess.run(
             [*command, *(["--profile", profile] if profile else [])],
@@ -136,14 +146,14 @@ async def _drive(app: ASGI, path: str, requests: int, others: int) -> None:
             await _request(app, path)
 
     await asyncio.gather(*(one_after_the_other() for _ in range(CONCURRENT)))
-    while len(asyncio.all_tasks()) > others:
+    while len(asyncio.all_tasks()) > others:  # noqa: ASYNC110 - no event tells of it
         await asyncio.sleep(0.002)
-    while await _unfinished():
+    while await _unfinished():  # noqa: ASYNC110 - nor of this
         await asyncio.sleep(0.02)
 
 
 async def _request(app: ASGI, path: str) -> None:
-    status = 0
+    statuses: list[int] = []
     received = False
 
     async def receive() -> dict[str, Any]:
@@ -154,9 +164,8 @@ async def _request(app: ASGI, path: str) -> None:
         return {"type": "http.request", "body": b"", "more_body": False}
 
     async def send(message: Any) -> None:
-        nonlocal status
         if message["type"] == "http.response.start":
-            status = message["status"]
+            statuses.append(message["status"])
 
     scope: dict[str, Any] = {
         "type": "http",
@@ -174,8 +183,8 @@ async def _request(app: ASGI, path: str) -> None:
         "state": {},
     }
     await app(scope, receive, send)
-    if status != 202:
-        raise RuntimeError(f"{path} answered {status}")
+    if statuses != [202]:
+        raise RuntimeError(f"{path} answered {statuses}")
 
 
 async def _null_app(_scope: Any, receive: Any, send: Any) -> None:

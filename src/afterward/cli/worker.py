@@ -22,7 +22,6 @@ def work(target: str, options: WorkerOptions, *, supervised: bool) -> int:
         afterwards = load(target)
         logs.configure()
         asyncio.run(_work(afterwards, options, control))
-        emit(logging.INFO, "worker.stopped")
         code = 0
     finally:
         control.done(code)
@@ -40,6 +39,8 @@ async def _work(afterwards: list[Afterward], options: WorkerOptions, control: Co
             raise
     except ExceptionGroup as errors:
         raise errors.exceptions[0] from None
+    emit(logging.INFO, "worker.stopped")
+    control.done(0)  # here, for the end of the loop waits for tasks and threads that heed nothing
 
 
 async def _serve(afterward: Afterward, options: WorkerOptions, stopping: asyncio.Event) -> None:

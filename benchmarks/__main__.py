@@ -1,0 +1,61 @@
+"""The figures, all or some: `python -m benchmarks [NAME …] [--seconds S] [--rounds N]`."""
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from benchmarks import backlog, drain, latency, memory, report, throughput
+
+Measure = Callable[[Path, int, float], list[report.Figure]]
+
+MEASURES: dict[str, Measure] = {
+    "requests-async": lambda folder, rounds, seconds: throughput.measure("async", folder, rounds, seconds),
+    "requests-def": lambda folder, rounds, seconds: throughput.measure("def", folder, rounds, seconds),
+    "drain": lambda folder, rounds, _: drain.measure(folder, rounds),
+    "latency": lambda folder, rounds, _: latency.measure(folder, rounds),
+    "backlog": lambda folder, rounds, _: backlog.measure(folder, rounds),
+    "memory": lambda folder, rounds, _: memory.measure(folder, rounds),
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="What afterward costs, as ratios.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"some of: {' '.join(MEASURES)}; all by default")
+    parser.add_argument("--seconds", type=float, default=5.0, help="how long each load on a server lasts (default: 5)")
+    parser.add_argument("--rounds", type=int, default=3, help="how often each is measured (default: 3)")
+    parser.add_argument("--folder", type=Path, default=Path("build"), help="where databases are made (default: build)")
+    options = parser.parse_args()
+    for name in options.names:
+        if name not in MEASURES:
+            parser.error(f"{name!r} is none of {' '.join(MEASURES)}")
+    options.folder.mkdir(parents=True, exist_ok=True)
+    figures: list[report.Figure] = []
+    failed: list[str] = []
+    with tempfile.TemporaryDirectory(prefix="bench-", dir=options.folder.resolve()) as place:
+        report.describe(Path(place))
+        for name in options.names or MEASURES:
+            print(f"\n{name}", flush=True)
+            began = time.monotonic()
+            try:
+                with tempfile.TemporaryDirectory(dir=place) as folder:
+                    figures += MEASURES[name](Path(folder), options.rounds, options.seconds)
+            except (AssertionError, OSError, RuntimeError, subprocess.SubprocessError) as error:
+                failed.append(name)
+                report.say(f"FAILED: {error}")
+            report.say(f"took {time.monotonic() - began:.0f} s")
+    report.print_figures(figures)
+    if failed:
+        print(f"\nfailed: {' '.join(failed)}")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    os.environ.pop("AFTERWARD_CRASH", None)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # through every `finally`: servers and files go too
+    sys.exit(main())

@@ -1,0 +1,193 @@
+"""The world of these tests: one folder with a program in it, a store, and the real command as processes."""
+
+import asyncio
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from afterward import Afterward, Job
+from afterward.identity import new_id
+from afterward.job import NewJob
+from afterward.stores.sqlite import SQLiteStore
+from tests.support.waiting import wait_until
+
+SHOP = Path(__file__).with_name("shop.py")
+
+
+class Command:
+    """A running `afterward` command, whose output is in a file."""
+
+    def __init__(self, arguments: Sequence[str], folder: Path, environment: dict[str, str], output: Path) -> None:
+        self._output = output
+        self.arguments = arguments
+        with output.open("wb") as file:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "afterward", *arguments],
+                env=environment,
+                cwd=folder,
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self.pid = self._process.pid
+
+    def output(self) -> str:
+        """What it, and its children, have said until now."""
+        return self._output.read_text()
+
+    def wait_for(self, pattern: str, count: int = 1) -> list[str]:
+        """Wait until it has said this so many times; what the pattern's group matched."""
+        try:
+            wait_until(lambda: len(re.findall(pattern, self.output())) >= count, seconds=30)
+        except AssertionError:
+            pytest.fail(f"{self.arguments} does not say {pattern!r} {count} times; it says:\n{self.output()}")
+        return re.findall(pattern, self.output())
+
+    def workers(self, count: int) -> list[int]:
+        """The ids of the worker processes, once so many have been started and are at work."""
+        self.wait_for(r"worker\.started", count)
+        return [int(pid) for pid in self.wait_for(r"process_started pid=(\d+)", count)]
+
+    def send(self, number: signal.Signals = signal.SIGTERM) -> None:
+        """Send a signal to this process alone."""
+        self._process.send_signal(number)
+
+    def send_to_all(self, number: signal.Signals) -> None:
+        """Send a signal to it and to all its children, as a terminal and a service manager do."""
+        os.killpg(self.pid, number)
+
+    def wait(self, seconds: float = 30) -> int:
+        """Wait for its end; its exit code."""
+        return self._process.wait(timeout=seconds)
+
+    def has_ended(self) -> bool:
+        """Has it, by now?"""
+        return self._process.poll() is not None
+
+    def kill(self) -> None:
+        """End it and all its children, however they stand; lawful when they have ended."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+        self._process.wait(timeout=30)
+
+
+class World:
+    """A folder with the program `shop.py` and a store, and the commands run in it."""
+
+    def __init__(self, folder: Path, commands: ExitStack) -> None:
+        self.folder = folder
+        self.database = folder / "jobs.db"
+        self._commands = commands
+        self._starts = 0
+        self.environment = {name: value for name, value in os.environ.items() if not name.startswith("AFTERWARD_")}
+        self.environment |= {"AFTERWARD_URL": f"sqlite:///{self.database}", "COLUMNS": "100"}
+        self.program("shop", SHOP.read_text())
+
+    def program(self, module: str, text: str) -> None:
+        """Put another module into the folder."""
+        (self.folder / f"{module}.py").write_text(text)
+
+    def run(self, *arguments: str, seconds: float = 40) -> "subprocess.CompletedProcess[str]":
+        """Run a command to its end."""
+        return self.run_python("-m", "afterward", *arguments, seconds=seconds)
+
+    def run_python(self, *arguments: str, seconds: float = 40) -> "subprocess.CompletedProcess[str]":
+        """Run Python in this world."""
+        return subprocess.run(
+            [sys.executable, *arguments],
+            env=self.environment,
+            cwd=self.folder,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=seconds,
+        )
+
+    def start(self, *arguments: str) -> Command:
+        """Start a command; it is ended with the test."""
+        self._starts += 1
+        command = Command(arguments, self.folder, self.environment, self.folder / f"output-{self._starts}.txt")
+        self._commands.callback(command.kill)
+        return command
+
+    def start_worker(self, *options: str, target: str = "shop:app") -> Command:
+        """Start `afterward worker`, and wait until it is at work."""
+        command = self.start("worker", target, *options)
+        command.wait_for(r"worker\.started")
+        return command
+
+    def enqueue(self, task: str, queue: str = "default", **arguments: Any) -> str:
+        """Store a job of the shop, from this process; its id."""
+        return self.enqueue_all(NewJob(new_id(), f"shop:{task}", queue, 0, json.dumps(arguments)))[0]
+
+    def enqueue_all(self, *jobs: NewJob, database: Path | None = None, clock_offset: float = 0.0) -> list[str]:
+        """Store jobs, from this process; their ids. `clock_offset`: how far the store's clock is off meanwhile."""
+        store = SQLiteStore(database or self.database, clock=lambda: time.time() + clock_offset)
+
+        async def put() -> None:
+            tasks = Afterward(store=store)
+            async with tasks.running(None):
+                await tasks.enqueue_many(jobs)
+
+        asyncio.run(put())
+        return [job.id for job in jobs]
+
+    def job(self, id: str) -> Job:  # noqa: A002 - it is the job's
+        """A job as the store holds it now."""
+        [found] = self.jobs([id])
+        return found
+
+    def jobs(self, ids: Sequence[str]) -> list[Job]:
+        """Jobs as the store holds them now."""
+
+        async def read() -> list[Job | None]:
+            store = SQLiteStore(self.database)
+            await store.open()
+            try:
+                return list(await store.get(ids))
+            finally:
+                await store.close()
+
+        found = asyncio.run(read())
+        assert None not in found
+        return [job for job in found if job is not None]
+
+    def wait_for_status(self, id: str, status: str, seconds: float = 30) -> Job:  # noqa: A002 - it is the job's
+        """Wait until a job stands there."""
+        wait_until(lambda: self.job(id).status == status, f"job {id} is {status}", seconds)
+        return self.job(id)
+
+    def lines(self, name: str) -> list[str]:
+        """What tasks have written to one of their files."""
+        file = self.folder / name
+        return file.read_text().splitlines() if file.exists() else []
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    """A world whose processes are ended with the test, however it ends. When it fails, pytest shows what they said."""
+    with ExitStack() as commands:
+        yield World(tmp_path, commands)
+    for output in sorted(tmp_path.glob("output-*.txt")):
+        print(f"--- {output.name}\n{output.read_text()}")
+
+
+def is_alive(pid: int) -> bool:
+    """Is there a process of this id, that has not ended? (One that nobody has waited for yet has ended.)"""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"

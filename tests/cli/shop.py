@@ -1,0 +1,111 @@
+"""The program that the workers of these tests serve, from a folder of its own."""
+
+import asyncio
+import ctypes
+import os
+import sys
+import time
+from pathlib import Path
+
+from fastapi import FastAPI
+
+from afterward import Afterward, current_job
+
+app = FastAPI()
+tasks = Afterward()
+tasks.install(app)
+
+
+def write(file: str, line: object) -> None:
+    with Path(file).open("a") as out:
+        out.write(f"{line}\n")
+
+
+@tasks.task
+def add(n: int) -> int:
+    """Ends at once."""
+    write("added", n)
+    return n
+
+
+@tasks.task
+async def nothing(n: int) -> None:
+    """Leaves no trace."""
+
+
+@tasks.task
+async def rest(seconds: float) -> None:
+    """Takes its time, in the loop."""
+    write("rested", f"began {os.getpid()}")
+    await asyncio.sleep(seconds)
+    write("rested", f"ended {os.getpid()}")
+
+
+@tasks.task
+def rest_in_thread(seconds: float) -> None:
+    """Takes its time, in a thread."""
+    write("rested", f"began {os.getpid()}")
+    time.sleep(seconds)
+    write("rested", f"ended {os.getpid()}")
+
+
+@tasks.task
+async def rest_on_first_attempt(seconds: float) -> None:
+    """Takes its time once; tried again, it ends at once."""
+    write("rested", f"began {os.getpid()}")
+    if current_job().attempt == 1:
+        await asyncio.sleep(seconds)
+    write("rested", f"ended {os.getpid()}")
+
+
+@tasks.task
+async def block(seconds: float) -> None:
+    """Blocks the loop."""
+    write("rested", f"began {os.getpid()}")
+    time.sleep(seconds)  # noqa: ASYNC251 - as users do by mistake
+
+
+@tasks.task
+async def cling(seconds: float) -> None:
+    """Does not let itself be cancelled."""
+    write("rested", f"began {os.getpid()}")
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        try:
+            await asyncio.sleep(0.1)
+        except asyncio.CancelledError:
+            continue
+
+
+@tasks.task
+def crash_twice(seconds: float) -> None:
+    """Takes its worker with it, twice; then takes its time."""
+    if current_job().attempt <= 2:
+        os._exit(9)
+    write("rested", f"began {os.getpid()}")
+    time.sleep(seconds)
+    write("rested", f"ended {os.getpid()}")
+
+
+@tasks.task
+def crash() -> None:
+    """Segfaults."""
+    ctypes.string_at(0)
+
+
+@tasks.task(backoff=600, max_backoff=600)
+def charge(card: str, api_token: str) -> None:
+    """Fails, with a message that would steer a terminal."""
+    raise ValueError(f"card refused: \x1b[31m{card}\nsecond line")
+
+
+@tasks.task
+def settings(values: dict[str, object]) -> dict[str, object]:
+    """Gives back what it got."""
+    return values
+
+
+@tasks.task
+def read_standard_input() -> str:
+    """What a task finds there."""
+    return sys.stdin.read()

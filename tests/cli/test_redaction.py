@@ -1,0 +1,84 @@
+"""Which of a job's data is shown."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from afterward.cli.redaction import REDACTED, looks_secret, redacted, shown
+
+SECRET = [
+    "password", "PASSWORD", "Password", "userPassword", "new_password", "passwords", "passwd", "pwd", "passphrase",
+    "token", "tokens", "access_token", "accessToken", "csrftoken", "secret", "clientSecret", "AWS_SECRET", "secrets",
+    "key", "api_key", "apiKey", "apikey", "APIKey", "X-Api-Key", "private-key", "keys", "authorization",
+    "Authorization", "proxy-authorization", "auth", "credentials", "cookie", "Set-Cookie", "jwt", "pin", "otp", "cvv",
+]  # fmt: skip
+PLAIN = [
+    "n",
+    "email",
+    "message",
+    "monkey",
+    "keyboard",
+    "author",
+    "authors",
+    "pinned",
+    "spin",
+    "path",
+    "user_id",
+    "",
+    "42",
+    "ключ",
+]
+
+
+@pytest.mark.parametrize("name", SECRET)
+def test_names_that_promise_a_secret(name: str) -> None:
+    """However they are spelled."""
+    assert looks_secret(name)
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_names_that_promise_none(name: str) -> None:
+    """Also those in which such a word is only a part of another."""
+    assert not looks_secret(name)
+
+
+def test_secrets_are_redacted_at_any_depth() -> None:
+    """By their name, in a pair of name and value, or in a URL; the rest is as it was."""
+    given_ = {
+        "to": "ada@example.com",
+        "retries": [1, 2.5, None, True],
+        "login": {"user": "ada", "password": {"old": "x", "new": "y"}},
+        "headers": [["authorization", "Bearer x"], ["accept", "*/*"]],
+        "database": "postgresql://ada:x@db.example.com/shop?tls=1",
+        "link": "https://example.com/a:b@c",
+    }
+    assert redacted(given_) == {
+        "to": "ada@example.com",
+        "retries": [1, 2.5, None, True],
+        "login": {"user": "ada", "password": REDACTED},
+        "headers": [["authorization", REDACTED], ["accept", "*/*"]],
+        "database": f"postgresql://ada:{REDACTED}@db.example.com/shop?tls=1",
+        "link": "https://example.com/a:b@c",
+    }
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text() | st.sampled_from(SECRET), inner),
+)
+
+
+@given(json_values, st.sampled_from(SECRET))
+def test_a_secret_never_comes_through(value: object, name: str) -> None:
+    """Whatever stands beside it, and however deep it lies."""
+    data = json.dumps({"around": [value, {name: ["hunter2"]}], "beside": value})
+    assert "hunter2" not in json.dumps(shown(data))
+
+
+def test_data_that_cannot_be_shown_is_counted() -> None:
+    """It is never shown as it is, for nobody has looked for secrets in it."""
+    assert shown("[" * 100_000 + "]" * 100_000) == "[200,000 characters that cannot be shown]"
+    assert shown("9" * 10_000) == "[10,000 characters that cannot be shown]"
+    assert shown(None) is None

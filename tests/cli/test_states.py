@@ -1,0 +1,84 @@
+"""The words for where a job stands: a pure function of its facts and the time."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from afterward import Failure, Job, Status
+from afterward.cli.states import span, state_of
+from afterward.job import Attempt
+
+NOW = datetime(2030, 1, 1, 12, tzinfo=UTC)
+
+
+def seconds(number: float) -> timedelta:
+    return timedelta(seconds=number)
+
+
+JUST_ADDED = Job(
+    id="id", task="shop:add", queue="default", priority=0, status=Status.queued, attempt=0, failures=0, deaths=0,
+    arguments="{}", result=None, failure=None, note=None, unique=None, process=None, created_at=NOW, run_at=NOW,
+    started_at=None, finished_at=None,
+)  # fmt: skip
+FAILURE = Failure("OSError", "no route\nto host")
+LATER = replace(JUST_ADDED, run_at=NOW + seconds(30))
+RELEASED = Attempt(1, "released", NOW - seconds(90), NOW - seconds(3), note="released by a shutdown")
+WAITS = "waits for a worker that knows shop:add, serves queue default and is free"
+
+CASES = [
+    (JUST_ADDED, "queued", ""),
+    (replace(JUST_ADDED, run_at=NOW - seconds(9)), "queued", ""),
+    (replace(JUST_ADDED, run_at=NOW - seconds(11)), "waiting", f"due for 11 s: {WAITS}"),
+    (
+        replace(JUST_ADDED, process="p", run_at=NOW - seconds(60)),
+        "held",
+        "waits for the end of the request that added it",
+    ),
+    (LATER, "scheduled", "in 30 s"),
+    (replace(LATER, attempt=1, failures=1, failure=FAILURE), "retrying", "in 30 s, after OSError: no route"),
+    (replace(LATER, attempt=2, deaths=2), "retrying", "in 30 s, after the death of its worker"),
+    (replace(LATER, attempt=1, note="does not fit"), "waiting", "does not fit; tried again in 30 s"),
+    (
+        replace(JUST_ADDED, attempt=1, note="does not fit", run_at=NOW - seconds(60)),
+        "waiting",
+        f"does not fit; due for 60 s: {WAITS}",
+    ),
+    # A job that ran for a while has not been waiting since it was first due.
+    (
+        replace(JUST_ADDED, attempt=1, run_at=NOW - seconds(99), note="released by a shutdown", attempts=(RELEASED,)),
+        "queued",
+        "released by a shutdown",
+    ),
+    (
+        replace(JUST_ADDED, status=Status.running, attempt=2, started_at=NOW - seconds(5)),
+        "running",
+        "attempt 2, for 5 s",
+    ),
+    (replace(JUST_ADDED, status=Status.failed, failure=FAILURE), "failed", "OSError: no route"),
+    (replace(JUST_ADDED, status=Status.failed, failure=Failure("SystemExit", "")), "failed", "SystemExit"),
+    (replace(JUST_ADDED, status=Status.succeeded, run_at=NOW - seconds(60)), "succeeded", ""),
+    (replace(JUST_ADDED, status=Status.cancelled, run_at=NOW - seconds(60)), "cancelled", ""),
+]
+
+
+@pytest.mark.parametrize(("job", "word", "detail"), CASES)
+def test_where_a_job_stands(job: Job, word: str, detail: str) -> None:
+    """One word, and why."""
+    state = state_of(job, NOW)
+    assert (state.word, state.detail) == (word, detail)
+
+
+def test_spans_of_time_are_short() -> None:
+    """Seconds, then minutes, hours, days; never negative."""
+    spans = {
+        -3: "0 s",
+        0: "0 s",
+        119: "119 s",
+        120: "2 min",
+        7_199: "119 min",
+        7_200: "2 h",
+        172_799: "47 h",
+        172_800: "2 d",
+    }
+    assert {number: span(seconds(number)) for number in spans} == spans

@@ -1,0 +1,36 @@
+"""A place where jobs live, of every kind there is, checked for damage after each test."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+
+from afterward.stores.base import Store
+from tests.support.stores import KINDS, Living, Place
+
+
+@pytest.fixture(params=sorted(KINDS))
+async def place(request: pytest.FixtureRequest, tmp_path: Path, anyio_backend: str) -> AsyncIterator[Place]:
+    """A place that is empty, and whole when the test is over."""
+    async with AsyncExitStack() as cleanup:
+        yield Place(request.param, tmp_path, cleanup)
+    KINDS[request.param].check(tmp_path)
+
+
+@pytest.fixture
+async def store(place: Place) -> Store:
+    """An open store object that no process has joined."""
+    return await place.open()
+
+
+@pytest.fixture
+async def worker(place: Place) -> Living:
+    """A process that lives."""
+    return await place.process("worker")
+
+
+@pytest.fixture
+async def other(place: Place) -> Living:
+    """Another process that lives, on the same place."""
+    return await place.process("other")

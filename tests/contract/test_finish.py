@@ -1,0 +1,227 @@
+"""`finish`: the one way out of `running`, for the attempt that holds the job and for no other."""
+
+import asyncio
+from datetime import UTC, datetime
+
+import pytest
+
+from afterward.job import Died, Failed, Lease, Outcome, Placement, Released, Retry, Status, Succeeded
+from afterward.stores.base import Store
+from tests.support.stores import MORNING, OOPS, OUTCOMES, Living, Place, altered, get, ids, name_of, new_job, put
+
+pytestmark = pytest.mark.anyio
+
+every_outcome = pytest.mark.parametrize("outcome", OUTCOMES, ids=name_of)
+
+NOW = datetime.fromtimestamp(MORNING, UTC)
+
+
+async def test_succeeded(store: Store, worker: Living) -> None:
+    lease = await worker.leased(new_job())
+    assert await store.finish([(lease, Succeeded('{"sent":true}'))]) == [True]
+    job = await get(store, lease.id)
+    assert (job.status, job.result, job.finished_at, job.process) == (Status.succeeded, '{"sent":true}', NOW, None)
+    assert (job.failure, job.failures, job.deaths, job.attempt, job.attempts) == (None, 0, 0, 1, ())
+
+
+async def test_succeeded_without_a_result(store: Store, worker: Living) -> None:
+    lease = await worker.leased(new_job())
+    assert await store.finish([(lease, Succeeded())]) == [True]
+    assert (await get(store, lease.id)).result is None
+
+
+async def test_failed_for_good(store: Store, worker: Living) -> None:
+    lease = await worker.leased(new_job())
+    assert await store.finish([(lease, Failed(OOPS))]) == [True]
+    job = await get(store, lease.id)
+    assert (job.status, job.failure, job.finished_at, job.process) == (Status.failed, OOPS, NOW, None)
+    assert (job.failures, job.deaths) == (1, 0)
+    assert (await worker.claim()).leases == []
+
+
+async def test_retry_waits_for_its_delay(place: Place, store: Store, worker: Living, other: Living) -> None:
+    """One failure more; anybody may have the next attempt, once it is due by the store's clock."""
+    lease = await worker.leased(new_job())
+    assert await store.finish([(lease, Retry(OOPS, 30))]) == [True]
+    job = await get(store, lease.id)
+    assert (job.status, job.failure, job.failures, job.process, job.finished_at) == (Status.queued, OOPS, 1, None, None)
+    assert (job.run_at - NOW).total_seconds() == 30
+    assert (await other.claim()).leases == []
+    place.clock.advance(30)
+    [again] = (await other.claim()).leases
+    assert (again.id, again.attempt, again.failures, again.deaths) == (lease.id, 2, 1, 0)
+
+
+async def test_retry_without_delay_is_due_at_once(store: Store, worker: Living) -> None:
+    lease = await worker.leased(new_job())
+    assert await store.finish([(lease, Retry(OOPS, 0))]) == [True]
+    assert ids((await worker.claim()).leases) == [lease.id]
+
+
+async def test_released_costs_nothing(store: Store, worker: Living, other: Living) -> None:
+    """No failure, no death: only the number of the attempt goes on. The note says why, to who looks."""
+    lease = await worker.leased(new_job())
+    assert await store.finish([(lease, Released("a shutdown"))]) == [True]
+    job = await get(store, lease.id)
+    assert (job.status, job.note, job.failures, job.deaths, job.failure) == (Status.queued, "a shutdown", 0, 0, None)
+    [again] = (await other.claim()).leases
+    assert (again.id, again.attempt, again.failures, again.deaths) == (lease.id, 2, 0, 0)
+    assert (await get(store, lease.id)).note is None
+
+
+async def test_released_may_wait(place: Place, store: Store, worker: Living) -> None:
+    lease = await worker.leased(new_job())
+    assert await store.finish([(lease, Released("unknown here", 30))]) == [True]
+    assert (await worker.claim()).leases == []
+    place.clock.advance(30)
+    assert ids((await worker.claim()).leases) == [lease.id]
+
+
+async def test_died_is_counted_apart(place: Place, store: Store, worker: Living) -> None:
+    """One death more, and no failure."""
+    lease = await worker.leased(new_job())
+    assert await store.finish([(lease, Died(OOPS, 30, final=False))]) == [True]
+    job = await get(store, lease.id)
+    assert (job.status, job.deaths, job.failures, job.failure) == (Status.queued, 1, 0, OOPS)
+    assert (await worker.claim()).leases == []
+    place.clock.advance(30)
+    [again] = (await worker.claim()).leases
+    assert (again.attempt, again.deaths, again.failures) == (2, 1, 0)
+
+
+async def test_died_once_too_often(store: Store, worker: Living) -> None:
+    lease = await worker.leased(new_job())
+    assert await store.finish([(lease, Died(OOPS, 0, final=True))]) == [True]
+    job = await get(store, lease.id)
+    assert (job.status, job.deaths, job.failures, job.failure, job.finished_at) == (Status.failed, 1, 0, OOPS, NOW)
+
+
+async def test_attempts_that_did_not_succeed_are_remembered(place: Place, store: Store, worker: Living) -> None:
+    """In order, with when they began and ended and why; the one that succeeded is the job itself."""
+    [id_] = await put(store, new_job())
+    ends: list[Outcome] = [Retry(OOPS, 0), Released("a shutdown"), Died(OOPS, 0, final=False), Succeeded()]
+    for outcome in ends:
+        lease = await worker.claim_one()
+        place.clock.advance(1)
+        assert await store.finish([(lease, outcome)]) == [True]
+        place.clock.advance(1)
+
+    job = await get(store, id_)
+
+    assert [(a.number, a.outcome, a.failure, a.note) for a in job.attempts] == [
+        (1, "retry", OOPS, None),
+        (2, "released", None, "a shutdown"),
+        (3, "died", OOPS, None),
+    ]
+    for attempt in job.attempts:
+        assert attempt.started_at is not None
+        assert (attempt.started_at - NOW).total_seconds() == 2 * (attempt.number - 1)
+        assert (attempt.ended_at - attempt.started_at).total_seconds() == 1
+    assert (job.attempt, job.failures, job.deaths, job.status) == (4, 1, 1, Status.succeeded)
+
+
+# The fence: an attempt that no longer holds its job.
+
+
+@every_outcome
+async def test_another_process_is_refused(store: Store, worker: Living, other: Living, outcome: Outcome) -> None:
+    lease = await worker.leased(new_job())
+    before = await get(store, lease.id)
+    assert await store.finish([(altered(lease, process=other.id), outcome)]) == [False]
+    assert await get(store, lease.id) == before
+
+
+@every_outcome
+@pytest.mark.parametrize("attempt", [0, 1, 3])
+async def test_another_attempt_is_refused(store: Store, worker: Living, outcome: Outcome, attempt: int) -> None:
+    first = await worker.leased(new_job())
+    await store.finish([(first, Released("a shutdown"))])
+    lease = await worker.claim_one()
+    before = await get(store, lease.id)
+    assert lease.attempt == 2
+    assert await store.finish([(altered(lease, attempt=attempt), outcome)]) == [False]
+    assert await get(store, lease.id) == before
+
+
+@every_outcome
+@pytest.mark.parametrize("first", OUTCOMES, ids=name_of)
+async def test_an_attempt_ends_once(store: Store, worker: Living, first: Outcome, outcome: Outcome) -> None:
+    lease = await worker.leased(new_job())
+    assert await store.finish([(lease, first)]) == [True]
+    before = await get(store, lease.id)
+    assert await store.finish([(lease, outcome)]) == [False]
+    assert await get(store, lease.id) == before
+
+
+@every_outcome
+async def test_a_process_taken_for_dead_is_refused(store: Store, worker: Living, other: Living, outcome: Outcome) -> None:
+    """Whether the job waits again, or another already runs it: who slept too long cannot say how it ended."""
+    lease = await worker.leased(new_job())
+    await store.reap([(worker.id, None)], 2, 1.0)
+    queued = await get(store, lease.id)
+    assert await store.finish([(lease, outcome)]) == [False]
+    assert await get(store, lease.id) == queued
+
+    again = await other.claim_one()
+    running = await get(store, lease.id)
+    assert await store.finish([(lease, outcome)]) == [False]
+    assert await get(store, lease.id) == running
+    assert await store.finish([(again, Succeeded())]) == [True]
+
+
+@every_outcome
+async def test_what_does_not_run_cannot_end(store: Store, worker: Living, outcome: Outcome) -> None:
+    """A held job, a free job, a job that was never stored."""
+    held, free, unknown = new_job(), new_job(), new_job()
+    await worker.enqueue(held)
+    await worker.enqueue(free, placement=Placement.free)
+    for job in (held, free, unknown):
+        for attempt in (0, 1):
+            lease = Lease(job.id, attempt, worker.id, job.task, job.arguments)
+            assert await store.finish([(lease, outcome)]) == [False]
+    assert {job.status for job in await store.list()} == {Status.queued}
+
+
+async def test_a_batch_is_answered_one_by_one(store: Store, worker: Living) -> None:
+    """An end that is refused takes nothing from the others."""
+    leases = [await worker.leased(new_job()) for _ in range(len(OUTCOMES))]
+    ends = list(zip(leases, OUTCOMES, strict=True))
+    stale = [(altered(lease, attempt=7), outcome) for lease, outcome in ends]
+    mixed = [end for pair in zip(ends, stale, strict=True) for end in pair]
+    assert await store.finish(mixed) == [True, False] * len(OUTCOMES)
+
+
+@every_outcome
+@pytest.mark.parametrize("right_first", [True, False])
+async def test_the_fence_holds_within_a_batch(store: Store, worker: Living, outcome: Outcome, right_first: bool) -> None:
+    """An old attempt that ends in the same moment as the one that holds the job is refused, and told so."""
+    lease = await worker.leased(new_job())
+    await store.finish([(lease, Released("a shutdown"))])
+    again = await worker.claim_one()
+    ends = [(again, Succeeded('"right"')), (lease, outcome)]
+    answers = await store.finish(ends if right_first else ends[::-1])
+    assert answers == ([True, False] if right_first else [False, True])
+    job = await get(store, lease.id)
+    assert (job.status, job.result) == (Status.succeeded, '"right"')
+
+
+@every_outcome
+async def test_an_attempt_ends_once_within_a_batch(store: Store, worker: Living, outcome: Outcome) -> None:
+    lease = await worker.leased(new_job())
+    assert await store.finish([(lease, outcome), (lease, outcome)]) == [True, False]
+
+
+@every_outcome
+async def test_the_fence_holds_between_ends_of_the_same_moment(store: Store, worker: Living, outcome: Outcome) -> None:
+    """As within a batch: a store may carry out at once what several tasks ask of it."""
+    lease = await worker.leased(new_job())
+    await store.finish([(lease, Released("a shutdown"))])
+    again = await worker.claim_one()
+    answers = await asyncio.gather(
+        store.finish([(lease, outcome)]), store.finish([(again, Succeeded())]), store.finish([(lease, outcome)])
+    )
+    assert answers == [[False], [True], [False]]
+
+
+async def test_an_empty_batch_of_ends_is_lawful(store: Store) -> None:
+    assert await store.finish([]) == []

@@ -1,0 +1,171 @@
+"""The moves a job may make, generated from `job.ALLOWED`: each is made by an operation, and no operation makes another."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from afterward.job import (
+    ALLOWED,
+    TERMINAL,
+    Died,
+    Failed,
+    Job,
+    Lease,
+    Placement,
+    Released,
+    Retry,
+    Status,
+    Succeeded,
+)
+from afterward.stores.base import Store
+from tests.support.stores import NOTHING, OOPS, OUTCOMES, Living, Place, get, name_of, new_job, put
+
+pytestmark = pytest.mark.anyio
+
+Move = tuple[Status, Status]
+Operation = Callable[[Living, Living, Job], Awaitable[Any]]
+"""Does one thing to a job, as its process or as another one."""
+
+
+def lease_of(job: Job) -> Lease:
+    return Lease(job.id, job.attempt, job.process or "worker", job.task, job.arguments)
+
+
+def finish(outcome: Any) -> Operation:
+    return lambda worker, _, job: worker.store.finish([(lease_of(job), outcome)])
+
+
+# What makes each move. A move that is allowed and stands here with nothing is one that no operation makes yet.
+MADE_BY: dict[Move, list[Operation]] = {
+    (Status.queued, Status.running): [lambda worker, _, job: worker.claim()],
+    (Status.queued, Status.cancelled): [],
+    (Status.running, Status.queued): [
+        finish(Retry(OOPS, 0)),
+        finish(Released("a shutdown")),
+        finish(Died(OOPS, 0, final=False)),
+        lambda worker, other, job: worker.beat(NOTHING),
+        lambda worker, other, job: other.store.reap([(worker.id, None)], 2, 1.0),
+    ],
+    (Status.running, Status.succeeded): [finish(Succeeded())],
+    (Status.running, Status.failed): [finish(Failed(OOPS)), finish(Died(OOPS, 0, final=True))],
+    (Status.running, Status.cancelled): [],
+    (Status.failed, Status.queued): [],
+    (Status.cancelled, Status.queued): [],
+}
+BY_CANCEL_OR_RETRY = {move for move, operations in MADE_BY.items() if not operations}
+
+
+def test_the_table_below_speaks_of_every_move_that_is_allowed() -> None:
+    """And of no other; those that nothing makes belong to operations that the contract does not have."""
+    assert set(MADE_BY) == {(before, after) for before, afters in ALLOWED.items() for after in afters}
+    assert set(ALLOWED) == set(Status)
+    assert {before for before, after in BY_CANCEL_OR_RETRY} | {after for _, after in BY_CANCEL_OR_RETRY} >= {
+        Status.cancelled,
+        Status.failed,
+    }
+    assert not hasattr(Store, "cancel")
+    assert not hasattr(Store, "retry")
+
+
+def test_what_is_succeeded_stays_so() -> None:
+    """And what has ended is queued again by a person alone."""
+    assert ALLOWED[Status.succeeded] == frozenset()
+    assert all(ALLOWED[status] <= {Status.queued} for status in TERMINAL)
+
+
+@pytest.mark.parametrize(
+    ("move", "number"), [(move, number) for move, operations in MADE_BY.items() for number in range(len(operations))]
+)
+async def test_each_move_allowed_is_made_by_an_operation(worker: Living, other: Living, move: Move, number: int) -> None:
+    before, after = move
+    job = await MAKERS[before](worker)
+    assert job.status is before
+    await MADE_BY[move][number](worker, other, job)
+    assert (await get(other.store, job.id)).status is after
+
+
+async def free(worker: Living) -> Job:
+    return await get(worker.store, (await put(worker.store, new_job(unique="key")))[0])
+
+
+async def held(worker: Living) -> Job:
+    job = new_job(unique="key")
+    await worker.enqueue(job)
+    return await get(worker.store, job.id)
+
+
+async def later(worker: Living) -> Job:
+    return await get(worker.store, (await put(worker.store, new_job(delay=60, unique="key")))[0])
+
+
+async def retrying(worker: Living) -> Job:
+    lease = await worker.leased(new_job(unique="key"))
+    await worker.store.finish([(lease, Retry(OOPS, 60))])
+    return await get(worker.store, lease.id)
+
+
+async def running(worker: Living) -> Job:
+    lease = await worker.leased(new_job(unique="key"))
+    return await get(worker.store, lease.id)
+
+
+async def ended(worker: Living, outcome: Any) -> Job:
+    lease = await worker.leased(new_job(unique="key"))
+    assert await worker.store.finish([(lease, outcome)]) == [True]
+    return await get(worker.store, lease.id)
+
+
+STATES: dict[str, Callable[[Living], Awaitable[Job]]] = {
+    "free": free,
+    "held": held,
+    "later": later,
+    "retrying": retrying,
+    "running": running,
+    "succeeded": lambda worker: ended(worker, Succeeded("1")),
+    "failed": lambda worker: ended(worker, Failed(OOPS)),
+    "died": lambda worker: ended(worker, Died(OOPS, 0, final=True)),
+}
+MAKERS = {Status.queued: free, Status.running: running}
+
+EVERYTHING: dict[str, Operation] = {
+    **{f"finish: {name_of(outcome)}": finish(outcome) for outcome in OUTCOMES},
+    "enqueue the same id": lambda worker, _, job: refused(worker.enqueue(new_job(id=job.id))),
+    "enqueue the same key": lambda worker, _, job: worker.enqueue(new_job(unique="key"), placement=Placement.leased),
+    "release": lambda worker, _, job: worker.store.release(worker.id, [job.id]),
+    "release by another": lambda _, other, job: other.store.release(other.id, [job.id]),
+    "claim": lambda worker, _, job: worker.claim(),
+    "claim by another": lambda _, other, job: other.claim(),
+    "beat": lambda worker, _, job: worker.beat(),
+    "beat of another": lambda _, other, job: other.beat(),
+    "reap": lambda worker, other, job: other.store.reap([(worker.id, None)], 2, 1.0),
+    "reap of another": lambda worker, other, job: worker.store.reap([(other.id, None)], 2, 1.0),
+    "leave": lambda worker, _, job: worker.store.leave(worker.id),
+    "get": lambda worker, _, job: worker.store.get([job.id]),
+    "list": lambda worker, _, job: worker.store.list(),
+}
+
+
+async def refused(operation: Awaitable[Any]) -> None:
+    with pytest.raises(Exception, match="store"):
+        await operation
+
+
+@pytest.mark.parametrize("operation", EVERYTHING)
+@pytest.mark.parametrize("state", STATES)
+async def test_no_operation_makes_a_move_that_is_not_allowed(
+    place: Place, worker: Living, other: Living, state: str, operation: str
+) -> None:
+    """Every operation, on a job in every state: it stays where it is, or makes a move that is allowed.
+
+    What has ended does not change at all; an attempt's number never goes back.
+    """
+    before = await STATES[state](worker)
+    await EVERYTHING[operation](worker, other, before)
+    after = await get(other.store, before.id)
+    assert after.status is before.status or after.status in ALLOWED[before.status]
+    assert after.attempt >= before.attempt
+    assert (after.status is Status.running) <= (after.process is not None)
+    assert (after.finished_at is not None) == (after.status in TERMINAL)
+    if before.status in TERMINAL:
+        assert after == before

@@ -1,0 +1,266 @@
+"""An application whose tasks tell of each of their runs, and do what tasks should not do."""
+
+import asyncio
+import ctypes
+import os
+import signal
+import time
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
+
+from fastapi import Depends, FastAPI, Request
+from fastapi.responses import JSONResponse, StreamingResponse
+
+from afterward import Afterward, BackgroundTasks, Task, current_job
+from tests.support.effects import recorded
+
+VERSION = int(os.environ.get("APP_VERSION", "1"))
+
+tasks = Afterward(lease=float(os.environ.get("APP_LEASE", "10")))
+app = FastAPI()
+if int(os.environ.get("APP_INSTALLED", "1")):
+    tasks.install(
+        app,
+        worker=bool(int(os.environ.get("APP_WORKER", "1"))),
+        concurrency=int(os.environ.get("APP_CONCURRENCY", "100")),
+        threads=int(os.environ.get("APP_THREADS", "16")),
+        grace=float(os.environ.get("APP_GRACE", "10")),
+    )
+
+
+# Tasks that behave.
+
+
+@tasks.task(backoff=0.05)
+async def quick(key: str) -> str:
+    with recorded(key):
+        return key
+
+
+@tasks.task(backoff=0.05)
+def quick_thread(key: str) -> str:
+    with recorded(key):
+        return key
+
+
+@tasks.task(backoff=0.05)
+async def slow(key: str, seconds: float) -> None:
+    with recorded(key):
+        await asyncio.sleep(seconds)
+
+
+@tasks.task(backoff=0.05)
+def slow_thread(key: str, seconds: float) -> None:
+    with recorded(key):
+        time.sleep(seconds)
+
+
+@tasks.task(backoff=0.05)
+async def slow_at_first(key: str, seconds: float) -> None:
+    with recorded(key):
+        if current_job().attempt == 1:
+            await asyncio.sleep(seconds)
+
+
+@tasks.task(backoff=0.05)
+def slow_at_first_thread(key: str, seconds: float) -> None:
+    with recorded(key):
+        if current_job().attempt == 1:
+            time.sleep(seconds)
+
+
+@tasks.task(backoff=0.05)
+async def fails_at_first(key: str, seconds: float) -> None:
+    with recorded(key):
+        await asyncio.sleep(seconds)
+        if current_job().attempt == 1:
+            raise OSError("not yet")
+
+
+# Tasks that do not.
+
+
+@tasks.task
+async def exits(key: str, seconds: float) -> None:
+    with recorded(key):
+        await asyncio.sleep(seconds)
+        os._exit(0)
+
+
+@tasks.task
+def segfaults(key: str, seconds: float) -> None:
+    with recorded(key):
+        time.sleep(seconds)
+        ctypes.string_at(0)
+
+
+@tasks.task
+async def kills_itself(key: str, seconds: float) -> None:
+    with recorded(key):
+        await asyncio.sleep(seconds)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+@tasks.task(timeout=0.3, max_attempts=2, backoff=0.05)
+async def never_ends(key: str) -> None:
+    with recorded(key):
+        await asyncio.Event().wait()
+
+
+@tasks.task(timeout=0.3, max_attempts=1)
+def ends_late(key: str, seconds: float) -> None:
+    with recorded(key):
+        time.sleep(seconds)
+
+
+@tasks.task(timeout=0.3, max_attempts=1)
+async def hears_nothing(key: str, seconds: float) -> None:
+    with recorded(key):
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            try:
+                await asyncio.sleep(until - time.monotonic())
+            except asyncio.CancelledError:
+                continue
+
+
+@tasks.task
+async def blocks_the_loop(key: str, seconds: float) -> None:
+    with recorded(key):
+        time.sleep(seconds)  # noqa: ASYNC251 - this is its fault
+
+
+@tasks.task
+def holds_the_interpreter(key: str, seconds: float) -> None:
+    with recorded(key):
+        ctypes.PyDLL(None).usleep(int(seconds * 1e6))  # PyDLL keeps the lock that all threads need
+
+
+class Strange(BaseException):
+    """Not an `Exception`."""
+
+
+@tasks.task(backoff=0.05)
+async def raises(key: str, kind: str) -> None:
+    with recorded(key):
+        raise EXCEPTIONS[kind]
+
+
+@tasks.task(backoff=0.05)
+def raises_thread(key: str, kind: str) -> None:
+    with recorded(key):
+        raise EXCEPTIONS[kind]
+
+
+EXCEPTIONS: dict[str, BaseException] = {
+    "Strange": Strange("strange"),
+    "SystemExit": SystemExit(3),
+    "KeyboardInterrupt": KeyboardInterrupt(),
+    "CancelledError": asyncio.CancelledError(),
+    "GeneratorExit": GeneratorExit(),
+    "StopIteration": StopIteration(),
+}
+
+
+@tasks.task
+async def returns_what_cannot_be_stored(key: str) -> object:
+    with recorded(key):
+        return asyncio.get_running_loop()
+
+
+# A task that changes from one version of the application to the next. In the second it is gone.
+
+if VERSION == 1:
+
+    @tasks.task(name="report")
+    async def report(key: str) -> None:
+        with recorded(key):
+            pass
+
+if VERSION == 3:
+
+    @tasks.task(name="report")
+    async def report_sized(key: str, size: int) -> None:
+        with recorded(key):
+            pass
+
+if VERSION == 4:
+
+    @tasks.task(name="report")
+    async def report_mended(key: str, size: int = 0) -> None:
+        with recorded(key):
+            pass
+
+
+# Requests.
+
+
+def _add(background_tasks: BackgroundTasks, names: str, key: str, request: Request, *, query: set[str]) -> list[str]:
+    """Add the named tasks, each with the options of the request that it has a parameter for."""
+    several = "+" in names
+    handles: list[str] = []
+    for number, name in enumerate(names.split("+")):
+        task: Task[..., Any] = tasks.tasks[name if name in tasks.tasks else f"{__name__}:{name}"]
+        arguments: dict[str, Any] = {"key": f"{key}-{number}" if several else key}
+        for option, kind in (("seconds", float), ("kind", str)):
+            if option in query and option in task.function.__annotations__:
+                arguments[option] = kind(request.query_params[option])
+        if "delay" in query:
+            task = task.options(delay=float(request.query_params["delay"]))
+        handles.append(background_tasks.add_task(task, **arguments).id)
+    return handles
+
+
+@app.get("/health")
+async def health() -> str:
+    return "well"
+
+
+@app.post("/jobs/{names}", status_code=202)
+async def add(names: str, key: str, request: Request, background_tasks: BackgroundTasks) -> dict[str, list[str]]:
+    return {"jobs": _add(background_tasks, names, key, request, query=set(request.query_params))}
+
+
+@app.post("/held/{names}", status_code=202)
+async def add_held(names: str, key: str, request: Request, background_tasks: BackgroundTasks) -> StreamingResponse:
+    """The same, with an answer of unknown length: its jobs are held, and not leased at once."""
+    jobs = _add(background_tasks, names, key, request, query=set(request.query_params))
+
+    async def body() -> AsyncIterator[bytes]:
+        yield JSONResponse({"jobs": jobs}).body
+
+    return StreamingResponse(body(), status_code=202, media_type="application/json")
+
+
+async def slow_exit(linger: float = 0) -> AsyncIterator[None]:
+    yield
+    await asyncio.sleep(linger)
+
+
+@app.post("/lingering/{names}", status_code=202)
+async def add_and_linger(
+    names: str,
+    key: str,
+    request: Request,
+    background_tasks: BackgroundTasks,
+    _: Annotated[None, Depends(slow_exit)],
+) -> dict[str, list[str]]:
+    """The same, and its request is over only after `linger` seconds, when a dependency has exited."""
+    return {"jobs": _add(background_tasks, names, key, request, query=set(request.query_params))}
+
+
+@app.get("/stream")
+async def stream(seconds: float) -> StreamingResponse:
+    async def body() -> AsyncIterator[bytes]:
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            yield b"tick\n"
+            await asyncio.sleep(0.05)
+
+    return StreamingResponse(body(), media_type="text/plain")
+
+
+@app.get("/status/{job}")
+async def status(job: str) -> dict[str, Any]:
+    found = await tasks.get(job)
+    return {"status": found.status if found else None, "note": found.note if found else None}

@@ -1,0 +1,44 @@
+"""Real processes, killed for real."""
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.support.processes import Starter
+from tests.support.site import Site
+
+
+@pytest.fixture(scope="session")
+def starter() -> Iterator[Starter]:
+    starter = Starter()
+    yield starter
+    starter.close()
+
+
+@pytest.fixture
+def site(tmp_path: Path, starter: Starter) -> Iterator[Site]:
+    """A site whose processes end with the test. When it fails, pytest shows what they said."""
+    with ExitStack() as ending:
+        site = Site(tmp_path, starter, ending)
+        yield site
+    print(site.outputs())
+    assert site.not_hit() == []
+    _check_what_holds_always(site)
+
+
+def _check_what_holds_always(site: Site) -> None:
+    if not site.database.path.exists():
+        return
+    site.database.check()
+    jobs = site.database.jobs()
+    runs = site.effects.runs()
+    assert {run.key for run in runs} <= jobs.keys(), "nothing runs that is not stored"
+    assert not [n for n in Counter((run.job, run.attempt) for run in runs).values() if n > 1], "an attempt runs once"
+    for key, theirs in site.effects.by_key().items():
+        assert [run.attempt for run in theirs] == sorted(run.attempt for run in theirs), "attempts grow"
+        assert theirs[-1].attempt <= jobs[key].attempt, "every run was counted before it began"
+    said = site.outputs()
+    assert not [key for key in jobs if key in said], "no argument is in the log"

@@ -1,0 +1,84 @@
+"""What tasks did, told by the tasks themselves: one file, one line for each start and each end, on the disk at once."""
+
+import json
+import os
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from afterward import current_job
+
+
+@contextmanager
+def recorded(key: str) -> Iterator[None]:
+    """The body of a run. Its end is told only when it ends by itself."""
+    _tell("start", key)
+    yield
+    _tell("end", key)
+
+
+def _tell(what: str, key: str) -> None:
+    job = current_job()
+    line = {
+        "at": time.monotonic(),
+        "what": what,
+        "key": key,
+        "job": job.id,
+        "attempt": job.attempt,
+        "pid": os.getpid(),
+        "parent": os.getppid(),
+    }
+    file = os.open(os.environ["APP_EFFECTS"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    try:
+        os.write(file, json.dumps(line).encode() + b"\n")
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of a job, in `time.monotonic()`; `ended` is None when its end was not told."""
+
+    key: str
+    job: str
+    attempt: int
+    pid: int
+    parent: int
+    started: float
+    ended: float | None = None
+
+
+class Effects:
+    """Reads the file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def count(self) -> int:
+        """How many lines there are."""
+        return self.path.read_bytes().count(b"\n") if self.path.exists() else 0
+
+    def runs(self) -> list[Run]:
+        """All runs, in the order of their starts."""
+        runs: dict[tuple[str, int, int], Run] = {}
+        for text in self.path.read_text().splitlines() if self.path.exists() else []:
+            line = json.loads(text)
+            at, what = line.pop("at"), line.pop("what")
+            run = Run(started=at, **line)
+            which = (run.job, run.attempt, run.pid)
+            runs[which] = run if what == "start" else replace(runs[which], ended=at)
+        return sorted(runs.values(), key=lambda run: run.started)
+
+    def of(self, key: str) -> list[Run]:
+        """The runs of one job, by the key it was given."""
+        return [run for run in self.runs() if run.key == key]
+
+    def by_key(self) -> dict[str, list[Run]]:
+        found: defaultdict[str, list[Run]] = defaultdict(list)
+        for run in self.runs():
+            found[run.key].append(run)
+        return dict(found)

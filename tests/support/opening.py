@@ -1,0 +1,16 @@
+"""Stores that a test opens by itself, without a lifespan."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from afterward import Afterward
+
+
+@contextmanager
+def opened(tasks: Afterward) -> Iterator[Afterward]:
+    """Leave and close the store at the end, if anything has opened it."""
+    try:
+        yield tasks
+    finally:
+        asyncio.run(tasks._liveness.stop())  # pyright: ignore[reportPrivateUsage]

@@ -1,0 +1,279 @@
+"""Every kind of store there is, to be put through the same contract.
+
+A new kind is one line in `KINDS`.
+"""
+
+import multiprocessing
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from itertools import count
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, cast
+
+import apsw
+
+from afterward.errors import StoreError
+from afterward.identity import new_id
+from afterward.job import (
+    Died,
+    Failed,
+    Failure,
+    Job,
+    Lease,
+    NewJob,
+    Outcome,
+    Placement,
+    Process,
+    Released,
+    Retry,
+    Stored,
+    Succeeded,
+)
+from afterward.stores.base import Beat, Claimed, Known, Store, Wanted
+from afterward.stores.sqlite import SQLiteStore
+
+MORNING = 1_700_000_000.0
+"""The time at which the clock of every test stands, until the test sets it."""
+
+OOPS = Failure("OopsError", "it did not work", "Traceback (most recent call last): ...")
+OUTCOMES: list[Outcome] = [
+    Succeeded(),
+    Succeeded('{"sent":true}'),
+    Failed(OOPS),
+    Retry(OOPS, 0),
+    Retry(OOPS, 30),
+    Released("a shutdown"),
+    Released("unknown here", 30),
+    Died(OOPS, 0, final=False),
+    Died(OOPS, 30, final=False),
+    Died(OOPS, 0, final=True),
+]
+"""Every way in which an attempt ends."""
+
+NOTHING = Known({}, {}, frozenset())
+"""What a process knows that believes to hold nothing."""
+
+
+class Clock:
+    """A store's clock, that only the test moves."""
+
+    def __init__(self, now: float = MORNING) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of store: how to make a store object on what a folder holds, and how to check it for damage."""
+
+    make: Callable[[Path, Callable[[], float]], Store]
+    check: Callable[[Path], None]
+
+
+def check_sqlite(folder: Path) -> None:
+    """SQLite finds no damage in the file, and no reference that leads nowhere."""
+    file = folder / "jobs.db"
+    if not file.exists():
+        return
+    connection = apsw.Connection(str(file))
+    try:
+        connection.set_busy_timeout(5000)
+        assert connection.pragma("integrity_check") == "ok"
+        assert connection.execute("PRAGMA foreign_key_check").fetchall() == []
+    finally:
+        connection.close()
+
+
+KINDS = {
+    "sqlite": Kind(lambda folder, clock: SQLiteStore(folder / "jobs.db", clock=clock), check_sqlite),
+}
+
+
+_numbers = count(1)
+
+
+def new_job(**changes: Any) -> NewJob:
+    """A job that nothing is said of but what the test says."""
+    said: dict[str, Any] = {"task": "app:send", "queue": "default", "priority": 0, "arguments": '{"n":1}'} | changes
+    return NewJob(said.pop("id", None) or new_id(), **said)
+
+
+def name_of(outcome: Outcome) -> str:
+    """An outcome as the name of a test."""
+    said = {"result": "with a result", "delay": "later", "final": "for good"}
+    return " ".join([type(outcome).__name__, *(text for name, text in said.items() if getattr(outcome, name, None))])
+
+
+def altered(lease: Lease, *, process: str | None = None, attempt: int | None = None) -> Lease:
+    """The same lease with another fence."""
+    attempt = lease.attempt if attempt is None else attempt
+    return Lease(lease.id, attempt, process or lease.process, lease.task, lease.arguments, lease.context)
+
+
+def send(limit: int = 10) -> list[Wanted]:
+    """Room for jobs of the task that `new_job` makes."""
+    return [Wanted({"app:send"}, limit)]
+
+
+class Living:
+    """A process that has joined a store, with a store object of its own."""
+
+    def __init__(self, store: Store, id_: str) -> None:
+        self.store = store
+        self.id = id_
+
+    async def claim(self, wanted: list[Wanted] | None = None, token: str | None = None) -> Claimed:
+        """Claim, with a new token unless one is given."""
+        return await self.store.claim(self.id, send() if wanted is None else wanted, token or new_id())
+
+    async def claim_one(self) -> Lease:
+        """Claim the one job that there is to claim."""
+        [lease] = (await self.claim()).leases
+        return lease
+
+    async def enqueue(self, *jobs: NewJob, placement: Placement = Placement.held) -> list[Stored]:
+        """Store jobs in this process's name."""
+        return await self.store.enqueue([(job, placement) for job in jobs], self.id)
+
+    async def leased(self, job: NewJob) -> Lease:
+        """Store a job as this process's first attempt of it."""
+        assert await self.enqueue(job, placement=Placement.leased) == [Stored.stored]
+        return Lease(job.id, 1, self.id, job.task, job.arguments, job.context)
+
+    async def beat(self, known: Known = NOTHING) -> Beat | None:
+        """One heartbeat, with what this process says to know."""
+        return await self.store.beat(self.id, lambda: known)
+
+
+class Place:
+    """One place where jobs live, and as many store objects on it as a test asks for, each closed with the test."""
+
+    def __init__(self, kind: str, folder: Path, cleanup: AsyncExitStack) -> None:
+        self.kind = kind
+        self.folder = folder
+        self.clock = Clock()
+        self._cleanup = cleanup
+
+    def make(self) -> Store:
+        """A store object that is not open."""
+        store = KINDS[self.kind].make(self.folder, self.clock)
+        self._cleanup.push_async_callback(store.close)
+        return store
+
+    async def open(self) -> Store:
+        """A store object that is open."""
+        store = self.make()
+        await store.open()
+        return store
+
+    async def process(self, id_: str | None = None) -> Living:
+        """A process that lives, as far as the store can see."""
+        store = await self.open()
+        living = Living(store, id_ or f"process-{next(_numbers)}")
+        await store.join(Process(living.id, 4711, "example"))
+        self._cleanup.push_async_callback(_leave, living)
+        return living
+
+    def other_process(self) -> "OtherProcess":
+        """A process of the operating system, with a store object of its own."""
+        other = OtherProcess(self.kind, self.folder, self.clock.now)
+        self._cleanup.callback(other.kill)
+        return other
+
+
+async def _leave(living: Living) -> None:
+    try:
+        await living.store.leave(living.id)
+    except StoreError:
+        return  # a test may have closed or broken the store
+
+
+async def put(store: Store, *jobs: NewJob) -> list[str]:
+    """Store jobs that anybody may claim, and give their ids."""
+    assert await store.enqueue([(job, Placement.free) for job in jobs], None) == [Stored.stored] * len(jobs)
+    return [job.id for job in jobs]
+
+
+async def get(store: Store, id_: str) -> Job:
+    """A job that is there."""
+    [job] = await store.get([id_])
+    assert job is not None
+    return job
+
+
+def ids(leases: list[Lease]) -> list[str]:
+    return [lease.id for lease in leases]
+
+
+class OtherProcess:
+    """A process of its own, that obeys one order at a time, and can be killed."""
+
+    def __init__(self, kind: str, folder: Path, now: float) -> None:
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["tests.support.stores"])
+        self._orders, there = context.Pipe()
+        self._process = context.Process(target=obey, args=(there, kind, folder, now), daemon=True)
+        self._process.start()
+        there.close()
+
+    def begin(self, operation: str, *args: Any) -> None:
+        """Tell the process to do an operation of its store, and do not wait for it."""
+        self._orders.send((operation, args))
+
+    def answer(self) -> Any:
+        """What the operation that was begun answered; what it raised is raised here."""
+        assert self._orders.poll(30), "the other process gave no answer"
+        answer = self._orders.recv()
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def call(self, operation: str, *args: Any) -> Any:
+        """Do an operation of its store, there, and give its answer."""
+        self.begin(operation, *args)
+        return self.answer()
+
+    def run(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Call a function there, and give what it returns."""
+        self._orders.send((function, args))
+        return self.answer()
+
+    def kill(self) -> None:
+        """`kill -9`; lawful on a process that has ended."""
+        self._process.kill()
+        self._process.join()
+        self._orders.close()
+
+
+def obey(orders: Connection, kind: str, folder: Path, now: float) -> None:
+    """The life of another process: operations of its store object, in order, until nobody orders any more."""
+    import asyncio
+
+    store = cast("Any", KINDS[kind].make(folder, Clock(now)))
+    with asyncio.Runner() as runner:
+        while True:
+            try:
+                operation, args = orders.recv()
+            except EOFError:
+                return
+            try:
+                if callable(operation):
+                    orders.send(operation(*args))
+                elif operation == "move":
+                    store = cast("Any", KINDS[kind].make(args[0], Clock(now)))
+                    orders.send(None)
+                else:
+                    orders.send(runner.run(_await(getattr(store, operation), args)))
+            except Exception as error:
+                orders.send(error)
+
+
+async def _await(operation: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+    return await operation(*args)

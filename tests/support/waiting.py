@@ -1,0 +1,26 @@
+"""Waiting for what must happen: never for time."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def wait_until(condition: Callable[[], T], what: str = "", seconds: float = 5) -> T:
+    """The condition's first true value; fails when there is none in time."""
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"waited {seconds} s, in vain, until {what or 'the condition holds'}"
+        time.sleep(0.005)
+    return value
+
+
+async def soon(condition: Callable[[], T], what: str = "", seconds: float = 5) -> T:
+    """`wait_until`, on an event loop that goes on meanwhile."""
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"waited {seconds} s, in vain, until {what or 'the condition holds'}"
+        await asyncio.sleep(0.005)
+    return value

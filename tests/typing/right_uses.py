@@ -1,0 +1,160 @@
+"""What type checkers must accept, and what they must take it for. Checked, not run."""
+
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextvars import ContextVar
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, assert_type
+
+from fastapi import APIRouter, Depends, FastAPI, WebSocket
+from fastapi.responses import JSONResponse, StreamingResponse
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+
+from afterward import (
+    Afterward,
+    BackgroundTask,
+    BackgroundTasks,
+    Job,
+    JobHandle,
+    RunningJob,
+    Status,
+    Task,
+    current_job,
+)
+
+app = FastAPI()
+tenant: ContextVar[str] = ContextVar("tenant")
+tasks = Afterward("sqlite:///jobs.db", lease=timedelta(seconds=5), context_variables=[tenant])
+tasks.install(app)
+tasks.install(Starlette(), worker=False, queues={"mail"}, grace=3)
+
+
+# Declaring
+
+
+@tasks.task
+def double(number: int, *, times: int = 1) -> int:
+    return number * times
+
+
+@tasks.task(max_attempts=3, timeout=timedelta(minutes=1), backoff=0.5, retry_on=[OSError], run_on_error=True)
+async def send(email: str, message: str = "") -> bool:
+    return bool(email and message)
+
+
+@tasks.task(name="varied")
+def varied(first: int, /, *rest: str, **more: float) -> None: ...
+
+
+class Shop:
+    def sell(self, what: str) -> None: ...
+
+
+def plain(what: str) -> int:
+    return len(what)
+
+
+async def waits(what: str) -> None: ...
+
+
+sell = tasks.task(Shop().sell)
+
+assert_type(sell("a book"), None)
+assert_type(double(4), int)
+assert_type(double(4, times=2), int)
+assert_type(double.options(delay=1)(4), int)
+assert_type(double.name, str)
+
+as_task: Task[[str], None] = sell
+as_callable: Callable[[int], int] = double
+as_async: Task[..., Coroutine[Any, Any, bool]] = send
+
+
+# In requests
+
+
+def dependency(background_tasks: BackgroundTasks, q: str | None = None) -> str | None:
+    assert_type(background_tasks.add_task(plain, "text"), None)
+    return q
+
+
+async def with_yield(background_tasks: BackgroundTasks) -> AsyncIterator[BackgroundTasks]:
+    yield background_tasks
+
+
+router = APIRouter(dependencies=[Depends(dependency), Depends(with_yield)])
+
+
+@router.post("/{email}")
+async def endpoint(
+    email: str,
+    background_tasks: BackgroundTasks,
+    same: Annotated[BackgroundTasks, Depends(with_yield)],
+    q: Annotated[str | None, Depends(dependency)],
+) -> dict[str, str]:
+    job = background_tasks.add_task(send, email, message="some notification")
+    assert_type(job, JobHandle)
+    assert_type(job.id, str)
+    assert_type(background_tasks.add_task(double, 4, times=2), JobHandle)
+    assert_type(background_tasks.add_task(varied, 1, "a", "b", x=1.0), JobHandle)
+    assert_type(same.add_task(sell, what="a book"), JobHandle)
+    assert_type(same.add_task(send.options(delay=60, run_on_error=False), email), JobHandle)
+    assert_type(background_tasks.add_task(plain, "text"), None)
+    assert_type(background_tasks.add_task(waits, what="text"), None)
+    assert_type(background_tasks.add_task(Shop().sell, "text"), None)
+    assert_type(background_tasks.add_task(lambda: None), None)
+    assert_type(background_tasks.add_task(print, "text", end=""), None)
+    return {"job": job.id}
+
+
+@router.get("/stream")
+def stream(background_tasks: BackgroundTasks) -> StreamingResponse:
+    return StreamingResponse(iter([""]), background=background_tasks)
+
+
+@app.websocket("/")
+async def websocket(websocket: WebSocket, background_tasks: BackgroundTasks) -> None:
+    assert_type(background_tasks.add_task(double, 4), JobHandle)
+
+
+def helper(background_tasks: BackgroundTasks, maybe: BackgroundTasks | None = None) -> None:
+    background_tasks.add_task(double, 4)
+    if maybe is not None:
+        maybe.add_task(double, 4)
+
+
+# By hand
+
+
+async def in_starlette(request: Request) -> Response:
+    single = BackgroundTask(send, "ada@example.com", message="hello")
+    assert_type(single.job, JobHandle | None)
+    several = BackgroundTasks([single, BackgroundTask(plain, "text")])
+    several.add_task(double, number=4)
+    helper(several)
+    await several()
+    if request.url.path == "/":
+        return Response(background=single)
+    return JSONResponse({}, background=several)
+
+
+# Without a request
+
+
+async def without_a_request() -> None:
+    assert_type(await send("ada@example.com"), bool)
+    assert_type(await send.enqueue("ada@example.com", message="hello"), JobHandle)
+    assert_type(double.enqueue_sync(4, times=2), JobHandle)
+    later = send.options(
+        run_at=datetime.now(UTC), queue="mail", priority=3, unique="key", run_on_error=True
+    )
+    assert_type(await later.enqueue("ada@example.com"), JobHandle)
+    prepared = [send.prepare("ada@example.com"), double.prepare(4)]
+    assert_type(await tasks.enqueue_many(prepared), list[JobHandle])
+    assert_type(tasks.enqueue_many_sync(double.prepare(number) for number in range(3)), list[JobHandle])
+    assert_type(await tasks.get("id"), Job | None)
+    assert_type(await tasks.list(status=Status.failed, limit=3), list[Job])
+    assert_type(current_job(), RunningJob)
+    assert_type(current_job().attempt, int)
+    assert_type(current_job().idempotency_key, str)
