@@ -21,7 +21,11 @@ from benchmarks.server import process
 
 JOBS = 10_000
 PAGE = 100
-TARGETS = {"quiet": "benchmarks.quiet:tasks", "logging": "benchmarks.app:tasks"}
+WORKERS = {  # name: (what waits, what the worker is started with)
+    "async": ("async_noop", "benchmarks.quiet:tasks"),
+    "log": ("async_noop", "benchmarks.app:tasks"),
+    "def": ("def_noop", "benchmarks.quiet:tasks"),
+}
 
 _FINISH = """
 UPDATE jobs SET status = 'succeeded', process = NULL, finished_at = ?3
@@ -38,31 +42,33 @@ RETURNING seq, attempt
 
 
 def measure(folder: Path, rounds: int) -> list[Figure]:
-    full = folder / "full.db"
-    _fill(full)
-    rates: dict[str, list[float]] = {"bare": [], **{name: [] for name in TARGETS}}
+    filled = {task: _filled(folder / f"{task}.db", task) for task in ("async_noop", "def_noop")}
+    rates: dict[str, list[float]] = {"bare": [], **{name: [] for name in WORKERS}}
     for number in range(rounds):
         for name in rates if number % 2 else reversed(rates):
+            task, target = WORKERS.get(name, ("async_noop", ""))
             database = folder / f"{name}-{number}.db"
-            shutil.copyfile(full, database)
-            took = _by_bare_loop(database) if name == "bare" else _by_worker(database, TARGETS[name])
+            shutil.copyfile(filled[task], database)
+            took = _by_worker(database, target) if target else _by_bare_loop(database)
             if jobs.counts(database) != {"succeeded": JOBS}:
                 raise AssertionError(f"{name}: not all {JOBS} jobs succeeded: {jobs.counts(database)}")
             rates[name].append(JOBS / took)
         say(
-            f"worker {rates['quiet'][-1]:8,.0f} jobs/s, with its log {rates['logging'][-1]:8,.0f} jobs/s; "
-            f"bare loop {rates['bare'][-1]:8,.0f} jobs/s"
+            f"worker {rates['async'][-1]:8,.0f} jobs/s, with its log {rates['log'][-1]:8,.0f}, of `def` no-ops "
+            f"{rates['def'][-1]:8,.0f}; bare loop {rates['bare'][-1]:8,.0f} jobs/s"
         )
-    quiet, logging = ([ours / bare for ours, bare in zip(rates[name], rates["bare"], strict=True)] for name in TARGETS)
+    ratios = {name: [ours / bare for ours, bare in zip(rates[name], rates["bare"], strict=True)] for name in WORKERS}
     return [
-        Figure("drain of 10,000 waiting jobs: one worker ÷ a bare loop", quiet, "", 0.3, 0.5),
-        Figure("  the same, with two lines of log for each job", logging, "", None, None),
+        Figure("drain of 10,000 waiting jobs: one worker ÷ a bare loop", ratios["async"], "", 0.3, 0.5),
+        Figure("  the same, with two lines of log for each job", ratios["log"], "", None, None),
+        Figure("  the same of `def` no-ops, without the log", ratios["def"], "", None, None),
     ]
 
 
-def _fill(database: Path) -> None:
+def _filled(database: Path, task: str) -> Path:
     environment = {**os.environ, "BENCH_TASKS": "afterward", "AFTERWARD_URL": f"sqlite:///{database}"}
-    subprocess.run([sys.executable, "-m", "benchmarks.drain"], env=environment, check=True)
+    subprocess.run([sys.executable, "-m", "benchmarks.drain", task], env=environment, check=True)
+    return database
 
 
 def _by_worker(database: Path, target: str) -> float:
@@ -96,12 +102,13 @@ def _by_bare_loop(database: Path) -> float:
     return took
 
 
-async def _enqueue() -> None:
-    from benchmarks.app import async_noop, tasks
+async def _enqueue(name: str) -> None:
+    from benchmarks import app
 
-    async with tasks.running(None):
-        await tasks.enqueue_many(async_noop.prepare(f"someone-{number}@example.org") for number in range(JOBS))
+    task = getattr(app, name)
+    async with app.tasks.running(None):
+        await app.tasks.enqueue_many(task.prepare(f"someone-{number}@example.org") for number in range(JOBS))
 
 
 if __name__ == "__main__":
-    asyncio.run(_enqueue())
+    asyncio.run(_enqueue(sys.argv[1]))

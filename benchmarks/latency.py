@@ -13,7 +13,7 @@ from benchmarks.report import Figure, say
 from benchmarks.server import serving
 
 REQUESTS = 2_000
-PAUSE_SECONDS = 0.002
+PAUSE_SECONDS = 0.001
 
 
 def measure(folder: Path, rounds: int) -> list[Figure]:
@@ -21,7 +21,7 @@ def measure(folder: Path, rounds: int) -> list[Figure]:
     p99s: dict[str, list[float]] = {"async": [], "def": []}
     for number in range(rounds):
         for kind in ("async", "def") if number % 2 else ("def", "async"):
-            waits = _round(kind, folder, max(200, REQUESTS // rounds))
+            waits = _round(kind, folder, REQUESTS)
             percentiles = statistics.quantiles(waits, n=100)
             p50s[kind].append(percentiles[49])
             p99s[kind].append(percentiles[98])

@@ -266,7 +266,7 @@ class Afterward:
         """The declared context variables as they are now, as text to store with a job."""
         return self._carrier.capture()
 
-    def restore_context(self, stored: str | None) -> None:
+    def restore_context(self, stored: str) -> None:
         """Set the context variables that were stored with a job."""
         self._carrier.restore(stored)
 

@@ -193,7 +193,7 @@ class Call:
             raise NotInARequest(
                 f"task {task.name} was added after its request was over; use `await {task.__name__}.enqueue(…)` there"
             )
-        job = task.prepare(*args, **kwargs)
+        job = task.new_job(args, kwargs)
         self._pending.append(_Pending(job, origin, task.call_options.run_on_error))
         if self._is_websocket:
             self._loop.call_soon_threadsafe(self._store_soon)
@@ -249,8 +249,7 @@ class Call:
     async def _before_start(self, message: Message) -> None:
         if sys.exception() is not None:  # an exception handler's response: what was made by hand goes with its response
             self._pending = [p for p in self._pending if p.run_on_error or _is_injected(p.origin)]
-        streams = not any(name.lower() == b"content-length" for name, _ in message.get("headers", ()))
-        await self._store(direct=not streams)
+        await self._store(direct=_has_length(message))
 
     async def _store(self, *, direct: bool) -> None:
         pending, self._pending = self._pending, []
@@ -327,6 +326,11 @@ async def _answer_unavailable(call: Call, send: Send) -> None:
 
 def _is_injected(origin: BackgroundTasks | BackgroundTask) -> bool:
     return isinstance(origin, BackgroundTasks) and origin.is_injected
+
+
+def _has_length(message: Message) -> bool:
+    """Is this the start of a response whose length is known: one that does not stream?"""
+    return any(name.lower() == b"content-length" for name, _ in message.get("headers", ()))
 
 
 def is_answered() -> bool:

@@ -44,12 +44,11 @@ class Carrier:
             )
         return text
 
-    def restore(self, stored: str | None) -> None:
+    def restore(self, stored: str) -> None:
         """Set, in the current context, what was captured; variables no longer declared are passed over."""
-        if stored is not None:
-            for name, value in _VALUES.validate_json(stored).items():
-                if name in self._variables:
-                    self._variables[name].set(value)
+        for name, value in _VALUES.validate_json(stored).items():
+            if name in self._variables:
+                self._variables[name].set(value)
 
 
 _MEND = "declared context variables hold what JSON knows: text, numbers, booleans, None, lists and dicts of these"

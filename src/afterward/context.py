@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from contextvars import ContextVar
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from afterward.errors import NoCurrentJob
 
 
-@dataclass(frozen=True, slots=True)
-class RunningJob:
+class RunningJob(NamedTuple):
     """The job that the calling code is an attempt of.
 
     `idempotency_key` is the same for every attempt of a job: give it to services that refuse to do a thing twice.

@@ -96,22 +96,22 @@ class Intake:
             leased = worker is not None and worker.reserve(job)
             placed.append((job, Placement.leased if leased else Placement.held))
             holdings.expect(job.id, 1 if leased else 0)
-        answer = self.store.enqueue(placed, process)
+        answer: asyncio.Future[list[Stored]] | None = None
         try:
+            answer = self.store.enqueue(placed, process)
             await answer
-        finally:
-            strangers = self._account(placed, answer, process, kept)
+        finally:  # cancelled, too: what was stored is accounted for
+            stored = answer is not None and answer.done() and answer.exception() is None
+            strangers = self._account(placed, answer.result() if answer and stored else None, process, kept)
         return strangers
 
     def _account(
-        self, placed: list[tuple[NewJob, Placement]], answer: asyncio.Future[list[Stored]], process: str, kept: Kept
+        self, placed: list[tuple[NewJob, Placement]], answers: list[Stored] | None, process: str, kept: Kept
     ) -> list[NewJob]:
         """Note what became of each job; those that were stored in nobody's name are given back."""
-        failed = not answer.done() or answer.cancelled() or answer.exception() is not None
-        answers = [None] * len(placed) if failed else answer.result()
         strangers: list[NewJob] = []
         holdings = self.liveness.holdings
-        for (job, placement), stored in zip(placed, answers, strict=True):
+        for (job, placement), stored in zip(placed, answers or [None] * len(placed), strict=True):
             leased = placement is Placement.leased
             if stored is Stored.stored:
                 holdings.have(job.id, 1 if leased else 0)

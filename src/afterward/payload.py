@@ -256,18 +256,19 @@ def _difference(given: Any, again: Any, path: str) -> tuple[str, str] | None:
 
 def _parts(given: Any, again: Any) -> list[tuple[str, Any, Any]]:
     """What two values of the same kind consist of, side by side."""
+    kind = _kind(given)
     if isinstance(given, dict) and isinstance(again, dict):
         ours, theirs = cast("dict[Any, Any]", given), cast("dict[Any, Any]", again)
         return [(f"[{key!r}]", ours[key], theirs[key]) for key in ours if key in theirs]
-    if isinstance(given, list | tuple) and isinstance(again, _kind(given)):
+    if isinstance(given, list | tuple) and isinstance(again, kind):
         return [
             (f"[{n}]", mine, other)
             for n, (mine, other) in enumerate(zip(cast("list[Any]", given), cast("list[Any]", again), strict=False))
         ]
     if isinstance(given, BaseModel) and type(given) is type(again):
         return [(f".{name}", value, getattr(again, name)) for name, value in given if hasattr(again, name)]
-    if dataclasses.is_dataclass(_kind(given)):
-        names = [field.name for field in dataclasses.fields(_kind(given)) if hasattr(again, field.name)]
+    if dataclasses.is_dataclass(kind):
+        names = [field.name for field in dataclasses.fields(kind) if hasattr(again, field.name)]
         return [(f".{name}", getattr(given, name), getattr(again, name)) for name in names]
     return []
 

@@ -59,7 +59,7 @@ class Owner(Protocol):
 
     def capture_context(self) -> str | None: ...
 
-    def restore_context(self, stored: str | None) -> None: ...
+    def restore_context(self, stored: str) -> None: ...
 
     def hear_of_direct_call(self, task: str) -> None: ...
 
@@ -142,6 +142,10 @@ class Task(Generic[P, R_co]):
 
         Raises `ArgumentError` when the arguments do not fit the function or cannot be stored.
         """
+        return self.new_job(args, kwargs)
+
+    def new_job(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> NewJob:
+        """`prepare`, for arguments that are at hand as a tuple and a dict."""
         options = self.call_options
         return NewJob(
             new_id(),

@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import sysconfig
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
@@ -21,6 +22,7 @@ from afterward.job import NewJob
 from afterward.stores.sqlite import SQLiteStore
 from tests.support.waiting import wait_until
 
+AFTERWARD = str(Path(sysconfig.get_path("scripts")) / "afterward")
 SHOP = Path(__file__).with_name("shop.py")
 
 
@@ -32,7 +34,7 @@ class Command:
         self.arguments = arguments
         with output.open("wb") as file:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "afterward", *arguments],
+                [AFTERWARD, *arguments],
                 env=environment,
                 cwd=folder,
                 stdin=subprocess.DEVNULL,
@@ -100,12 +102,15 @@ class World:
 
     def run(self, *arguments: str, seconds: float = 40) -> "subprocess.CompletedProcess[str]":
         """Run a command to its end."""
-        return self.run_python("-m", "afterward", *arguments, seconds=seconds)
+        return self._run([AFTERWARD, *arguments], seconds)
 
     def run_python(self, *arguments: str, seconds: float = 40) -> "subprocess.CompletedProcess[str]":
         """Run Python in this world."""
+        return self._run([sys.executable, *arguments], seconds)
+
+    def _run(self, command: Sequence[str], seconds: float) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
-            [sys.executable, *arguments],
+            command,
             env=self.environment,
             cwd=self.folder,
             stdin=subprocess.DEVNULL,

@@ -108,14 +108,14 @@ def test_a_second_signal_releases_at_once_what_runs(world: World) -> None:
         assert (job.status, job.attempt, job.failures, job.deaths) == ("queued", 1, 0, 0)
 
 
-def test_the_same_signal_sent_twice_at_once_is_one_wish(world: World) -> None:
-    """As a process manager does that signals a process and its group."""
+def test_two_signals_at_once_are_one_wish(world: World) -> None:
+    """As when a process manager signals a process and its group."""
     running = world.enqueue("rest", seconds=1)
     worker = world.start_worker("--grace", "30")
     wait_until(lambda: world.lines("rested"), "it runs")
 
-    worker.send()
-    worker.send()
+    worker.send(signal.SIGINT)
+    worker.send(signal.SIGTERM)
 
     assert worker.wait(seconds=20) == 0
     assert world.job(running).status == "succeeded"

@@ -2,6 +2,7 @@
 
 import asyncio
 import ctypes
+import json
 import os
 import signal
 import time
@@ -9,7 +10,7 @@ from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Request
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.responses import StreamingResponse
 
 from afterward import Afterward, BackgroundTasks, Task, current_job
 from tests.support.effects import recorded
@@ -177,12 +178,14 @@ if VERSION == 1:
         with recorded(key):
             pass
 
+
 if VERSION == 3:
 
     @tasks.task(name="report")
     async def report_sized(key: str, size: int) -> None:
         with recorded(key):
             pass
+
 
 if VERSION == 4:
 
@@ -227,7 +230,7 @@ async def add_held(names: str, key: str, request: Request, background_tasks: Bac
     jobs = _add(background_tasks, names, key, request, query=set(request.query_params))
 
     async def body() -> AsyncIterator[bytes]:
-        yield JSONResponse({"jobs": jobs}).body
+        yield json.dumps({"jobs": jobs}).encode()
 
     return StreamingResponse(body(), status_code=202, media_type="application/json")
 

@@ -36,6 +36,8 @@ async def work() -> None:
 
 if __name__ == "__main__":
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if limit := int(os.environ.get("APP_FILE_SIZE", "0")):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("afterward").setLevel(os.environ.get("APP_LOG", "INFO"))
     if sys.argv[1] == "server":

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults.patience import wait_until
 from tests.support.database import Row
 from tests.support.effects import Run
 from tests.support.processes import REPOSITORY
 from tests.support.site import Site
-from tests.faults.patience import wait_until
 
 KEY = "key~1"
 TASKS = ["quick", "quick_thread"]

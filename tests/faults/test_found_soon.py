@@ -1,11 +1,12 @@
 """A job whose process was killed is running again within a second."""
 
 import time
+from contextlib import suppress
 
 import pytest
 
-from tests.support.site import Site
 from tests.faults.patience import wait_until
+from tests.support.site import Site
 
 SOON_SECONDS = 1.0
 
@@ -37,7 +38,7 @@ def test_a_job_held_by_a_killed_server_runs_in_a_worker_within_a_second(site: Si
     assert site.effects.runs() == []
 
     death = server.kill()
-    with pytest.raises(ConnectionError):
+    with suppress(ConnectionError):  # its answer may have left before
         answer()
     wait_until(lambda: site.effects.of("key~1"))
     [run] = site.effects.of("key~1")

@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 import pytest
 
+from tests.faults.patience import wait_until
 from tests.support.processes import Process
 from tests.support.site import Site
-from tests.faults.patience import wait_until
 
 LEASE = 2
 

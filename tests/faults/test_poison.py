@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from tests.faults.app_under_test import EXCEPTIONS
+from tests.faults.patience import wait_until
 from tests.support.processes import Process
 from tests.support.site import Site
-from tests.faults.patience import wait_until
 
 
 @pytest.mark.parametrize("poison", ["exits", "segfaults", "kills_itself"])

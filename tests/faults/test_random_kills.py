@@ -1,16 +1,16 @@
-"""2,000 requests under load, and 20 kills at random moments: what was acknowledged ran, and ran again only for a kill."""
+"""2,000 requests under load, and 20 kills at random moments: nothing is lost, and only a kill makes a job run again."""
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import pytest
 
+from tests.faults.patience import soon, wait_until
 from tests.support.database import Row
 from tests.support.effects import Run
-from tests.support.processes import Death, Process
+from tests.support.processes import Death
 from tests.support.site import LOOPBACK, Door, Site
-from tests.faults.patience import soon, wait_until
 
 REQUESTS = 2000
 KILLS = 20
@@ -153,7 +153,7 @@ def test_a_worker_killed_at_random_moments_loses_nothing_and_no_request_notices(
     check(load, site.database.jobs(), runs, {death.pid: death for death in deaths}, stored_and_cut=False)
 
 
-async def under_load(site: Site, trouble: Callable[[Load], "asyncio.Future[None]"]) -> Load:
+async def under_load(site: Site, trouble: Callable[[Load], Awaitable[None]]) -> Load:
     load = Load(site.door)
     async with asyncio.TaskGroup() as group:
         group.create_task(load.run())

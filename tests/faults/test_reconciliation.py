@@ -10,13 +10,14 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 
 from afterward import Afterward, BackgroundTasks, current_job
 from afterward.engine.worker import WorkerOptions
@@ -70,8 +71,6 @@ class Shop:
             self.entered.set()
             await self.go_on.wait()
 
-        from fastapi import Depends
-
         @self.app.post("/lingering", status_code=202, dependencies=[Depends(wait_at_the_end)])
         async def add_and_linger(key: str, background_tasks: BackgroundTasks, linger: float = 0) -> dict[str, str]:
             return {"job": background_tasks.add_task(note, key, linger).id}
@@ -86,18 +85,15 @@ class Shop:
 
     async def two_beats(self) -> None:
         """Let the heartbeat look twice."""
-        [before] = await self._counters()
+        [before] = self.counters()
         await soon(lambda: self.counters()[0] >= before + 2, "two beats")
-
-    async def _counters(self) -> list[int]:
-        return self.counters()
 
     def counters(self) -> list[int]:
         return [beat for (beat,) in self.database.query("SELECT beat FROM processes")]
 
 
 @asynccontextmanager
-async def opened(folder: Path, *, worker: bool = True) -> AsyncIterator[Shop]:
+async def opened(folder: Path, *, worker: bool = True) -> AsyncGenerator[Shop]:
     shop = Shop(folder)
     shop.tasks.install(shop.app, worker=worker, grace=1)
     async with shop.app.router.lifespan_context(shop.app):
@@ -336,8 +332,9 @@ async def test_the_bell_is_heard_after_a_new_identity(tmp_path: Path) -> None:
 
 def closed_readers() -> list[int]:
     """Descriptors that the running loop watches though they are closed: whoever gets their number next is not heard."""
-    selector = asyncio.get_running_loop()._selector  # type: ignore[attr-defined] # pyright: ignore
-    return [key.fd for key in selector.get_map().values() if isinstance(key.fileobj, int) and not is_open(key.fd)]
+    loop: Any = asyncio.get_running_loop()
+    watched: list[int] = [key.fd for key in loop._selector.get_map().values()]
+    return [descriptor for descriptor in watched if not is_open(descriptor)]
 
 
 def is_open(descriptor: int) -> bool:

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,11 +38,11 @@ class Database:
 
     def jobs(self) -> dict[str, Row]:
         """All jobs, by the `key` that each was given as an argument."""
+        ended: dict[int, dict[int, str]] = {}
+        rows: dict[str, Row] = {}
         with self._connected() as connection, connection:
-            ended: dict[int, dict[int, str]] = {}
             for job, number, outcome in connection.execute("SELECT job, number, outcome FROM attempts"):
                 ended.setdefault(job, {})[number] = outcome
-            rows: dict[str, Row] = {}
             for seq, arguments, *rest in connection.execute(
                 "SELECT seq, arguments, id, status, attempt, failures, deaths, process, result, failure, note FROM jobs"
             ):
@@ -50,7 +50,7 @@ class Database:
                 key = json.loads(arguments)["key"]
                 assert key not in rows
                 rows[key] = Row(id_, key, *more, ended=ended.get(seq, {}))
-            return rows
+        return rows
 
     def job(self, key: str) -> Row:
         return self.jobs()[key]
@@ -86,7 +86,7 @@ class Database:
         return Database(folder / self.path.name)
 
     @contextmanager
-    def _connected(self) -> Iterator[apsw.Connection]:
+    def _connected(self) -> Generator[apsw.Connection]:
         connection = apsw.Connection(str(self.path), flags=apsw.SQLITE_OPEN_READONLY)
         try:
             connection.set_busy_timeout(10_000)

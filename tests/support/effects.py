@@ -4,7 +4,7 @@ import json
 import os
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +13,7 @@ from afterward import current_job
 
 
 @contextmanager
-def recorded(key: str) -> Iterator[None]:
+def recorded(key: str) -> Generator[None]:
     """The body of a run. Its end is told only when it ends by itself."""
     _tell("start", key)
     yield

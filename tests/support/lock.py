@@ -1,7 +1,7 @@
 """The lock of a store's file, in the hands of another process."""
 
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -48,7 +48,7 @@ class HeldLock:
 
 
 @contextmanager
-def held(database: Path) -> Iterator[HeldLock]:
+def held(database: Path) -> Generator[HeldLock]:
     """Hold the lock until it is let go, or the block ends."""
     lock = HeldLock(database)
     try:

@@ -21,6 +21,7 @@ from tests.support.processes import Process, Starter
 
 LOOPBACK = "127.0.0.1"
 
+
 @dataclass(frozen=True)
 class Answer:
     status: int
@@ -98,6 +99,7 @@ class Site:
         self._ending = ending
         self._outputs: list[Path] = []
         self._armed: list[tuple[str, Process]] = []
+        self.processes: list[Process] = []
 
     @property
     def database(self) -> Database:
@@ -154,6 +156,7 @@ class Site:
             "tests.faults.serve", role, environment=environment, output=output, listening=listening
         )
         self._ending.callback(process.kill)
+        self.processes.append(process)
         if crash:
             self._armed.append((crash, process))
         return process

@@ -5,21 +5,20 @@ program starts with it as with any other process of its own.
 """
 
 import array
+import importlib
 import json
 import os
 import runpy
 import socket
 import sys
 
-import apsw  # noqa: F401
-import fastapi  # noqa: F401
-import uvicorn.lifespan.on
-import uvicorn.protocols.http.httptools_impl  # noqa: F401
-import uvloop  # noqa: F401
+SLOW_IMPORTS = ["apsw", "fastapi", "uvicorn.lifespan.on", "uvicorn.protocols.http.httptools_impl", "uvloop"]
 
 
 def main() -> None:
     """Wait for an order on the socket given as the first argument; its end without one ends this process."""
+    for module in SLOW_IMPORTS:
+        importlib.import_module(module)
     with socket.socket(fileno=int(sys.argv[1])) as control:
         message, ancillary, _, _ = control.recvmsg(65536, socket.CMSG_SPACE(8 * array.array("i").itemsize))
     if not message:

@@ -60,6 +60,8 @@ class Supervisor:
         async with asyncio.TaskGroup() as group:
             for _ in range(processes):
                 group.create_task(self._keep_one())
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)  # all is done: nothing is left to be hurried
         return self._code
 
     async def _keep_one(self) -> None:
@@ -102,8 +104,10 @@ class Supervisor:
         now = asyncio.get_running_loop().time()
         if self._asked_at is None:
             self._asked_at = now
+            emit(logging.INFO, "supervisor.stopping", grace=self._grace)
         elif now > self._asked_at + SAME_SIGNAL_SECONDS:
             self._hurried = True
+            emit(logging.INFO, "supervisor.hurrying")
         else:
             return
         self._stop()

@@ -18,12 +18,13 @@ from afterward.task import Task, jitter
 _MAX_MESSAGE = 2_000
 _MAX_TRACEBACK = 16_000
 _LONGEST_MISFIT_DELAY = 60.0
+_NOTHING = Succeeded(None)
 
 
 class Executor:
     """Runs attempts. `restore` sets the context variables that were stored with a job."""
 
-    def __init__(self, threads: Threads, restore: Callable[[str | None], None]) -> None:
+    def __init__(self, threads: Threads, restore: Callable[[str], None]) -> None:
         self._threads = threads
         self._restore = restore
 
@@ -35,7 +36,8 @@ class Executor:
             return Released(str(misfit), min(_LONGEST_MISFIT_DELAY, 2.0 ** min(lease.attempt, 6)))
         RUNNING.set(RunningJob(lease.id, lease.task, lease.attempt))
         try:
-            self._restore(lease.context)
+            if lease.context is not None:
+                self._restore(lease.context)
             timeout = task.task_options.timeout
             if timeout is None and task.is_async:
                 result = await task.function(*args, **kwargs)
@@ -43,7 +45,7 @@ class Executor:
                 result = await self._call(task, args, kwargs)
             else:
                 result = await self._call_within(timeout, task, args, kwargs)
-            return Succeeded(task.result.dump(result))
+            return _NOTHING if result is None else Succeeded(task.result.dump(result))
         except ResultError as error:
             return Failed(failure_of(error))
         except asyncio.CancelledError as error:

@@ -12,7 +12,6 @@ from collections import deque
 from collections.abc import Callable
 from contextvars import Context
 from dataclasses import dataclass
-from queue import SimpleQueue
 from typing import Any
 
 Key = tuple[str, int]
@@ -38,15 +37,20 @@ class _Call:
 
 
 class Threads:
-    """As many threads as are needed at once; who calls bounds their number."""
+    """As many threads as are needed at once; who calls bounds their number.
+
+    One thread is woken at a time, and wakes the next if it leaves work behind: many short calls are done by one thread
+    that need not hand the GIL to another for each, while long ones spread over as many threads as there are calls.
+    """
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._work: SimpleQueue[_Call | None] = SimpleQueue()
-        self._done: deque[_Call] = deque()
         self._mutex = threading.Lock()
-        self._delivering = False
+        self._calls: deque[_Call | None] = deque()
+        self._idle: list[threading.Lock] = []
         self._threads = 0
+        self._waking = False
+        self._done: list[_Call] = []
         self._running: dict[Key, Callable[[], None] | None] = {}
 
     def call(
@@ -55,10 +59,9 @@ class Threads:
         """Call `function` in a thread, in this context; the future has what it returned, and what it raised."""
         future: asyncio.Future[tuple[Any, BaseException | None]] = self._loop.create_future()
         self._running[key] = None
-        if len(self._running) > self._threads:
-            self._threads += 1
-            threading.Thread(target=self._run, name=f"afterward-task-{self._threads}", daemon=True).start()
-        self._work.put(_Call(key, context, function, args, kwargs, future))
+        with self._mutex:
+            self._calls.append(_Call(key, context, function, args, kwargs, future))
+            self._wake_one()
         return future
 
     def when_returned(self, key: Key, callback: Callable[[], None]) -> bool:
@@ -70,28 +73,64 @@ class Threads:
 
     def stop(self) -> None:
         """Let idle threads end; one that is in a function ends with it, or with the process."""
-        for _ in range(self._threads):
-            self._work.put(None)
-        self._threads = 0
+        with self._mutex:
+            self._calls.extend([None] * self._threads)
+            self._wake_one()
+
+    def _wake_one(self) -> None:
+        """With the mutex held: have a thread look at the calls, unless one is on its way to them already."""
+        if self._waking or not self._calls:
+            return
+        if self._idle:
+            self._waking = True
+            self._idle.pop().release()
+        elif self._threads < len(self._running):
+            self._waking = True
+            self._threads += 1
+            threading.Thread(target=self._run, name=f"afterward-task-{self._threads}", daemon=True).start()
 
     def _run(self) -> None:
-        while (call := self._work.get()) is not None:
-            call.run()
+        parked = threading.Lock()
+        parked.acquire()
+        while True:
             with self._mutex:
-                self._done.append(call)
-                first, self._delivering = not self._delivering, True
-            del call  # an idle thread keeps nothing alive
-            if first:
-                try:
-                    self._loop.call_soon_threadsafe(self._deliver)
-                except RuntimeError:  # the loop is closed: the process is ending, and its leases with it
-                    return
+                self._waking = False  # woken, or just begun: here it is
+                calling = bool(self._calls)
+                if not calling:
+                    self._idle.append(parked)
+            if not calling:
+                parked.acquire()
+            elif not self._work_off():
+                return
+
+    def _work_off(self) -> bool:
+        """Do calls until there are none; False when this thread is to end."""
+        while True:
+            with self._mutex:
+                if not self._calls:
+                    return True
+                call = self._calls.popleft()
+                self._wake_one()
+            if call is None:
+                return False
+            call.run()
+            if not self._give(call):
+                return False
+
+    def _give(self, call: _Call) -> bool:
+        with self._mutex:
+            self._done.append(call)
+            if len(self._done) > 1:
+                return True
+        try:
+            self._loop.call_soon_threadsafe(self._deliver)
+        except RuntimeError:  # the loop is closed: the process is ending, and its leases with it
+            return False
+        return True
 
     def _deliver(self) -> None:
         with self._mutex:
-            self._delivering = False
-            done = list(self._done)
-            self._done.clear()
+            done, self._done = self._done, []
         for call in done:
             returned = self._running.pop(call.key)
             if returned is not None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import functools
 import logging
 import random
 import time
@@ -53,7 +52,7 @@ class Worker:
         liveness: Liveness,
         tasks: Mapping[str, Task[..., Any]],
         options: WorkerOptions,
-        restore: Callable[[str | None], None],
+        restore: Callable[[str], None],
     ) -> None:
         self._store = store
         self._liveness = liveness
@@ -71,6 +70,8 @@ class Worker:
         self._stopped = asyncio.Event()
         self._slot_freed = asyncio.Event()
         self._backlog = True
+        self._unasked: set[bool] = set()
+        self._called = False
         self._direct = 0
         liveness.on_lost(self._hear_of_lost)
 
@@ -111,7 +112,8 @@ class Worker:
             or job.run_at is not None
             or (task := self._tasks.get(job.task)) is None
             or self._free[task.is_async] <= 0
-            or not self._serves(job.queue)
+            or task.is_async in self._unasked
+            or (self._options.queues is not None and job.queue not in self._options.queues)
             or asyncio.get_running_loop() is not self._loop
         ):
             return False
@@ -133,9 +135,6 @@ class Worker:
             return
         running = self._run(self._tasks[lease.task], lease)
         self._running[lease.id] = self._group.create_task(running, context=self._context.copy())
-
-    def _serves(self, queue: str) -> bool:
-        return self._options.queues is None or queue in self._options.queues
 
     # claiming
 
@@ -174,6 +173,8 @@ class Worker:
             return RECONCILE_SECONDS / 10
         for kind, limit in limits.items():
             self._free[kind] -= limit
+        self._unasked = {kind for kind, limit in limits.items() if not limit}
+        self._called = False
         token = new_id()
         holdings = self._liveness.holdings
         holdings.expect_claim(token)
@@ -216,10 +217,10 @@ class Worker:
         except asyncio.CancelledError:
             outcome = None if lease.id in self._lost else Released("released by a shutdown")
         finally:
-            self._running.pop(lease.id, None)
-            free = functools.partial(self._free_slot, task.is_async)
-            if task.is_async or not self._threads.when_returned((lease.id, lease.attempt), free):
-                free()
+            if self._running.get(lease.id) is asyncio.current_task():
+                del self._running[lease.id]
+            if task.is_async or not self._threads.when_returned((lease.id, lease.attempt), self._free_thread_slot):
+                self._free_slot(task.is_async)
         if outcome is None:
             self._lost.discard(lease.id)
             emit(logging.WARNING, "job.lost", job_id=lease.id, task=lease.task, attempt=lease.attempt)
@@ -266,8 +267,14 @@ class Worker:
 
     def _free_slot(self, kind: bool) -> None:
         self._free[kind] += 1
+        if kind in self._unasked and not self._called:
+            self._called = True
+            self._store.ring()  # nobody knows yet what waits for this kind of slot
         if not self._slot_freed.is_set():
             self._slot_freed.set()
+
+    def _free_thread_slot(self) -> None:
+        self._free_slot(False)
 
     # ending
 

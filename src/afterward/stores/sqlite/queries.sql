@@ -78,10 +78,17 @@ WITH RECURSIVE lane (queue, task) AS (
         SELECT queue, task FROM jobs WHERE status = 'queued' AND due = 1 AND process IS NULL ORDER BY queue, task LIMIT 1
     )
     UNION ALL
-    SELECT j.queue, j.task FROM lane JOIN jobs j ON j.seq = (
-        SELECT k.seq FROM jobs k
-        WHERE k.status = 'queued' AND k.due = 1 AND k.process IS NULL AND (k.queue, k.task) > (lane.queue, lane.task)
-        ORDER BY k.queue, k.task LIMIT 1
+    SELECT j.queue, j.task FROM lane JOIN jobs j ON j.seq = coalesce(
+        (
+            SELECT k.seq FROM jobs k
+            WHERE k.status = 'queued' AND k.due = 1 AND k.process IS NULL AND k.queue = lane.queue AND k.task > lane.task
+            ORDER BY k.task LIMIT 1
+        ),
+        (
+            SELECT k.seq FROM jobs k
+            WHERE k.status = 'queued' AND k.due = 1 AND k.process IS NULL AND k.queue > lane.queue
+            ORDER BY k.queue, k.task LIMIT 1
+        )
     )
 )
 SELECT queue, task FROM lane;

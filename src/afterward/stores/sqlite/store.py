@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import apsw
 
@@ -35,14 +35,17 @@ from afterward.stores.sql import load_queries
 from afterward.stores.sqlite.connect import connect
 from afterward.stores.sqlite.doorbell import Doorbell
 from afterward.stores.sqlite.files import LivenessLocks
+from afterward.stores.sqlite.reader import Reader
 from afterward.stores.sqlite.rows import job_of, row_of, text_of
 from afterward.stores.sqlite.writer import Operation, Writer
+
+T = TypeVar("T")
 
 PAGE = 200
 """How many rows one call of `reap` or one promotion of due jobs moves at most."""
 
 _Q = load_queries("afterward.stores.sqlite")
-_ORDER = ("join", "beat", "reap", "enqueue", "release", "finish", "claim", "leave", "get", "list")
+_ORDER = ("join", "beat", "reap", "enqueue", "release", "finish", "claim", "leave")
 
 
 class SQLiteStore:
@@ -54,6 +57,7 @@ class SQLiteStore:
         self._patience = patience
         self._opening = threading.Lock()
         self._writer: Writer | None = None
+        self._reader: Reader | None = None
         self._identity: tuple[int, int] | None = None
         self._locks = LivenessLocks(self._path)
         self._doorbell = Doorbell()
@@ -69,10 +73,11 @@ class SQLiteStore:
             await asyncio.get_running_loop().run_in_executor(None, self._open)
 
     async def close(self) -> None:
-        writer, self._writer = self._writer, None
+        open_ones = [connected for connected in (self._reader, self._writer) if connected is not None]
+        self._reader = self._writer = None
         self._doorbell.close()
-        if writer is not None:
-            await asyncio.get_running_loop().run_in_executor(None, writer.close)
+        for connected in open_ones:
+            await asyncio.get_running_loop().run_in_executor(None, connected.close)
 
     async def join(self, process: Process) -> None:
         try:
@@ -127,13 +132,14 @@ class SQLiteStore:
         return self._ask("finish", ends)
 
     def get(self, jobs: Sequence[str]) -> Answer[list[Job | None]]:
-        return self._ask("get", jobs)
+        return self._look(lambda connection: [_get(connection, job) for job in jobs])
 
     def list(
         self, *, status: Status | None = None, task: str | None = None, queue: str | None = None,
         before: str | None = None, limit: int = 50
     ) -> Answer[list[Job]]:  # fmt: skip
-        return self._ask("list", (status, task, queue, before, limit))
+        filters = (status and status.value, task, queue, before, limit)
+        return self._look(lambda connection: [job_of(row, []) for row in connection.execute(_Q["list"], filters)])
 
     async def wait(self, seconds: float) -> None:
         await self._doorbell.wait(seconds)
@@ -148,12 +154,13 @@ class SQLiteStore:
             if self._writer is None:
                 connection = connect(self._path, self._patience)
                 self._identity = self._file_identity()
+                self._reader = Reader(self._path, self._patience)
                 self._writer = Writer(connection, self._stage, self.location, self._patience)
 
     def _forget_inherited(self) -> None:
         """In a forked child: the connection is the parent's; closed here, it could harm the file."""
-        _INHERITED.append((self._writer, self._doorbell))
-        self._writer, self._doorbell, self._opening = None, Doorbell(), threading.Lock()
+        _INHERITED.append((self._reader, self._writer, self._doorbell))
+        self._reader, self._writer, self._doorbell, self._opening = None, None, Doorbell(), threading.Lock()
 
     # one transaction
 
@@ -161,6 +168,11 @@ class SQLiteStore:
         if self._writer is None:
             raise StoreUnavailable(f"the store {self._path} is not open")
         return self._writer.submit(kind, items)
+
+    def _look(self, look: Callable[[apsw.Connection], T]) -> Answer[T]:
+        if self._reader is None:
+            raise StoreUnavailable(f"the store {self._path} is not open")
+        return self._reader.look(look)
 
     def _stage(self, connection: apsw.Connection, operations: Sequence[Operation]) -> None:
         self._check_file()
@@ -305,24 +317,17 @@ class SQLiteStore:
                 for lease, outcome in operation.items
             ]
 
-    def _stage_get(self, connection: apsw.Connection, operations: Sequence[Operation], _now: float) -> None:
-        for operation in operations:
-            answers: list[Job | None] = []
-            for job in operation.items:
-                row: Any = connection.execute(_Q["get"], (job,)).fetchone()
-                attempts = connection.execute(_Q["attempts"], (row[0],)).fetchall() if row else []
-                answers.append(job_of(row, attempts) if row else None)
-            operation.answer = answers
-
-    def _stage_list(self, connection: apsw.Connection, operations: Sequence[Operation], _now: float) -> None:
-        for operation in operations:
-            operation.answer = [job_of(row, []) for row in connection.execute(_Q["list"], operation.items)]
-
 
 _STAGES: dict[str, Callable[[SQLiteStore, apsw.Connection, Sequence[Operation], float], None]] = {
     kind: getattr(SQLiteStore, f"_stage_{kind}") for kind in _ORDER
 }
 _INHERITED: list[Any] = []
+
+
+def _get(connection: apsw.Connection, job: str) -> Job | None:
+    with connection:  # the job and its attempts as they are at one moment
+        row: Any = connection.execute(_Q["get"], (job,)).fetchone()
+        return job_of(row, connection.execute(_Q["attempts"], (row[0],)).fetchall()) if row else None
 
 
 def _enqueue_unique(connection: apsw.Connection, job: NewJob, row: tuple[Any, ...]) -> Stored:

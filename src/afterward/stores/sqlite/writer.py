@@ -42,10 +42,10 @@ class Operation:
         self.error: StoreError | None = None
 
 
+_ANSWERED_AT_ONCE = 16
+
 Stage = Callable[[apsw.Connection, Sequence[Operation]], None]
 """Runs the statements of a batch inside an open transaction, and sets each operation's answer."""
-
-_READS = frozenset(("get", "list"))
 
 
 class Writer:
@@ -98,9 +98,8 @@ class Writer:
         self._deadline = 0.0
         staged = False
         try:
-            if not any(operation.kind == "list" for operation in operations):  # which may read far: not on a loop
-                self._begin(operations)
-                staged = True
+            self._begin(operations)
+            staged = True
         except Exception:  # noqa: BLE001 - whatever it is, the thread meets it again
             self._roll_back()  # and, with patience, tries again or says what is wrong
         finally:
@@ -145,8 +144,7 @@ class Writer:
             raise
 
     def _begin(self, operations: list[Operation]) -> None:
-        reads_only = all(operation.kind in _READS for operation in operations)
-        self._connection.execute("BEGIN" if reads_only else "BEGIN IMMEDIATE")
+        self._connection.execute("BEGIN IMMEDIATE")
         self._stage(self._connection, operations)
 
     def _roll_back(self) -> None:
@@ -186,7 +184,15 @@ class Writer:
                 self._forget(loop)
 
     def _answer(self, operations: list[Operation]) -> None:
-        """On a loop: give the answers, and go on with what has gathered meanwhile."""
+        """On a loop: give the answers, and go on with what has gathered meanwhile.
+
+        A large batch is answered in two turns of the loop: what the first half does next is under way while the second
+        is answered, so that loop and disk work at the same time instead of in turn.
+        """
+        if len(operations) > _ANSWERED_AT_ONCE:
+            half = len(operations) // 2
+            operations[0].loop.call_soon(self._answer, operations[half:])
+            operations = operations[:half]
         for operation in operations:
             if operation.error is None:
                 operation.future.set_result(operation.answer)

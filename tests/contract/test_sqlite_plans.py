@@ -1,0 +1,207 @@
+"""SQLite: every query of the hot path goes by an index, and its work does not grow with what it does not want."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import apsw
+import pytest
+
+from afterward.job import Placement, Process, Succeeded
+from afterward.stores.base import Store, Wanted
+from afterward.stores.sql import load_queries
+from afterward.stores.sqlite import SQLiteStore
+from tests.support.stores import NOTHING, Clock, new_job, put, send
+
+pytestmark = pytest.mark.anyio
+
+QUERIES = load_queries("afterward.stores.sqlite")
+MANY = 5000
+
+
+class Opened:
+    """A store, its connection, and a count of what SQLite's machine does."""
+
+    def __init__(self, store: Store, connection: apsw.Connection, clock: Clock) -> None:
+        self.store = store
+        self.connection = connection
+        self.clock = clock
+
+    async def steps(self, operation: Callable[[], Awaitable[Any]]) -> int:
+        """How many instructions SQLite executes for an operation (https://www.sqlite.org/opcode.html)."""
+        count = 0
+
+        def step() -> bool:
+            nonlocal count
+            count += 1
+            return False
+
+        self.connection.set_progress_handler(step, 1)
+        await operation()
+        self.connection.set_progress_handler(None)
+        return count
+
+
+@pytest.fixture
+async def opened(tmp_path: Path) -> AsyncIterator[Opened]:
+    clock = Clock()
+    made: list[apsw.Connection] = []
+    apsw.connection_hooks.append(made.append)
+    store = SQLiteStore(tmp_path / "jobs.db", clock=clock)
+    try:
+        await store.open()
+    finally:
+        apsw.connection_hooks.remove(made.append)
+    await store.join(Process("worker", 1, "example"))
+    yield Opened(store, made[-1], clock)
+    await store.leave("worker")
+    await store.close()
+
+
+def plan(connection: apsw.Connection, query: str) -> list[str]:
+    """How SQLite means to find its rows (https://www.sqlite.org/eqp.html)."""
+    return [str(row[3]) for row in connection.execute("EXPLAIN QUERY PLAN " + query, [None] * query.count("?"))]
+
+
+READS = [name for name, query in QUERIES.items() if name != "list" and not query.startswith("INSERT INTO jobs")]
+
+
+@pytest.mark.parametrize("name", READS)
+async def test_no_query_reads_jobs_from_end_to_end(opened: Opened, name: str) -> None:
+    """Each looks up what it wants in an index, in the order that it wants it; only the list may read far."""
+    query = QUERIES[name]
+    numbers = {int(part.split()[0].rstrip(",;)+")) for part in query.split("?")[1:] if part[:1].isdigit()}
+    rows = opened.connection.execute("EXPLAIN QUERY PLAN " + query, [None] * max(numbers, default=0))
+    steps = [str(row[3]) for row in rows]
+    assert [step for step in steps if step.startswith("SCAN jobs") and "INDEX" not in step] == []
+    assert [step for step in steps if "TEMP B-TREE" in step or "AUTOMATIC" in step] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "index"),
+    [
+        ("candidates", "jobs_ready (queue=? AND task=?)"),
+        ("lanes", "jobs_ready"),
+        ("promote", "jobs_later (run_at<?)"),
+        ("next_due", "jobs_later"),
+        ("taken", "jobs_taken (process=?)"),
+        ("claimed", "jobs_taken (process=?)"),
+        ("orphans", "jobs_taken (process=?)"),
+        ("succeed", "sqlite_autoindex_jobs_1 (id=?)"),
+        ("get", "sqlite_autoindex_jobs_1 (id=?)"),
+    ],
+)
+async def test_each_query_goes_by_its_index(opened: Opened, name: str, index: str) -> None:
+    steps = opened.connection.execute("EXPLAIN QUERY PLAN " + QUERIES[name], [None] * 5 if name == "succeed" else _bindings(name))
+    assert any(index in str(row[3]) for row in steps)
+
+
+def _bindings(name: str) -> list[None]:
+    return [None] * {"candidates": 3, "lanes": 0, "promote": 2, "next_due": 0, "claimed": 2}.get(name, 1)
+
+
+async def claim_nothing(opened: Opened) -> int:
+    async def claim() -> None:
+        claimed = await opened.store.claim("worker", send(10), "token")
+        assert claimed.leases == []
+
+    return await opened.steps(claim)
+
+
+@pytest.mark.parametrize(
+    "unwanted",
+    [
+        {"task": "app:unknown"},
+        {"task": "app:a"},
+        {"queue": "other", "task": "app:zz"},
+        {"delay": 60.0},
+        {"priority": 100, "task": "app:unknown"},
+    ],
+    ids=str,
+)
+async def test_a_claim_passes_over_jobs_of_unwanted_tasks_without_reading_them(
+    opened: Opened, unwanted: dict[str, Any]
+) -> None:
+    """Five thousand cost what five cost: a worker that knows few tasks is not slowed down by those of others."""
+    await put(opened.store, *(new_job(**unwanted) for _ in range(5)))
+    few = await claim_nothing(opened)
+    await put(opened.store, *(new_job(**unwanted) for _ in range(MANY)))
+    many = await claim_nothing(opened)
+    assert many <= few + 50
+
+
+async def test_a_claim_passes_over_queues_that_it_does_not_serve(opened: Opened) -> None:
+    async def claim() -> None:
+        wanted = [Wanted({"app:send"}, 10, {"mine"})]
+        assert (await opened.store.claim("worker", wanted, "token")).leases == []
+
+    await put(opened.store, *(new_job() for _ in range(5)))
+    few = await opened.steps(claim)
+    await put(opened.store, *(new_job() for _ in range(MANY)))
+    assert await opened.steps(claim) <= few + 50
+
+
+async def test_a_claim_reads_what_it_gives_and_not_what_waits_behind_it(opened: Opened) -> None:
+    """The backlog, finished jobs, running jobs and held jobs cost nothing."""
+
+    async def claim(token: str) -> None:
+        [_] = (await opened.store.claim("worker", send(1), token)).leases
+
+    await put(opened.store, *(new_job() for _ in range(5)))
+    few = await opened.steps(lambda: claim("first"))
+    await put(opened.store, *(new_job() for _ in range(MANY)))
+    await opened.store.join(Process("other", 1, "example"))
+    await opened.store.enqueue([(new_job(), Placement.leased) for _ in range(MANY)], "other")
+    await opened.store.enqueue([(new_job(), Placement.held) for _ in range(MANY)], "other")
+    leases = (await opened.store.claim("other", [Wanted({"app:send"}, 1000)], "token")).leases
+    await opened.store.finish([(lease, Succeeded()) for lease in leases])
+    many = await opened.steps(lambda: claim("second"))
+    assert many <= few + 50
+    await opened.store.leave("other")
+
+
+async def test_an_idle_claim_and_a_beat_cost_little_however_much_is_finished(opened: Opened) -> None:
+    async def beat() -> None:
+        assert await opened.store.beat("worker", lambda: NOTHING) is not None
+
+    few = await claim_nothing(opened), await opened.steps(beat)
+    await put(opened.store, *(new_job() for _ in range(MANY)))
+    leases = (await opened.store.claim("worker", [Wanted({"app:send"}, MANY)], "token-1")).leases
+    await opened.store.finish([(lease, Succeeded()) for lease in leases])
+    many = await claim_nothing(opened), await opened.steps(beat)
+    assert many[0] <= few[0] + 50
+    assert many[1] <= few[1] + 50
+
+
+async def test_a_reap_passes_over_the_jobs_of_the_living(opened: Opened) -> None:
+    """However many they run and hold, and however many wait."""
+
+    async def reap() -> None:
+        assert (await opened.store.reap([("nobody", None)], 2, 1.0)).jobs == 0
+
+    await opened.store.enqueue([(new_job(), Placement.leased)], "worker")
+    few = await opened.steps(reap)
+    await opened.store.enqueue([(new_job(), Placement.leased) for _ in range(MANY)], "worker")
+    await opened.store.enqueue([(new_job(), Placement.held) for _ in range(MANY)], "worker")
+    await put(opened.store, *(new_job() for _ in range(MANY)))
+    assert await opened.steps(reap) <= few + 50
+
+
+async def test_an_enqueue_costs_the_same_beside_a_backlog(opened: Opened) -> None:
+    async def enqueue() -> None:
+        await put(opened.store, new_job())
+
+    few = await opened.steps(enqueue)
+    await put(opened.store, *(new_job(unique=str(number)) for number in range(MANY)))
+    assert await opened.steps(enqueue) <= few + 50
+
+
+async def test_a_job_that_came_due_is_made_ready_once(opened: Opened) -> None:
+    """And then is not looked at again by claims that do not want it."""
+    await put(opened.store, *(new_job(task="app:unknown", delay=60) for _ in range(400)))
+    opened.clock.advance(60)
+    for _ in range(5):
+        await claim_nothing(opened)
+    settled = await claim_nothing(opened)
+    await put(opened.store, *(new_job(task="app:unknown", delay=60) for _ in range(MANY)))
+    assert await claim_nothing(opened) <= settled + 50
