@@ -1,26 +1,28 @@
 """Arguments and results as JSON, by the function's signature.
 
-The one rule: what is stored must read back equal to what was given. What does not is refused, at the call.
+The one rule: what is stored must read back the same as it was given. What does not is refused, at the call.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 from collections.abc import Callable
 from functools import cached_property
 from typing import Any, NotRequired, cast, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, PydanticUndefinedAnnotation, TypeAdapter, ValidationError
+from pydantic import ConfigDict, PydanticUndefinedAnnotation, TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
+from pydantic_core import CoreConfig, SchemaSerializer, SchemaValidator, to_json
 from typing_extensions import TypedDict
 
 from afterward.errors import ArgumentError, ArgumentsDoNotFit, ResultError, TaskError
+from afterward.sameness import difference, parts
 
 DEFAULT_MAX_BYTES = 256 * 1024
 
-_CONFIG = ConfigDict(extra="forbid", ser_json_bytes="base64", val_json_bytes="base64", defer_build=False)
 _KINDS = inspect.Parameter
+_BYTES: CoreConfig = {"ser_json_bytes": "base64", "val_json_bytes": "base64"}
+_DEEPEST_PLACE = 50
 
 _MENDS = {
     "starlette.requests": "pass what the task needs of the request (its path, a header, the parsed body)",
@@ -35,6 +37,39 @@ _MENDS = {
 }
 
 
+class Codec:
+    """Values of one type ↔ JSON, both ways checked."""
+
+    def __init__(self, annotation: Any) -> None:
+        schema = TypeAdapter(annotation).core_schema
+        self._to_json = SchemaSerializer(schema, _BYTES).to_json
+        self._from_json = SchemaValidator(schema, _BYTES).validate_json
+
+    def dump(self, value: Any) -> bytes:
+        """JSON that `load` reads back the same. Raises `Unstorable`, or whatever a user's type raises meanwhile."""
+        # Without what was never set, so that it is still unset after; with it, where its default is made anew each time.
+        data = self._to_json(value, warnings=False, round_trip=True, exclude_unset=True, by_alias=False)
+        found = difference(value, self.load(data), "")
+        if found is not None:
+            data = self._to_json(value, warnings=False, round_trip=True, by_alias=False)
+            found = difference(value, self.load(data), "")
+        if found is not None:
+            raise Unstorable(*found)
+        return data
+
+    def load(self, data: str | bytes) -> Any:
+        """The value stored as `data`. Raises pydantic's `ValidationError`."""
+        return self._from_json(data, by_alias=False, by_name=True)
+
+
+class Unstorable(Exception):  # noqa: N818 - it never leaves this module
+    """A value would come back as another: where, and how."""
+
+    def __init__(self, place: str, reason: str) -> None:
+        super().__init__(reason)
+        self.place = place
+
+
 class ArgumentCodec:
     """The arguments of one function ↔ JSON text, by parameter name."""
 
@@ -44,9 +79,8 @@ class ArgumentCodec:
         self._max_bytes = max_bytes
         self._signature = signature = inspect.signature(function)
         parameters = list(signature.parameters.values())
-        self._positional = [
-            p.name for p in parameters if p.kind in (_KINDS.POSITIONAL_ONLY, _KINDS.POSITIONAL_OR_KEYWORD)
-        ]
+        positional = (_KINDS.POSITIONAL_ONLY, _KINDS.POSITIONAL_OR_KEYWORD)
+        self._positional = [p.name for p in parameters if p.kind in positional]
         self._keywords = frozenset(
             p.name for p in parameters if p.kind in (_KINDS.POSITIONAL_OR_KEYWORD, _KINDS.KEYWORD_ONLY)
         )
@@ -72,11 +106,11 @@ class ArgumentCodec:
         return found
 
     @cached_property
-    def _adapter(self) -> TypeAdapter[dict[str, Any]]:
+    def _codec(self) -> Codec:
         fields: dict[str, Any] = {}
         for name, annotation in self._annotations.items():
             try:
-                _adapter_of(annotation)
+                Codec(annotation)
             except (PydanticSchemaGenerationError, PydanticUserError, PydanticUndefinedAnnotation) as error:
                 raise TaskError(
                     f"task {self._name}: argument {name!r} is annotated {_type_name(annotation)}, "
@@ -85,48 +119,35 @@ class ArgumentCodec:
             fields[name] = annotation if name in self._required else NotRequired[annotation]
         make: Any = TypedDict
         arguments: Any = make("arguments", fields)
-        arguments.__pydantic_config__ = _CONFIG
-        return TypeAdapter(arguments)
-
-    @cached_property
-    def _to_json(self) -> Callable[..., bytes]:
-        return self._adapter.serializer.to_json
-
-    @cached_property
-    def _from_json(self) -> Callable[[str | bytes], dict[str, Any]]:
-        return self._adapter.validator.validate_json
+        arguments.__pydantic_config__ = ConfigDict(extra="forbid", ser_json_bytes="base64", val_json_bytes="base64")
+        return Codec(arguments)
 
     def check(self) -> None:
         """Raise `TaskError` when the function's annotations cannot be stored."""
-        self._adapter  # noqa: B018 - built and kept
+        self._codec  # noqa: B018 - built and kept
 
     def dump(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
         """The JSON text of one call. Raises `ArgumentError`, naming the argument and the mend."""
         given = self._bind(args, kwargs)
-        to_json, from_json = self._to_json, self._from_json
+        codec = self._codec
         try:
-            data = to_json(given, warnings=False)
-            if from_json(data) == given:
-                if len(data) <= self._max_bytes:
-                    return data.decode()
-                raise ArgumentError(
-                    f"task {self._name}: its arguments take {len(data):,} bytes, more than the {self._max_bytes:,} "
-                    f"allowed; keep the data elsewhere and pass where it is, or raise Afterward(max_payload_bytes=…)"
-                )
-        except ArgumentError:
-            raise
+            data = codec.dump(given)
         except Exception as error:  # whatever a user's type raises while it is dumped, read or compared
-            raise self._refusal(given, error) from error
-        raise self._refusal(given, None)
+            raise self._refusal(given) from error
+        if len(data) > self._max_bytes:
+            raise ArgumentError(
+                f"task {self._name}: its arguments take {len(data):,} bytes, more than the {self._max_bytes:,} allowed; "
+                f"keep the data elsewhere and pass where it is, or raise Afterward(max_payload_bytes=…)"
+            )
+        return data.decode()
 
     def load(self, data: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The call stored as `data`. Raises `ArgumentsDoNotFit` when it no longer fits the function."""
         try:
-            values = self._from_json(data)
+            values = self._codec.load(data)
         except ValidationError as error:
-            reasons = "; ".join(
-                f"{_path(e['loc'])}: {e['msg']}" for e in error.errors(include_url=False, include_input=False)
-            )
+            errors = error.errors(include_url=False, include_input=False)
+            reasons = "; ".join(f"{_spelled(e['loc'])}: {e['msg']}" for e in errors)
             raise ArgumentsDoNotFit(f"the stored arguments do not fit {self._name} here: {reasons}") from None
         if self._plain:
             return (), values
@@ -163,21 +184,17 @@ class ArgumentCodec:
             raise ArgumentsDoNotFit(f"the stored arguments do not fit {self._name} here: a positional one is missing")
         return (*args, *rest), {**values, **more}
 
-    def _refusal(self, given: dict[str, Any], error: Exception | None) -> ArgumentError:
+    def _refusal(self, given: dict[str, Any]) -> ArgumentError:
         """Find the argument that is to blame, by trying each alone."""
         for name, value in given.items():
-            try:
-                adapter = _adapter_of(self._annotations[name])
-                difference = _difference(value, adapter.validate_json(adapter.dump_json(value, warnings=False)), name)
-            except Exception as cause:  # noqa: BLE001 - the same breadth as above
-                difference = name, _reason(cause)
-            if difference is not None:
-                where, why = difference
-                kind = _kind(value)
+            found = _what_is_wrong(Codec(self._annotations[name]), value)
+            if found is not None:
+                place, reason, culprit = found
                 return ArgumentError(
-                    f"task {self._name}: argument {where!r} ({_type_name(kind)}) cannot be stored: {why}; {_mend(kind)}"
+                    f"task {self._name}: argument {name + place!r} ({_type_name(culprit)}) cannot be stored: {reason}; "
+                    f"{_mend(culprit)}"
                 )
-        return ArgumentError(f"task {self._name}: its arguments cannot be stored and read back equal ({error})")
+        return ArgumentError(f"task {self._name}: its arguments cannot be stored and read back the same")
 
 
 class ResultCodec:
@@ -189,35 +206,34 @@ class ResultCodec:
         self._max_bytes = max_bytes
 
     @cached_property
-    def _adapter(self) -> TypeAdapter[Any]:
+    def _codec(self) -> Codec:
         annotation = type_hints(self._function, self._name).get("return", Any)
         try:
-            return _adapter_of(annotation)
+            return Codec(annotation)
         except (PydanticSchemaGenerationError, PydanticUserError):
-            return _adapter_of(Any)  # it may still return None, or what JSON knows
+            return Codec(Any)  # it may still return None, or what JSON knows
 
     def dump(self, value: Any) -> str | None:
         """The JSON text of `value`, None for None. Raises `ResultError`."""
         if value is None:
             return None
         try:
-            data = self._adapter.dump_json(value, warnings=False)
-            difference = _difference(value, self._adapter.validate_json(data), "result")
+            data = self._codec.dump(value)
         except Exception as error:  # whatever a user's type raises while it is dumped, read or compared
-            raise self._refusal(value, _reason(error)) from error
-        if difference is not None:
-            raise self._refusal(value, difference[1])
+            place, reason, culprit = _what_is_wrong(self._codec, value) or ("", "it cannot be read back", value.__class__)
+            raise self._refusal(culprit, f"{'result' + place}: {reason}") from error
         if len(data) > self._max_bytes:
-            raise self._refusal(value, f"it takes {len(data):,} bytes, more than the {self._max_bytes:,} allowed")
+            why = f"it takes {len(data):,} bytes, more than the {self._max_bytes:,} allowed"
+            raise self._refusal(value.__class__, why)
         return data.decode()
 
     def load(self, data: str | None) -> Any:
         """The value stored as `data`."""
-        return None if data is None else self._adapter.validate_json(data)
+        return None if data is None else self._codec.load(data)
 
-    def _refusal(self, value: Any, why: str) -> ResultError:
+    def _refusal(self, kind: Any, why: str) -> ResultError:
         return ResultError(
-            f"task {self._name} ran to its end, but what it returned ({_type_name(type(value))}) cannot be stored: "
+            f"task {self._name} ran to its end, but what it returned ({_type_name(kind)}) cannot be stored: "
             f"{why}; return None, or data of the type that its return annotation names"
         )
 
@@ -227,64 +243,70 @@ def type_hints(function: Callable[..., Any], name: str) -> dict[str, Any]:
     target = function if inspect.isroutine(function) else type(function).__call__
     try:
         return get_type_hints(target, include_extras=True)
-    except (NameError, TypeError) as error:
+    except Exception as error:  # whatever the evaluation of an annotation raises
         raise TaskError(
-            f"task {name}: its annotations cannot be resolved ({error}); import what they name at module level, "
-            f"not under TYPE_CHECKING"
+            f"task {name}: its annotations cannot be resolved ({type(error).__name__}: {error}); "
+            f"import what they name at module level, not under TYPE_CHECKING"
         ) from error
 
 
-def _adapter_of(annotation: Any) -> TypeAdapter[Any]:
+def _what_is_wrong(codec: Codec, value: Any) -> tuple[str, str, Any] | None:
+    """Where in `value` is what cannot be stored, why, and of what type it is; None when all of it can be."""
     try:
-        return TypeAdapter(annotation, config=ConfigDict(ser_json_bytes="base64", val_json_bytes="base64"))
-    except PydanticUserError:  # a model, a dataclass, a TypedDict: it brings a configuration of its own
-        return TypeAdapter(annotation)
+        codec.dump(value)
+    except Unstorable as changed:
+        return changed.place, str(changed), _at(value, changed.place).__class__
+    except ValidationError as invalid:
+        first = invalid.errors(include_url=False, include_input=False)[0]
+        place = _place(value, first["loc"])
+        return place, first["msg"], _at(value, place).__class__
+    except Exception as error:  # noqa: BLE001 - whatever a user's type raises while it is dumped, read or compared
+        place, culprit = _smallest(value)
+        return place, f"{type(error).__name__}: {error}"[:300], culprit.__class__
+    return None
 
 
-def _difference(given: Any, again: Any, path: str) -> tuple[str, str] | None:
-    """Where `again`, read back, is not what was given, and how: None when they are equal."""
-    if bool(given == again):
-        return None
-    parts = [
-        found
-        for key, mine, other in _parts(given, again)
-        if (found := _difference(mine, other, f"{path}{key}")) is not None
-    ]
-    whole = path, f"{_type_name(type(given))} comes back as {_type_name(type(again))} with another value"
-    return parts[0] if parts else whole
+def _smallest(value: Any, depth: int = 0) -> tuple[str, Any]:
+    """The smallest part of `value` that JSON cannot express, with the way to it."""
+    if depth < _DEEPEST_PLACE:
+        for place, part in parts(value):
+            try:
+                to_json(part, bytes_mode="base64", inf_nan_mode="constants")
+            except Exception:  # noqa: BLE001 - as above
+                deeper, culprit = _smallest(part, depth + 1)
+                return place + deeper, culprit
+    return "", value
 
 
-def _parts(given: Any, again: Any) -> list[tuple[str, Any, Any]]:
-    """What two values of the same kind consist of, side by side."""
-    kind = _kind(given)
-    if isinstance(given, dict) and isinstance(again, dict):
-        ours, theirs = cast("dict[Any, Any]", given), cast("dict[Any, Any]", again)
-        return [(f"[{key!r}]", ours[key], theirs[key]) for key in ours if key in theirs]
-    if isinstance(given, list | tuple) and isinstance(again, kind):
-        return [
-            (f"[{n}]", mine, other)
-            for n, (mine, other) in enumerate(zip(cast("list[Any]", given), cast("list[Any]", again), strict=False))
-        ]
-    if isinstance(given, BaseModel) and type(given) is type(again):
-        return [(f".{name}", value, getattr(again, name)) for name, value in given if hasattr(again, name)]
-    if dataclasses.is_dataclass(kind):
-        names = [field.name for field in dataclasses.fields(kind) if hasattr(again, field.name)]
-        return [(f".{name}", getattr(given, name), getattr(again, name)) for name in names]
-    return []
+def _place(value: Any, steps: tuple[int | str, ...]) -> str:
+    """The way that a validator names in its own words, in those of `parts`; what leads nowhere names a union's branch."""
+    path = ""
+    for step in steps:
+        inside = dict(parts(value))
+        way = next((w for w in (f"[{step!r}]", f".{step}") if w in inside), None)
+        if way is not None:
+            path, value = path + way, inside[way]
+    return path
 
 
-def _reason(error: Exception) -> str:
-    if isinstance(error, ValidationError):
-        return "; ".join(e["msg"] for e in error.errors(include_url=False, include_input=False)[:3])
-    return f"{type(error).__name__}: {error}"[:300]
+def _spelled(steps: tuple[int | str, ...]) -> str:
+    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps).lstrip(".") or "arguments"
 
 
-def _path(parts: tuple[int | str, ...]) -> str:
-    return "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in parts).lstrip(".") or "arguments"
+def _at(value: Any, path: str) -> Any:
+    """The part of `value` that a path of `parts` leads to."""
+    while path:
+        for place, part in parts(value):
+            if path == place or path.startswith((place + ".", place + "[")):
+                path, value = path[len(place) :], part
+                break
+        else:
+            return value
+    return value
 
 
-def _mend(type_: Any) -> str:
-    candidates = [type_, *getattr(type_, "__mro__", ())]
+def _mend(kind: Any) -> str:
+    candidates = [kind, *getattr(kind, "__mro__", ())]
     for module in (getattr(c, "__module__", "") or "" for c in candidates):
         for prefix, mend in _MENDS.items():
             if module == prefix or module.startswith(prefix + "."):
@@ -292,9 +314,5 @@ def _mend(type_: Any) -> str:
     return "pass plain data (text, numbers, a Pydantic model, a dataclass …), annotated with its exact type"
 
 
-def _kind(value: Any) -> Any:
-    return value.__class__
-
-
-def _type_name(type_: Any) -> str:
-    return getattr(type_, "__qualname__", None) or str(type_)
+def _type_name(kind: Any) -> str:
+    return getattr(kind, "__qualname__", None) or str(cast("object", kind))

@@ -50,11 +50,15 @@ class Command:
 
     def wait_for(self, pattern: str, count: int = 1) -> list[str]:
         """Wait until it has said this so many times; what the pattern's group matched."""
-        try:
-            wait_until(lambda: len(re.findall(pattern, self.output())) >= count, seconds=30)
-        except AssertionError:
-            pytest.fail(f"{self.arguments} does not say {pattern!r} {count} times; it says:\n{self.output()}")
-        return re.findall(pattern, self.output())
+        deadline = time.monotonic() + 30
+        while True:
+            over = self.has_ended() or time.monotonic() > deadline
+            found = re.findall(pattern, self.output())
+            if len(found) >= count:
+                return found
+            if over:
+                pytest.fail(f"{self.arguments} does not say {pattern!r} {count} times; it says:\n{self.output()}")
+            time.sleep(0.01)
 
     def workers(self, count: int) -> list[int]:
         """The ids of the worker processes, once so many have been started and are at work."""

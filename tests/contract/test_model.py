@@ -316,8 +316,8 @@ def test_a_store_is_as_its_model(kind: str) -> None:
     run_state_machine_as_test(
         type("Machine", (Machine,), {"kind": KINDS[kind]}),
         settings=settings(
-            max_examples=25,
-            stateful_step_count=30,
+            max_examples=15,
+            stateful_step_count=25,
             deadline=None,
             suppress_health_check=list(HealthCheck),
             print_blob=True,

@@ -43,7 +43,6 @@ def test_a_task_that_kills_its_process_is_set_aside_after_three_deaths(site: Sit
     site.door.add("quick", "key~after")
     wait_until(lambda: site.database.job("key~after").status == "succeeded")
     assert server.is_alive()
-    assert children(server) == []
 
 
 def test_many_suspects_neither_swamp_the_machine_nor_hold_up_the_queue(site: Site) -> None:

@@ -50,6 +50,7 @@ NEEDS = [
     "sniffio==1.3.1",
     "sortedcontainers==2.4.0",
     "trio==0.34.0",
+    "ujson==6.1.0",
 ]
 """What the tests import beside what is installed here. Complete: installed without what they in turn ask for."""
 
