@@ -50,10 +50,10 @@ class BackgroundTasks(StockBackgroundTask):
         return self._stock.tasks
 
     @overload
-    def add_task(self, func: Task[P, Any], *args: P.args, **kwargs: P.kwargs) -> JobHandle: ...
+    def add_task(self, func: Task[P, Any], /, *args: P.args, **kwargs: P.kwargs) -> JobHandle: ...
     @overload
-    def add_task(self, func: Callable[P, Any], *args: P.args, **kwargs: P.kwargs) -> None: ...
-    def add_task(self, func: Callable[P, Any], *args: P.args, **kwargs: P.kwargs) -> JobHandle | None:
+    def add_task(self, func: Callable[P, Any], /, *args: P.args, **kwargs: P.kwargs) -> None: ...
+    def add_task(self, func: Callable[P, Any], /, *args: P.args, **kwargs: P.kwargs) -> JobHandle | None:
         """Run `func` after the response, with these arguments.
 
         For a durable task: its handle, with the id under which the job can be found. Raises `ArgumentError` when the
@@ -84,7 +84,7 @@ class BackgroundTasks(StockBackgroundTask):
 class BackgroundTask(StockBackgroundTask):
     """One task, made by hand and given to a response as its `background`; as `starlette.background.BackgroundTask`."""
 
-    def __init__(self, func: Callable[P, Any], *args: P.args, **kwargs: P.kwargs) -> None:
+    def __init__(self, func: Callable[P, Any], /, *args: P.args, **kwargs: P.kwargs) -> None:
         self.job: JobHandle | None = None
         if isinstance(func, Task):
             self.job = _call_of(cast("Task[P, Any]", func), None).add(cast("Task[P, Any]", func), args, kwargs, self)

@@ -5,6 +5,7 @@ The one rule: what is stored must read back the same as it was given. What does 
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable
 from functools import cached_property
@@ -220,7 +221,11 @@ class ResultCodec:
         try:
             data = self._codec.dump(value)
         except Exception as error:  # whatever a user's type raises while it is dumped, read or compared
-            place, reason, culprit = _what_is_wrong(self._codec, value) or ("", "it cannot be read back", value.__class__)
+            place, reason, culprit = _what_is_wrong(self._codec, value) or (
+                "",
+                "it cannot be read back",
+                value.__class__,
+            )
             raise self._refusal(culprit, f"{'result' + place}: {reason}") from error
         if len(data) > self._max_bytes:
             why = f"it takes {len(data):,} bytes, more than the {self._max_bytes:,} allowed"
@@ -240,6 +245,8 @@ class ResultCodec:
 
 def type_hints(function: Callable[..., Any], name: str) -> dict[str, Any]:
     """The function's annotations, resolved. Raises `TaskError` for one that names nothing."""
+    while isinstance(function, functools.partial):
+        function = function.func
     target = function if inspect.isroutine(function) else type(function).__call__
     try:
         return get_type_hints(target, include_extras=True)

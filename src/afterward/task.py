@@ -96,7 +96,7 @@ class Task(Generic[P, R_co]):
         self.arguments = ArgumentCodec(function, name, max_bytes)
         self.result = ResultCodec(function, name, max_bytes)
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R_co:
         self.owner.hear_of_direct_call(self.name)
         return self.function(*args, **kwargs)
 
@@ -132,12 +132,14 @@ class Task(Generic[P, R_co]):
             "run_on_error": run_on_error,
         }
         given = {name: value for name, value in changes.items() if value is not None}
+        if delay is not None or run_at is not None:  # the one said last counts
+            given |= {"delay": changes["delay"], "run_at": run_at}
         copy: Task[P, R_co] = object.__new__(type(self))
         copy.__dict__.update(self.__dict__)
         copy.call_options = checked(replace(self.call_options, **given), self.name)
         return copy
 
-    def prepare(self, *args: P.args, **kwargs: P.kwargs) -> NewJob:
+    def prepare(self, /, *args: P.args, **kwargs: P.kwargs) -> NewJob:
         """One call of this task, checked and ready to be stored by `enqueue_many`.
 
         Raises `ArgumentError` when the arguments do not fit the function or cannot be stored.
@@ -159,14 +161,14 @@ class Task(Generic[P, R_co]):
             options.unique,
         )
 
-    async def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> JobHandle:
+    async def enqueue(self, /, *args: P.args, **kwargs: P.kwargs) -> JobHandle:
         """Store one call of this task now; it is on stable storage when this returns.
 
         Raises `ArgumentError`, and `StoreUnavailable` when it could not be stored.
         """
         return (await self.owner.enqueue_many([self.prepare(*args, **kwargs)]))[0]
 
-    def enqueue_sync(self, *args: P.args, **kwargs: P.kwargs) -> JobHandle:
+    def enqueue_sync(self, /, *args: P.args, **kwargs: P.kwargs) -> JobHandle:
         """`enqueue` for code without an event loop. It blocks until the job is stored."""
         return self.owner.enqueue_many_sync([self.prepare(*args, **kwargs)])[0]
 
@@ -176,7 +178,7 @@ class AsyncTask(Task[P, R_co]):
 
     # What it returns is what its base says it returns: R_co is the coroutine.
     async def __call__(  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]
-        self, *args: P.args, **kwargs: P.kwargs
+        self, /, *args: P.args, **kwargs: P.kwargs
     ) -> Any:
         self.owner.hear_of_direct_call(self.name)
         return await cast("Awaitable[Any]", self.function(*args, **kwargs))
@@ -184,9 +186,12 @@ class AsyncTask(Task[P, R_co]):
 
 def seconds(span: Seconds) -> float:
     """A span of time in seconds. Raises `TaskError` for a negative one, or one that is no number."""
-    value = span.total_seconds() if isinstance(span, timedelta) else float(span)
-    if not 0 <= value < 1e10:
-        raise TaskError(f"a span of {span!r} makes no sense here; give a timedelta, or seconds, of 0 or more")
+    try:
+        value = span.total_seconds() if isinstance(span, timedelta) else float(span)
+    except (TypeError, ValueError, OverflowError):
+        value = -1.0
+    if isinstance(span, str) or not 0 <= value < 1e10:
+        raise TaskError(f"a span of {span!r:.100} makes no sense here; give a timedelta, or seconds, of 0 or more")
     return value
 
 
@@ -194,22 +199,23 @@ def checked(options: CallOptions, name: str) -> CallOptions:
     """The same options. Raises `TaskError` for those that a store could not keep."""
     if not options.queue or len(options.queue) > 100:
         raise TaskError(f"task {name}: queue={options.queue!r} must have 1 to 100 characters")
-    if not -(2**31) <= options.priority < 2**31:
-        raise TaskError(f"task {name}: priority={options.priority!r} must be between -2**31 and 2**31 - 1")
+    if type(options.priority) is not int or not -(2**31) <= options.priority < 2**31:
+        raise TaskError(f"task {name}: priority={options.priority!r} must be an int from -2**31 to 2**31 - 1")
     if options.unique is not None and not 0 < len(options.unique) <= 500:
         raise TaskError(f"task {name}: unique={options.unique!r} must have 1 to 500 characters")
-    for text in (options.queue, options.unique or ""):
-        if "\0" in text or (not text.isascii() and _unstorable(text)):
-            raise TaskError(f"task {name}: {text!r} holds characters that cannot be stored")
+    for text in (name, options.queue, options.unique or ""):
+        if not is_storable(text):
+            raise TaskError(f"task {name!r}: {text!r} holds characters that cannot be stored")
     return options
 
 
-def _unstorable(text: str) -> bool:
+def is_storable(text: str) -> bool:
+    """Can every store keep this text? None keeps NUL characters and lone surrogates."""
     try:
         text.encode()
     except UnicodeEncodeError:
-        return True
-    return False
+        return False
+    return "\0" not in text
 
 
 def is_async(function: Callable[..., Any]) -> bool:
@@ -230,8 +236,8 @@ def name_of(function: Callable[..., Any]) -> str:
         raise TaskError(f"{function!r} has no name of its own; decorate a `def` or `async def`, or give name=…")
     if "<lambda>" in qualname:
         raise TaskError("a lambda cannot be found again by another process; decorate a `def` or `async def`")
-    if module == "__main__":
-        module = _real_name(sys.modules["__main__"])
+    if module in {"__main__", "__mp_main__"}:  # the second is the same in a child that `multiprocessing` spawned
+        module = _real_name(sys.modules[module])
         if module is None:
             raise TaskError(
                 f"{qualname} is defined in __main__, where no other process can import it; "
@@ -249,7 +255,8 @@ def _importable_name(function: Callable[..., Any]) -> str:
 
 def _real_name(main: ModuleType) -> str | None:
     if main.__spec__ is not None:
-        return main.__spec__.name
+        name = main.__spec__.name
+        return None if name in {"__main__", "__mp_main__"} else name
     file = getattr(main, "__file__", None)
     if file is None:
         return None

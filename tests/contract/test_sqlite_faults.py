@@ -5,8 +5,9 @@ import contextlib
 import os
 import shutil
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import apsw
 import pytest
@@ -52,19 +53,19 @@ async def enqueue(store: Store, *arguments: str) -> list[Stored]:
 
 async def every_operation_is_refused(store: Store, match: str) -> None:
     """Within a bounded time; reading too."""
-    operations = [
-        enqueue(store),
-        store.claim("worker", send(), "token"),
-        store.finish([]),
-        store.release("worker", ["x"]),
-        store.beat("worker", lambda: NOTHING),
-        store.reap([], 2, 1.0),
-        store.get(["x"]),
-        store.list(),
+    operations: list[Callable[[], Awaitable[Any]]] = [
+        lambda: enqueue(store),
+        lambda: store.claim("worker", send(), "token"),
+        lambda: store.finish([]),
+        lambda: store.release("worker", ["x"]),
+        lambda: store.beat("worker", lambda: NOTHING),
+        lambda: store.reap([], 2, 1.0),
+        lambda: store.get(["x"]),
+        lambda: store.list(),
     ]
     for operation in operations:
         with pytest.raises(StoreUnavailable, match=match):
-            await operation
+            await operation()
 
 
 # The file goes away.

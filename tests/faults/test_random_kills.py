@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,9 @@ from tests.support.site import LOOPBACK, Door, Site
 REQUESTS = 2000
 KILLS = 20
 CLIENTS = 32
+FEW_SLOTS: dict[str, Any] = {"concurrency": 16, "threads": 8, "log": "WARNING"}
+"""Most jobs wait at a kill, and some run."""
+
 TASKS = ["quick", "quick_thread", "slow", "slow_thread"]
 
 
@@ -107,7 +111,7 @@ def test_a_server_killed_at_random_moments_loses_nothing(site: Site) -> None:
     deaths: list[Death] = []
 
     async def kill_again_and_again(load: Load) -> None:
-        server = await asyncio.to_thread(site.serve, log="WARNING")
+        server = await asyncio.to_thread(site.serve, **FEW_SLOTS)
         for number in range(KILLS):
             first, window = load.answered, REQUESTS // KILLS
             await load.allow((number + 1) * window)
@@ -116,7 +120,7 @@ def test_a_server_killed_at_random_moments_loses_nothing(site: Site) -> None:
             await asyncio.sleep(chance.uniform(0, 0.03))
             deaths.append(server.kill())
             site.database.check()
-            server = await asyncio.to_thread(site.serve, log="WARNING")
+            server = await asyncio.to_thread(site.serve, **FEW_SLOTS)
 
     load = asyncio.run(under_load(site, kill_again_and_again))
     wait_until(lambda: site.database.unfinished() == 0, "the queue drains", 30)
@@ -135,14 +139,14 @@ def test_a_worker_killed_at_random_moments_loses_nothing_and_no_request_notices(
     server = site.serve(worker=0, log="WARNING")
 
     async def kill_again_and_again(load: Load) -> None:
-        worker = await asyncio.to_thread(site.work, log="WARNING")
+        worker = await asyncio.to_thread(site.work, **FEW_SLOTS)
         for number in range(KILLS):
             window = REQUESTS // KILLS
             await load.allow((number + 1) * window)
             enough = site.effects.count() + chance.randrange(1, 2 * window)
             await soon(lambda enough=enough: site.effects.count() >= enough, "jobs run", 30)
             deaths.append(worker.kill())
-            worker = await asyncio.to_thread(site.work, log="WARNING")
+            worker = await asyncio.to_thread(site.work, **FEW_SLOTS)
 
     load = asyncio.run(under_load(site, kill_again_and_again))
     wait_until(lambda: site.database.unfinished() == 0, "the queue drains", 30)

@@ -10,7 +10,14 @@ from typing import Annotated, Any
 import pytest
 import starlette.background
 from fastapi import Depends, FastAPI, HTTPException
-from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response, StreamingResponse
+from fastapi.responses import (
+    FileResponse,
+    JSONResponse,
+    PlainTextResponse,
+    RedirectResponse,
+    Response,
+    StreamingResponse,
+)
 from fastapi.testclient import TestClient
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -205,7 +212,9 @@ def test_responses_of_every_kind(
         for kind in kinds:
             client.get(f"/{kind}")
             client.head(f"/{kind}")
-        wait_until(lambda: sorted(happened) == sorted(f"{method} {kind}" for method in ("GET", "HEAD") for kind in kinds))
+        wait_until(
+            lambda: sorted(happened) == sorted(f"{method} {kind}" for method in ("GET", "HEAD") for kind in kinds)
+        )
     assert len(stored()) == 2 * len(kinds)
 
 

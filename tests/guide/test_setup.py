@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -198,13 +198,13 @@ def test_the_lifespan_of_the_app_is_as_it_was(tasks: Afterward, happened: list[s
     """The user's own runs, with its state; those of included routers too; and an app may live again."""
 
     @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, str]]:
+    async def lifespan(_: FastAPI) -> AsyncGenerator[dict[str, str]]:
         happened.append("begin")
         yield {"name": "value"}
         happened.append("end")
 
     @asynccontextmanager
-    async def of_the_router(_: Any) -> AsyncIterator[None]:
+    async def of_the_router(_: Any) -> AsyncGenerator[None]:
         happened.append("router")
         yield
 

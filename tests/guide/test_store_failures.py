@@ -34,6 +34,7 @@ from tests.support.waiting import soon, wait_until
 Stored = Callable[[], list[Row]]
 Outage = Callable[[], AbstractContextManager[None]]
 
+
 @pytest.fixture
 def disk() -> Iterator[Disk]:
     """What the database is on."""
@@ -204,10 +205,11 @@ def test_whatever_stands_around_the_client_gets_a_503_and_dependencies_do_not_co
     """The failure passes through the dependencies with `yield` before anything is answered."""
     surround(app)
     ledger = Ledger()
-    sessions = Annotated[list[str], Depends(ledger.session)]
 
     @app.post("/", status_code=202, response_model=None)
-    async def endpoint(session: sessions, background_tasks: BackgroundTasks) -> Response | str:
+    async def endpoint(
+        session: Annotated[list[str], Depends(ledger.session)], background_tasks: BackgroundTasks
+    ) -> Response | str:
         session.append("row")
         background_tasks.add_task(note, "task")
         return StreamingResponse(iter(["a", "b"])) if streams else "accepted"
@@ -331,7 +333,7 @@ async def call(app: ASGIApp) -> list[Message]:
     async def send(message: Message) -> None:
         sent.append(message)
 
-    scope = {
+    scope: Scope = {
         "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "POST", "path": "/",
         "raw_path": b"/", "query_string": b"", "headers": [], "scheme": "http", "server": None, "client": None,
         "root_path": "", "extensions": {}, "state": {},

@@ -4,10 +4,11 @@ import asyncio
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from textwrap import dedent
+from typing import Any
 
 import pytest
 from fastapi import FastAPI
@@ -173,10 +174,10 @@ def test_a_script_may_enqueue_what_an_app_runs(
     )
     run = subprocess.run([sys.executable, script], check=True, capture_output=True, text=True, timeout=30)
 
-    with TestClient(app) as client:
+    with TestClient(app):
         wait_until(lambda: happened == ["hello world"])
-        get = client.portal.call  # type: ignore[union-attr]  # pyright: ignore
-        job = get(tasks.get, run.stdout.strip())
+        job = asyncio.run(tasks.get(run.stdout.strip()))
+        assert job is not None
         assert job.task == "greet"
 
 
@@ -189,7 +190,7 @@ def test_in_the_lifespan_of_the_app(database: Path, happened: list[str], stored:
             happened.append(what)
 
         @asynccontextmanager
-        async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
             await note.enqueue("begin")
             yield
             await note.enqueue("end")
@@ -231,8 +232,8 @@ def test_jobs_can_be_looked_up(tasks: Afterward, app: FastAPI) -> None:
         assert (job.status, job.failure.kind, job.failure.message) == (Status.failed, "ValueError", "no")
         assert asyncio.run(tasks.get("unknown")) is None
 
-        def listed(**filters: object) -> list[str]:
-            return [job.id for job in asyncio.run(tasks.list(**filters))]  # type: ignore[arg-type]  # pyright: ignore
+        def listed(**filters: Any) -> list[str]:
+            return [job.id for job in asyncio.run(tasks.list(**filters))]
 
         assert listed() == [later.id, failed.id, doubled.id]
         assert listed(task=double.name) == [later.id, doubled.id]

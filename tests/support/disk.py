@@ -5,6 +5,7 @@ Always by apsw: a second copy of SQLite in this process would cancel the locks o
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import apsw
 
@@ -32,7 +33,7 @@ def jobs_on_disk(database: Path) -> list[Row]:
         connection.set_busy_timeout(5000)
         if not connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'jobs'").get:
             return []
-        rows = connection.execute(
+        rows: Any = connection.execute(
             "SELECT id, task, status, queue, priority, attempt, status = 'queued' AND process IS NOT NULL, arguments "
             "FROM jobs ORDER BY seq"
         )
@@ -46,6 +47,7 @@ def heartbeats(database: Path) -> dict[str, int]:
     connection = apsw.Connection(str(database))
     try:
         connection.set_busy_timeout(5000)
-        return dict(connection.execute("SELECT id, beat FROM processes").fetchall())
+        rows: Any = connection.execute("SELECT id, beat FROM processes").fetchall()
+        return dict(rows)
     finally:
         connection.close()

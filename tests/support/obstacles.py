@@ -1,6 +1,6 @@
 """What keeps a store from writing, for a while."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ import apsw
 
 
 @contextmanager
-def locked(database: Path) -> Iterator[None]:
+def locked(database: Path) -> Generator[None]:
     """Another program holds the write lock of the file."""
     connection = apsw.Connection(str(database))
     connection.set_busy_timeout(5000)
@@ -21,7 +21,7 @@ def locked(database: Path) -> Iterator[None]:
 
 
 @contextmanager
-def deleted(database: Path) -> Iterator[None]:
+def deleted(database: Path) -> Generator[None]:
     """The file is gone; at the end it is put back."""
     aside = database.with_name("aside")
     database.rename(aside)
@@ -45,7 +45,7 @@ class Disk:
         self._system.unregister()
 
     @contextmanager
-    def full(self) -> Iterator[None]:
+    def full(self) -> Generator[None]:
         """No space is left."""
         self.is_full = True
         try:

@@ -2,7 +2,7 @@
 
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -25,7 +25,7 @@ class Address:
 
 
 @contextmanager
-def served(app: Any) -> Iterator[Address]:
+def served(app: Any) -> Generator[Address]:
     """Serve an ASGI app by uvicorn, in a thread, while the block lasts."""
     listening = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=5))

@@ -233,9 +233,8 @@ def same(one: Any, other: Any) -> bool:
     if type(one) is not type(other):
         return False
     if isinstance(one, dict):
-        return len(one) == len(other) and all(
-            same(key, its) and same(value, others) for (key, value), (its, others) in zip(one.items(), other.items(), strict=True)
-        )
+        keys = {key: key for key in other}
+        return one.keys() == keys.keys() and all(same(key, keys[key]) and same(one[key], other[key]) for key in one)
     if isinstance(one, list | tuple):
         return len(one) == len(other) and all(map(same, one, other))
     if isinstance(one, BaseModel) or hasattr(one, "__dataclass_fields__"):

@@ -146,9 +146,7 @@ async def without_a_request() -> None:
     assert_type(await send("ada@example.com"), bool)
     assert_type(await send.enqueue("ada@example.com", message="hello"), JobHandle)
     assert_type(double.enqueue_sync(4, times=2), JobHandle)
-    later = send.options(
-        run_at=datetime.now(UTC), queue="mail", priority=3, unique="key", run_on_error=True
-    )
+    later = send.options(run_at=datetime.now(UTC), queue="mail", priority=3, unique="key", run_on_error=True)
     assert_type(await later.enqueue("ada@example.com"), JobHandle)
     prepared = [send.prepare("ada@example.com"), double.prepare(4)]
     assert_type(await tasks.enqueue_many(prepared), list[JobHandle])

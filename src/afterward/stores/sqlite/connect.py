@@ -48,8 +48,14 @@ def connect(path: Path, patience: float) -> apsw.Connection:
 
 
 def _set_up(connection: apsw.Connection, path: Path) -> None:
-    ours, version = connection.pragma("application_id"), connection.pragma("user_version")
-    if ours not in (0, APPLICATION_ID) or (ours == 0 and connection.execute("SELECT 1 FROM sqlite_schema").get):
+    if connection.readonly("main"):
+        raise StoreUnusable(
+            f"the store {path} cannot be written; give this user the right to write the file and its folder"
+        )
+    with connection:  # all of it as it is at one moment: another process may be migrating
+        ours, version = connection.pragma("application_id"), connection.pragma("user_version")
+        strange = ours not in (0, APPLICATION_ID) or (ours == 0 and _has_tables(connection))
+    if strange:
         raise StoreUnusable(
             f"the store {path} is a database of another program; afterward's file is its own: name another one"
         )
@@ -64,6 +70,11 @@ def _set_up(connection: apsw.Connection, path: Path) -> None:
     connection.pragma("foreign_keys", True)
     if version < newest:
         _migrate(connection, migrations)
+
+
+def _has_tables(connection: apsw.Connection) -> bool:
+    """Has anybody made anything in this database yet?"""
+    return bool(connection.execute("SELECT EXISTS (SELECT 1 FROM sqlite_schema)").get)
 
 
 def _migrate(connection: apsw.Connection, migrations: Sequence[tuple[int, str]]) -> None:

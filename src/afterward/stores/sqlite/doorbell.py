@@ -39,10 +39,15 @@ class Doorbell:
         self.port = int(bell.getsockname()[1])
 
     def close(self) -> None:
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
-            self.port = None
+        """Let go of the port. Whoever waits is woken, and the last of them closes it."""
+        with self._mutex:
+            bell, self._socket, self.port = self._socket, None, None
+            waiting = list(self._waiting)
+        for loop, event in waiting:
+            with contextlib.suppress(RuntimeError):  # its loop is closed
+                loop.call_soon_threadsafe(event.set)
+        if bell is not None and not waiting:
+            bell.close()
 
     def know_others(self, ports: Iterable[int]) -> None:
         """The doorbells of other processes, to be rung when nobody waits here."""
@@ -81,14 +86,16 @@ class Doorbell:
                 return
             entry = (loop, event)
             self._waiting.append(entry)
-        if self._socket is None:
-            self._listen()
-        listening = self._socket
-        if listening is not None:
+        with self._mutex:
+            if self._socket is None:
+                self._listen()
+            listening = self._socket
+        bell = listening
+        if bell is not None:
             try:
-                loop.add_reader(listening.fileno(), self._heard, listening, event)
+                loop.add_reader(bell.fileno(), self._heard, bell, event)
             except (NotImplementedError, OSError):  # Windows' default loop has no add_reader: the timeout serves
-                listening = None
+                bell = None
         try:
             async with asyncio.timeout(seconds):
                 await event.wait()
@@ -98,8 +105,11 @@ class Doorbell:
             with self._mutex:
                 self._waiting.remove(entry)
                 self._rung = False
-            if listening is not None and listening.fileno() >= 0:
-                loop.remove_reader(listening.fileno())
+                left = listening is not self._socket and not self._waiting
+            if bell is not None:
+                loop.remove_reader(bell.fileno())
+            if listening is not None and left:  # it was let go while this waited
+                listening.close()
 
     @staticmethod
     def _heard(bell: socket.socket, event: asyncio.Event) -> None:

@@ -7,6 +7,7 @@ lock belongs to the process, and goes when any of its descriptors of the file is
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -33,6 +34,7 @@ else:
         return True
 
 
+_OCTAL = re.compile(r"\\([0-7]{3})")
 _NETWORK = frozenset(
     "nfs nfs4 cifs smb3 smbfs 9p afs ceph glusterfs lustre gpfs beegfs ocfs2 gfs2".split()  # noqa: SIM905 - read as a list
 )
@@ -74,7 +76,7 @@ def _file_system(path: Path, mounts: str) -> str | None:
         fields = left.split()
         if len(fields) < 5 or not right:
             continue
-        point = fields[4].encode().decode("unicode_escape")
+        point = _OCTAL.sub(lambda escaped: chr(int(escaped[1], 8)), fields[4])
         if len(point) >= len(best) and (path == Path(point) or Path(point) in path.parents):
             best, kind = point, right.split()[0]
     return kind

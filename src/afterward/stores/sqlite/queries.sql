@@ -1,6 +1,6 @@
 -- name: join
 -- A process shows that it lives. A row that is there stays as it is.
-INSERT INTO processes (id, pid, host, joined_at) VALUES (?1, ?2, ?3, ?4) ON CONFLICT (id) DO NOTHING;
+INSERT INTO processes (id, pid, host, doorbell, joined_at) VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT (id) DO NOTHING;
 
 -- name: leave
 DELETE FROM processes WHERE id = ?1;

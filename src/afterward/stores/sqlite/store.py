@@ -52,7 +52,7 @@ class SQLiteStore:
     """A store in one file. `patience`: seconds an operation waits for another process's lock before it gives up."""
 
     def __init__(self, path: str | Path, *, clock: Callable[[], float] = time.time, patience: float = 5.0) -> None:
-        self._path = Path(path).absolute()
+        self._path = Path(path).resolve()  # by whatever links it is named, it is one store
         self._clock = clock
         self._patience = patience
         self._opening = threading.Lock()
@@ -94,7 +94,6 @@ class SQLiteStore:
         try:
             await self._ask("leave", process)
         finally:
-            self._doorbell.close()
             self._locks.drop(process)
         self._doorbell.ring()
 
@@ -102,7 +101,6 @@ class SQLiteStore:
         answer: Beat | None = await self._ask("beat", (process, known))
         if answer is None:
             self._locks.drop(process)
-            self._doorbell.close()
         return answer
 
     async def dead(self) -> list[str]:
@@ -202,7 +200,7 @@ class SQLiteStore:
     def _stage_join(self, connection: apsw.Connection, operations: Sequence[Operation], now: float) -> None:
         for operation in operations:
             process: Process = operation.items
-            connection.execute(_Q["join"], (process.id, process.pid, process.host, now))
+            connection.execute(_Q["join"], (process.id, process.pid, process.host, self._doorbell.port, now))
             self._know_others(connection, process.id)
 
     def _stage_leave(self, connection: apsw.Connection, operations: Sequence[Operation], _now: float) -> None:
