@@ -182,10 +182,10 @@ class Liveness:
         next_beat = clock() + self._beat_seconds
         while not stop.is_set():
             try:
-                await self._bury_the_dead()
-                if clock() >= next_beat:
+                if clock() >= next_beat:  # first: trouble in looking at others must not stop our heart
                     next_beat = clock() + self._beat_seconds
                     await self._beat()
+                await self._bury_the_dead()
             except StoreError as error:
                 emit(logging.WARNING, "liveness.store_unavailable", process=self.process, reason=str(error))
             except Exception as error:  # noqa: BLE001 - a mistake here must not end the heartbeat: every job would be lost by it

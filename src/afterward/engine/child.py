@@ -7,6 +7,7 @@ import dataclasses
 import importlib
 import json
 import os
+import signal
 import sys
 import threading
 from typing import Any
@@ -23,6 +24,10 @@ def main() -> None:
     answer = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     order: dict[str, Any] = json.loads(sys.stdin.buffer.readline())
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # A terminal and a service manager signal all processes: whether this one ends is for its parent to say.
+        # A handler, not SIG_IGN, which what the function starts would inherit.
+        signal.signal(number, lambda *_: None)
     threading.Thread(target=_die_with_parent, daemon=True).start()
     sys.path[:] = order["sys_path"]
     outcome = asyncio.run(_run(order))

@@ -31,9 +31,16 @@ async def run_in_child(task: Task[..., Any], lease: Lease) -> Outcome:
         "process": lease.process, "task": lease.task, "arguments": lease.arguments, "context": lease.context,
         "failures": lease.failures, "deaths": lease.deaths,
     }  # fmt: skip
-    child = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "afterward.engine.child", stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
-    )
+    try:
+        child = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "afterward.engine.child",
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+        )
+    except OSError as error:  # no memory, no process, no descriptor left: nothing that the job has done
+        return Released(f"no child process could be started: {error}", min(60.0, 2.0 ** min(lease.attempt, 6)))
     stdin, stdout = cast("asyncio.StreamWriter", child.stdin), cast("asyncio.StreamReader", child.stdout)
     try:
         stdin.write(json.dumps(order).encode() + b"\n")  # and left open: its end tells the child that we are gone

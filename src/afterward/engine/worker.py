@@ -26,6 +26,9 @@ from afterward.task import Task
 RECONCILE_SECONDS = 1.0
 """How often a worker looks at the store though nothing called it: a hint may be lost."""
 
+_CANCEL_SECONDS = 1.0
+"""How long a cancelled job may take to heed it."""
+
 _FIRST_BACKOFF = 0.05
 _LONGEST_BACKOFF = 5.0
 
@@ -64,6 +67,9 @@ class Worker:
         self._group: asyncio.TaskGroup | None = None
         self._context = contextvars.copy_context()
         self._running: dict[str, asyncio.Task[None]] = {}
+        self._leases: dict[asyncio.Task[None], Lease] = {}
+        self._abandoned: set[asyncio.Task[None]] = set()
+        self._finishing: set[asyncio.Task[None]] = set()
         self._ended: list[tuple[Lease, Outcome, float]] = []
         self._lost: set[str] = set()
         self._draining = False
@@ -80,20 +86,28 @@ class Worker:
         self._loop = asyncio.get_running_loop()
         self._threads = Threads()
         self._executor = Executor(self._threads, self._restore)
-        async with asyncio.TaskGroup() as group:
-            self._group = group
-            claiming = group.create_task(self._claim_until_draining())
-            await self._stopped.wait()
-            await claiming
-            await self._let_end()
-        self._group = None
-        self._threads.stop()
+        try:
+            async with asyncio.TaskGroup() as group:
+                self._group = group
+                claiming = group.create_task(self._claim_until_draining())
+                await self._stopped.wait()
+                await claiming
+                await self._let_end()
+        finally:
+            self._group = None
+            await self._cancel_running()
+            while self._ended or self._finishing:  # also when this is cancelled: an outcome is never dropped
+                await asyncio.wait(self._finishing) if self._finishing else await asyncio.sleep(0)
+            self._threads.stop()
 
     def drain(self) -> None:
         """Claim nothing more. May be called from a signal handler or another thread, any number of times."""
         self._draining = True
         if self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._slot_freed.set)
+            self._loop.call_soon_threadsafe(self._wake)  # never directly: the interrupted code may hold the bell's lock
+
+    def _wake(self) -> None:
+        self._slot_freed.set()
         self._store.ring()
 
     def stop(self) -> None:
@@ -125,7 +139,7 @@ class Worker:
         self._free_slot(self._tasks[task].is_async)
 
     def start(self, lease: Lease) -> None:
-        if self._group is None:
+        if self._group is None or self._loop is None:
             self._liveness.holdings.forget(lease.id)  # the end of this process gives it back
             self.give_up(lease.task)
             return
@@ -134,7 +148,10 @@ class Worker:
             self._end(lease, Released("released by a shutdown"), time.monotonic())
             return
         running = self._run(self._tasks[lease.task], lease)
-        self._running[lease.id] = self._group.create_task(running, context=self._context.copy())
+        # Not in the group: that would wait for a function that does not heed its cancellation.
+        self._running[lease.id] = attempt = self._loop.create_task(running, context=self._context.copy())
+        self._leases[attempt] = lease
+        attempt.add_done_callback(self._leases.pop)
 
     # claiming
 
@@ -216,11 +233,16 @@ class Worker:
                 outcome = await self._executor.run(task, lease)
         except asyncio.CancelledError:
             outcome = None if lease.id in self._lost else Released("released by a shutdown")
+        except Exception as error:  # noqa: BLE001 - a mistake of ours, not of the job: it must end neither job nor worker
+            emit(logging.ERROR, "worker.attempt_broken", error, job_id=lease.id, task=lease.task, attempt=lease.attempt)
+            outcome = Released(f"it could not be run here: {error}", min(60.0, 2.0 ** min(lease.attempt, 6)))
         finally:
             if self._running.get(lease.id) is asyncio.current_task():
                 del self._running[lease.id]
             if task.is_async or not self._threads.when_returned((lease.id, lease.attempt), self._free_thread_slot):
                 self._free_slot(task.is_async)
+        if asyncio.current_task() in self._abandoned:
+            return
         if outcome is None:
             self._lost.discard(lease.id)
             emit(logging.WARNING, "job.lost", job_id=lease.id, task=lease.task, attempt=lease.attempt)
@@ -238,8 +260,13 @@ class Worker:
 
     def _finish_ended(self) -> None:
         ended, self._ended = self._ended, []
-        if self._group is not None:
-            self._group.create_task(self._finish(ended))
+        self._spawn_finish(ended)
+
+    def _spawn_finish(self, ended: list[tuple[Lease, Outcome, float]]) -> None:
+        """Not in the group: one that is cancelled starts nothing more."""
+        finishing = asyncio.get_running_loop().create_task(self._finish(ended))
+        self._finishing.add(finishing)
+        finishing.add_done_callback(self._finishing.discard)
 
     async def _finish(self, ended: list[tuple[Lease, Outcome, float]]) -> None:
         """Write how attempts ended, until the store has taken it or this process ends: an outcome is never dropped."""
@@ -256,9 +283,9 @@ class Worker:
                 pause = _pause(failures)
                 emit(logging.WARNING, "worker.store_unavailable", reason=str(error), retry_in=pause)
                 await asyncio.sleep(pause)
-                if len(ended) > 1 and self._group is not None:  # one that cannot be written must not hold up the others
+                if len(ended) > 1:  # one that cannot be written must not hold up the others
                     for one in ended:
-                        self._group.create_task(self._finish([one]))
+                        self._spawn_finish([one])
                     return
         crash_point("after_finish")
         for (lease, outcome, duration), accepted in zip(ended, answers, strict=True):
@@ -281,8 +308,17 @@ class Worker:
     async def _let_end(self) -> None:
         if self._running:
             await asyncio.wait(list(self._running.values()), timeout=self._options.grace)
-        for running in list(self._running.values()):
-            running.cancel()
+
+    async def _cancel_running(self) -> None:
+        """Release what runs; what does not heed its cancellation is released all the same, and left behind."""
+        for attempt in self._leases:
+            attempt.cancel()
+        if self._leases:
+            await asyncio.wait(list(self._leases), timeout=_CANCEL_SECONDS)
+        for attempt, lease in self._leases.items():
+            if not attempt.done():
+                self._abandoned.add(attempt)
+                self._end(lease, Released("released by a shutdown"), time.monotonic())
 
     def _hear_of_lost(self, jobs: list[str]) -> None:
         loop = self._loop

@@ -28,7 +28,10 @@ class Doorbell:
         """Where it can be rung from other processes: once it has been waited for, if it can be at all."""
 
     def _listen(self) -> None:
-        bell = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        try:
+            bell = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        except OSError:  # no descriptor is left: the timeout serves
+            return
         bell.setblocking(False)
         try:
             bell.bind(("127.0.0.1", 0))
@@ -69,12 +72,10 @@ class Doorbell:
     def _ring_another(self) -> None:
         if not self._others:
             return
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as out:
+        with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as out:
+            # A hint only: who was not reached looks by himself soon.
             out.setblocking(False)
-            try:
-                out.sendto(b"!", ("127.0.0.1", random.choice(self._others)))  # noqa: S311
-            except OSError:
-                return  # a hint only: who was not reached looks by himself soon
+            out.sendto(b"!", ("127.0.0.1", random.choice(self._others)))  # noqa: S311
 
     async def wait(self, seconds: float) -> None:
         """Until it rings, or for so many seconds. A ring since the last wait counts."""

@@ -129,7 +129,7 @@ class LivenessLocks:
             return []
         try:
             locks = [path for path in self._folder.iterdir() if path.suffix == ".lock"]
-        except FileNotFoundError:
+        except OSError:  # not there, or no descriptor is left to look with: nobody's death is certain
             return []
         return [path.stem for path in locks if path.stem not in self._held and self._seems_free(path)]
 

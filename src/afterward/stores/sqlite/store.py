@@ -77,7 +77,7 @@ class SQLiteStore:
         self._reader = self._writer = None
         self._doorbell.close()
         for connected in open_ones:
-            await asyncio.get_running_loop().run_in_executor(None, connected.close)
+            connected.close()  # here, for one commit at most: an executor takes no work once the interpreter is ending
 
     async def join(self, process: Process) -> None:
         try:
