@@ -48,7 +48,7 @@ class Codec:
 
     def dump(self, value: Any) -> bytes:
         """JSON that `load` reads back the same. Raises `Unstorable`, or whatever a user's type raises meanwhile."""
-        # Without what was never set, so that it is still unset after; with it, where its default is made anew each time.
+        # Without what was never set, so that it is unset again; with it, where its default is made anew each time.
         data = self._to_json(value, warnings=False, round_trip=True, exclude_unset=True, by_alias=False)
         found = difference(value, self.load(data), "")
         if found is not None:
@@ -63,7 +63,7 @@ class Codec:
         return self._from_json(data, by_alias=False, by_name=True)
 
 
-class Unstorable(Exception):  # noqa: N818 - it never leaves this module
+class Unstorable(Exception):
     """A value would come back as another: where, and how."""
 
     def __init__(self, place: str, reason: str) -> None:
@@ -78,7 +78,10 @@ class ArgumentCodec:
         self._function = function
         self._name = name
         self._max_bytes = max_bytes
-        self._signature = signature = inspect.signature(function)
+        try:
+            self._signature = signature = inspect.signature(function)
+        except (TypeError, ValueError) as error:
+            raise TaskError(f"task {name}: its signature cannot be had ({error}); wrap it in a `def`") from error
         parameters = list(signature.parameters.values())
         positional = (_KINDS.POSITIONAL_ONLY, _KINDS.POSITIONAL_OR_KEYWORD)
         self._positional = [p.name for p in parameters if p.kind in positional]
@@ -137,8 +140,8 @@ class ArgumentCodec:
             raise self._refusal(given) from error
         if len(data) > self._max_bytes:
             raise ArgumentError(
-                f"task {self._name}: its arguments take {len(data):,} bytes, more than the {self._max_bytes:,} allowed; "
-                f"keep the data elsewhere and pass where it is, or raise Afterward(max_payload_bytes=…)"
+                f"task {self._name}: its arguments take {len(data):,} bytes, more than the {self._max_bytes:,} "
+                f"allowed; keep the data elsewhere and pass where it is, or raise Afterward(max_payload_bytes=…)"
             )
         return data.decode()
 
@@ -286,7 +289,7 @@ def _smallest(value: Any, depth: int = 0) -> tuple[str, Any]:
 
 
 def _place(value: Any, steps: tuple[int | str, ...]) -> str:
-    """The way that a validator names in its own words, in those of `parts`; what leads nowhere names a union's branch."""
+    """The way that a validator names, in the words of `parts`; a step that leads nowhere names a union's branch."""
     path = ""
     for step in steps:
         inside = dict(parts(value))

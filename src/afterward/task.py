@@ -18,6 +18,7 @@ from afterward.identity import new_id
 from afterward.job import NewJob
 from afterward.payload import DEFAULT_MAX_BYTES, ArgumentCodec, ResultCodec
 from afterward.retry import RetryPolicy
+from afterward.text import is_storable
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -207,15 +208,6 @@ def checked(options: CallOptions, name: str) -> CallOptions:
         if not is_storable(text):
             raise TaskError(f"task {name!r}: {text!r} holds characters that cannot be stored")
     return options
-
-
-def is_storable(text: str) -> bool:
-    """Can every store keep this text? None keeps NUL characters and lone surrogates."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return "\0" not in text
 
 
 def is_async(function: Callable[..., Any]) -> bool:

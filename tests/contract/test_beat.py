@@ -64,7 +64,9 @@ async def test_a_beat_without_a_row_takes_nothing_from_anybody(worker: Living, o
     assert (await other.store.reap([], 2, 1.0)).jobs == 1
 
 
-async def test_taken_for_dead_a_process_can_join_again_with_another_id(place: Place, worker: Living, other: Living) -> None:
+async def test_taken_for_dead_a_process_can_join_again_with_another_id(
+    place: Place, worker: Living, other: Living
+) -> None:
     await other.store.reap([(worker.id, None)], 2, 1.0)
     assert await worker.beat() is None
     await worker.store.join(Process("worker-again", 4711, "example"))
@@ -173,7 +175,8 @@ async def test_an_old_lease_of_a_job_that_came_back_is_refused(worker: Living) -
     await worker.beat(NOTHING)
     second = await worker.claim_one()
     assert (second.id, second.attempt) == (first.id, 2)
-    assert await worker.store.finish([(first, Succeeded()), (altered(second, attempt=3), Succeeded())]) == [False, False]
+    assert await worker.store.finish([(first, Succeeded()), (altered(second, attempt=3), Succeeded())]) == [
+        False,
+        False,
+    ]
     assert await worker.store.finish([(second, Succeeded())]) == [True]
-
-

@@ -197,7 +197,9 @@ async def test_a_token_gives_again_only_what_still_runs(store: Store, worker: Li
     assert (await worker.claim(send(3), token="token-1")).leases == [running]
 
 
-async def test_a_token_gives_again_only_to_the_process_that_claimed(store: Store, worker: Living, other: Living) -> None:
+async def test_a_token_gives_again_only_to_the_process_that_claimed(
+    store: Store, worker: Living, other: Living
+) -> None:
     await put(store, new_job())
     assert len((await worker.claim(token="token-1")).leases) == 1
     assert (await other.claim(token="token-1")).leases == []

@@ -23,9 +23,7 @@ async def test_what_runs_goes_on_running(place: Place, worker: Living, other: Li
     place.clock.advance(jump)
 
     assert (await other.store.reap([], 2, 1.0)).jobs == 0
-    beat = await worker.store.beat(
-        worker.id, lambda: Known({leased.id: 1, claimed.id: 1, held.id: 0}, {}, frozenset())
-    )
+    beat = await worker.store.beat(worker.id, lambda: Known({leased.id: 1, claimed.id: 1, held.id: 0}, {}, frozenset()))
     assert beat is not None
     assert (beat.lost, beat.unknown) == ([], [])
     assert (await other.claim()).leases == []
@@ -84,7 +82,9 @@ async def test_what_waits_for_its_time_is_given_when_the_clock_says_so(
     assert [(job.status, job.attempt) for job in jobs] == [(Status.running, 1), (Status.running, 2)]
 
 
-async def test_a_clock_set_back_after_a_job_came_due_does_not_hide_it(place: Place, store: Store, worker: Living) -> None:
+async def test_a_clock_set_back_after_a_job_came_due_does_not_hide_it(
+    place: Place, store: Store, worker: Living
+) -> None:
     """A claim with no room for it saw that it was due: no later clock can take that back."""
     urgent, due = await put(store, new_job(delay=60, priority=1), new_job(delay=60))
     place.clock.advance(60)

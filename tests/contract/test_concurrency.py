@@ -16,7 +16,10 @@ from tests.support.waiting import soon, wait_until
 
 pytestmark = pytest.mark.anyio
 
-async def enqueue(store: Store, job: NewJob, process: str | None = None, placement: Placement = Placement.free) -> Stored:
+
+async def enqueue(
+    store: Store, job: NewJob, process: str | None = None, placement: Placement = Placement.free
+) -> Stored:
     [stored] = await store.enqueue([(job, placement)], process)
     return stored
 
@@ -237,7 +240,8 @@ async def test_one_bad_operation_in_a_batch_stops_no_other(worker: Living) -> No
 
 
 @pytest.mark.parametrize(
-    "bad", [{"arguments": "\ud800"}, {"task": "\udcff"}, {"priority": 2**70}, {"priority": 1.5}, {"arguments": object()}]
+    "bad",
+    [{"arguments": "\ud800"}, {"task": "\udcff"}, {"priority": 2**70}, {"priority": 1.5}, {"arguments": object()}],
 )
 async def test_what_cannot_be_written_is_refused_and_said_so(store: Store, bad: dict[str, Any]) -> None:
     """Alone too; the message speaks of what is wrong, not of what went wrong after it; and the loop hears of no error."""

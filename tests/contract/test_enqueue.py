@@ -44,7 +44,7 @@ async def test_run_at_is_an_instant_whatever_its_zone(store: Store) -> None:
 
 @pytest.mark.parametrize("run_at", [datetime.max.replace(tzinfo=UTC), datetime.min.replace(tzinfo=UTC)])
 async def test_a_run_at_at_the_end_of_time_can_be_looked_at(store: Store, run_at: datetime) -> None:
-    """"Never" and "long ago" are instants as others; they make no other job unreadable."""
+    """ "Never" and "long ago" are instants as others; they make no other job unreadable."""
     [job, plain] = await put(store, new_job(run_at=run_at), new_job())
     assert abs((await get(store, job)).run_at - run_at) < timedelta(seconds=1)
     assert {seen.id for seen in await store.list()} == {job, plain}
@@ -109,7 +109,9 @@ async def test_of_a_batch_that_cannot_be_stored_nothing_is_stored(store: Store) 
     [taken] = await put(store, new_job())
     before, after = new_job(), new_job()
     with pytest.raises(StoreError):
-        await store.enqueue([(before, Placement.free), (new_job(id=taken), Placement.free), (after, Placement.free)], None)
+        await store.enqueue(
+            [(before, Placement.free), (new_job(id=taken), Placement.free), (after, Placement.free)], None
+        )
     assert await store.get([before.id, after.id]) == [None, None]
     assert [job.id for job in await store.list()] == [taken]
 

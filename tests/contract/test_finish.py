@@ -156,7 +156,9 @@ async def test_an_attempt_ends_once(store: Store, worker: Living, outcome: Outco
 
 
 @every_outcome
-async def test_a_process_taken_for_dead_is_refused(store: Store, worker: Living, other: Living, outcome: Outcome) -> None:
+async def test_a_process_taken_for_dead_is_refused(
+    store: Store, worker: Living, other: Living, outcome: Outcome
+) -> None:
     """Whether the job waits again, or another already runs it: who slept too long cannot say how it ended."""
     lease = await worker.leased(new_job())
     await store.reap([(worker.id, None)], 2, 1.0)
@@ -195,7 +197,9 @@ async def test_a_batch_is_answered_one_by_one(store: Store, worker: Living) -> N
 
 @every_outcome
 @pytest.mark.parametrize("right_first", [True, False])
-async def test_the_fence_holds_within_a_batch(store: Store, worker: Living, outcome: Outcome, right_first: bool) -> None:
+async def test_the_fence_holds_within_a_batch(
+    store: Store, worker: Living, outcome: Outcome, right_first: bool
+) -> None:
     """An old attempt that ends in the same moment as the one that holds the job is refused, and told so."""
     lease = await worker.leased(new_job())
     await store.finish([(lease, Released("a shutdown"))])

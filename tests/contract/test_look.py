@@ -89,7 +89,9 @@ async def test_the_counts_of_all_statuses_are_what_was_stored(store: Store, work
     """Stored = queued + running + succeeded + failed + cancelled, whatever happened."""
     await put(store, *(new_job() for _ in range(40)))
     leases = (await worker.claim()).leases
-    await store.finish([(lease, Succeeded()) for lease in leases[:5]] + [(lease, Failed(OOPS)) for lease in leases[5:8]])
+    await store.finish(
+        [(lease, Succeeded()) for lease in leases[:5]] + [(lease, Failed(OOPS)) for lease in leases[5:8]]
+    )
     await worker.enqueue(new_job(), new_job())
     await worker.enqueue(*(new_job(unique="daily") for _ in range(3)))
     counts = {status: len(await store.list(status=status, limit=1000)) for status in Status}

@@ -14,7 +14,15 @@ from typing import Any, TypeVar
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    multiple,
+    rule,
+    run_state_machine_as_test,
+)
 
 from afterward.identity import new_id
 from afterward.job import (
@@ -77,7 +85,6 @@ class Machine(RuleBasedStateMachine):
         self.alive: dict[str, str] = {}
         self.lives = 0
 
-
     def ask(self, operation: str, *args: Any, store: Store | None = None, **kwargs: Any) -> Any:
         async def call() -> Any:
             return await getattr(store or self.store, operation)(*args, **kwargs)
@@ -131,7 +138,11 @@ class Machine(RuleBasedStateMachine):
         new = [new_job(task=task, queue=queue, priority=priority, delay=delay, unique=unique) for _ in range(count)]
         expected: list[Stored] = []
         for job in new:
-            taken = [m.id for m in self.jobs.values() if m.unique == "k" == unique and m.task == task and m.status not in TERMINAL]
+            taken = [
+                m.id
+                for m in self.jobs.values()
+                if m.unique == "k" == unique and m.task == task and m.status not in TERMINAL
+            ]
             if placement is not Placement.free and process == "nobody":
                 expected.append(Stored.stranger)
             elif taken:
@@ -242,11 +253,18 @@ class Machine(RuleBasedStateMachine):
         """And begin a new life; of one that woke up in time, nothing is taken."""
         process = self.alive[name]
         reaper = next(other for other in self.alive.values() if other != process)
-        everything = Known({job.id: job.attempt for job in self.jobs.values() if job.process == reaper}, {}, frozenset())
+        everything = Known(
+            {job.id: job.attempt for job in self.jobs.values() if job.process == reaper}, {}, frozenset()
+        )
         counter = self.ask("beat", reaper, lambda: everything).others[process]
         if how == "left":
             self.ask("leave", process)
-        buried = {"dead": [(process, None)], "frozen": [(process, counter)], "awake": [(process, counter + 1)], "left": []}[how]
+        buried = {
+            "dead": [(process, None)],
+            "frozen": [(process, counter)],
+            "awake": [(process, counter + 1)],
+            "left": [],
+        }[how]
         reaped = self.ask("reap", buried, SUSPECT_AFTER, SUSPECT_DELAY)
         orphans = [job for job in self.jobs.values() if job.process == process and how != "awake"]
         assert reaped.jobs == len(orphans)

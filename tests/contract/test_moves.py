@@ -77,7 +77,9 @@ def test_what_is_succeeded_stays_so() -> None:
 @pytest.mark.parametrize(
     ("move", "number"), [(move, number) for move, operations in MADE_BY.items() for number in range(len(operations))]
 )
-async def test_each_move_allowed_is_made_by_an_operation(worker: Living, other: Living, move: Move, number: int) -> None:
+async def test_each_move_allowed_is_made_by_an_operation(
+    worker: Living, other: Living, move: Move, number: int
+) -> None:
     before, after = move
     job = await MAKERS[before](worker)
     assert job.status is before
@@ -131,7 +133,9 @@ MAKERS = {Status.queued: free, Status.running: running}
 EVERYTHING: dict[str, Operation] = {
     **{f"finish: {name_of(outcome)}": finish(outcome) for outcome in OUTCOMES},
     "enqueue the same id": lambda worker, _, job: refused(worker.enqueue(new_job(id=job.id))),
-    "enqueue the same key": lambda worker, _, job: worker.enqueue(new_job(unique=worker.id), placement=Placement.leased),
+    "enqueue the same key": lambda worker, _, job: worker.enqueue(
+        new_job(unique=worker.id), placement=Placement.leased
+    ),
     "release": lambda worker, _, job: worker.store.release(worker.id, [job.id]),
     "release by another": lambda _, other, job: other.store.release(other.id, [job.id]),
     "claim": lambda worker, _, job: worker.claim(),

@@ -203,7 +203,9 @@ async def test_one_process_migrates_while_another_looks(tmp_path: Path) -> None:
         statements = 0
         ours: list[apsw.Connection] = []
 
-        def look(connection: apsw.Connection, path: Path = path, stop: int = stop, ours: list[apsw.Connection] = ours) -> None:
+        def look(
+            connection: apsw.Connection, path: Path = path, stop: int = stop, ours: list[apsw.Connection] = ours
+        ) -> None:
             if ours:
                 return
             ours.append(connection)
@@ -473,7 +475,9 @@ MOUNTS = """\
 35 34 0:30 / /mnt/auto rw - {kind} server:/auto rw
 """
 
-on_a_network = pytest.mark.parametrize("kind", ["nfs", "nfs4", "cifs", "smb3", "9p", "ceph", "fuse.sshfs", "fuse.glusterfs"])
+on_a_network = pytest.mark.parametrize(
+    "kind", ["nfs", "nfs4", "cifs", "smb3", "9p", "ceph", "fuse.sshfs", "fuse.glusterfs"]
+)
 
 
 @on_a_network
@@ -514,7 +518,9 @@ def test_a_link_into_a_network_file_system_is_refused(tmp_path: Path) -> None:
     """What counts is where the file is, not what it is called."""
     (tmp_path / "share").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "share")
-    mounts = f"22 1 8:1 / / rw - ext4 /dev/sda1 rw\n30 22 0:25 / {tmp_path.resolve()}/share rw - nfs4 server:/export rw\n"
+    mounts = (
+        f"22 1 8:1 / / rw - ext4 /dev/sda1 rw\n30 22 0:25 / {tmp_path.resolve()}/share rw - nfs4 server:/export rw\n"
+    )
     with pytest.raises(StoreUnusable, match="network file system"):
         refuse_network_file_system(tmp_path / "link" / "jobs.db", mounts)
 

@@ -92,7 +92,9 @@ async def test_no_query_reads_jobs_from_end_to_end(opened: Opened, name: str) ->
     ],
 )
 async def test_each_query_goes_by_its_index(opened: Opened, name: str, index: str) -> None:
-    steps = opened.connection.execute("EXPLAIN QUERY PLAN " + QUERIES[name], [None] * 5 if name == "succeed" else _bindings(name))
+    steps = opened.connection.execute(
+        "EXPLAIN QUERY PLAN " + QUERIES[name], [None] * 5 if name == "succeed" else _bindings(name)
+    )
     assert any(index in str(row[3]) for row in steps)
 
 

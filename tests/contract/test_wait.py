@@ -52,7 +52,9 @@ async def test_a_ring_wakes_one_who_waits_in_another_process(worker: Living, oth
     await soon(waiting.done, "the wait ends")
 
 
-async def test_a_process_that_joined_again_hears_the_rings_of_others(place: Place, worker: Living, other: Living) -> None:
+async def test_a_process_that_joined_again_hears_the_rings_of_others(
+    place: Place, worker: Living, other: Living
+) -> None:
     """It was taken for dead while it waited; its new self is rung as its old one was."""
     waiting = asyncio.create_task(worker.store.wait(0.5))
     await asyncio.sleep(0)
@@ -70,7 +72,9 @@ async def test_a_process_that_joined_again_hears_the_rings_of_others(place: Plac
     await worker.store.leave("worker-again")
 
 
-async def test_joining_again_while_somebody_waits_harms_no_other_reader_of_the_loop(place: Place, other: Living) -> None:
+async def test_joining_again_while_somebody_waits_harms_no_other_reader_of_the_loop(
+    place: Place, other: Living
+) -> None:
     """The loop of an application reads the connections of its clients beside the store."""
     worker = await place.process()
     waiting = asyncio.create_task(worker.store.wait(60))

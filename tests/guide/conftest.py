@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from afterward import Afterward
+from afterward.background import Injected
 from tests.support.disk import Row, jobs_on_disk
 from tests.support.opening import opened
 
@@ -33,9 +34,8 @@ def app(tasks: Afterward, request: pytest.FixtureRequest) -> FastAPI:
     tasks.install(app)
     provider: Callable[..., Any] | None = getattr(request, "param", None)
     if provider is not None:
-        from afterward.background import Injected
-
-        app.dependency_overrides[Injected.__metadata__[0].dependency] = provider
+        _, injected = get_args(Injected)
+        app.dependency_overrides[injected.dependency] = provider
     return app
 
 

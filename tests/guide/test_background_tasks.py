@@ -285,7 +285,7 @@ def test_every_level_may_add_tasks_and_all_of_them_are_stored_together(
 @pytest.mark.parametrize("endpoint_is", ["def", "async def"])
 @pytest.mark.parametrize("task_is", ["def", "async def"])
 def test_def_and_async_def_may_be_mixed(
-    app: FastAPI, client: TestClient, tasks: Afterward, happened: list[str], endpoint_is: str, task_is: str
+    *, app: FastAPI, client: TestClient, tasks: Afterward, happened: list[str], endpoint_is: str, task_is: str
 ) -> None:
     """A `def` task runs in a thread, not in the event loop; an `async def` task in the loop."""
 
@@ -347,15 +347,14 @@ def test_a_dependency_that_is_asked_for_twice_adds_its_task_once_as_its_cache_sa
     def dependency(background_tasks: BackgroundTasks) -> None:
         background_tasks.add_task(note, "task")
 
-    cached = Annotated[None, Depends(dependency)]
-    not_cached = Annotated[None, Depends(dependency, use_cache=False)]
-
     @app.get("/cached")
-    def endpoint(first: cached, second: cached) -> None:
+    def cached(first: Annotated[None, Depends(dependency)], second: Annotated[None, Depends(dependency)]) -> None:
         return
 
     @app.get("/not-cached")
-    def other(first: cached, second: not_cached) -> None:
+    def not_cached(
+        first: Annotated[None, Depends(dependency)], second: Annotated[None, Depends(dependency, use_cache=False)]
+    ) -> None:
         return
 
     client.get("/cached")
@@ -415,7 +414,7 @@ def test_mounted_apps_and_included_routers_need_nothing_of_their_own(
 
 
 def test_an_app_that_is_installed_on_and_mounted_in_one_that_is_too_stores_once(
-    app: FastAPI, client: TestClient, tasks: Afterward, note: Task[[str], None], stored: Stored, happened: list[str]
+    *, app: FastAPI, client: TestClient, tasks: Afterward, note: Task[[str], None], stored: Stored, happened: list[str]
 ) -> None:
     """The outermost call is the request: the task waits for its end, not for that of the mounted app."""
     inner = FastAPI()
@@ -436,14 +435,14 @@ def test_an_app_that_is_installed_on_and_mounted_in_one_that_is_too_stores_once(
 def test_the_schema_of_the_app_does_not_change(app: FastAPI, note: Task[[str], None]) -> None:
     """Nothing of the container shows in OpenAPI."""
 
-    @app.get("/")
-    async def endpoint(background_tasks: BackgroundTasks) -> None:
+    @app.get("/", name="endpoint", operation_id="endpoint")
+    async def with_tasks(background_tasks: BackgroundTasks) -> None:
         background_tasks.add_task(note, "task")
 
     bare = FastAPI()
 
-    @bare.get("/")
-    async def endpoint() -> None:  # pyright: ignore[reportRedeclaration]
+    @bare.get("/", name="endpoint", operation_id="endpoint")
+    async def without() -> None:
         return
 
     assert app.openapi() == bare.openapi()

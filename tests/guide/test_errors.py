@@ -3,6 +3,7 @@
 Every test here runs twice: with the dependency that this FastAPI is served by, and with the one made by public means.
 """
 
+import itertools
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Annotated, Any
 
@@ -144,7 +145,7 @@ def test_a_request_that_does_not_validate_discards_what_its_dependencies_added(
 
 @pytest.mark.usefixtures("surroundings")
 def test_an_exception_in_a_dependency_discards(app: FastAPI, note: Task[[str], None], stored: Stored) -> None:
-    """Also one after `yield` that comes before the response (`scope="function"`), and one that stands for another."""
+    """Also one after `yield`, where that comes before the response (`scope="function"`)."""
 
     def add(background_tasks: BackgroundTasks) -> None:
         background_tasks.add_task(note, "task")
@@ -155,6 +156,27 @@ def test_an_exception_in_a_dependency_discards(app: FastAPI, note: Task[[str], N
     def commit() -> Iterator[None]:
         yield
         raise Broken("the commit failed")
+
+    @app.get("/before", dependencies=[Depends(add), Depends(refuse)])
+    async def before() -> None:
+        return
+
+    @app.get("/before-response", dependencies=[Depends(add), Depends(commit, scope="function")])
+    async def before_response() -> None:
+        return
+
+    with TestClient(app, raise_server_exceptions=False) as client:
+        for path in ("before", "before-response"):
+            assert client.get(f"/{path}").is_error, path
+    assert stored() == []
+
+
+@pytest.mark.usefixtures("surroundings")
+def test_an_exception_that_a_dependency_handles_discards(app: FastAPI, note: Task[[str], None], stored: Stored) -> None:
+    """It raises another in its place, or none; inside of the dependency that adds, or outside."""
+
+    def add(background_tasks: BackgroundTasks) -> None:
+        background_tasks.add_task(note, "task")
 
     async def translate() -> AsyncIterator[None]:
         try:
@@ -168,31 +190,14 @@ def test_an_exception_in_a_dependency_discards(app: FastAPI, note: Task[[str], N
         except Broken:
             return
 
-    def fail() -> None:
+    async def fail() -> None:
         raise Broken
 
-    @app.get("/before", dependencies=[Depends(add), Depends(refuse)])
-    async def before() -> None:
-        return
-
-    @app.get("/before-response", dependencies=[Depends(add), Depends(commit, scope="function")])
-    async def before_response() -> None:
-        return
-
-    @app.get("/translated", dependencies=[Depends(add), Depends(translate)])
-    async def translated() -> None:
-        fail()
-
-    @app.get("/translated-outside", dependencies=[Depends(translate), Depends(add)])
-    async def translated_outside() -> None:
-        fail()
-
-    @app.get("/swallowed", dependencies=[Depends(swallow), Depends(add)])
-    async def swallowed() -> None:
-        fail()
+    for number, dependencies in enumerate(itertools.permutations([Depends(add), Depends(translate), Depends(swallow)])):
+        app.get(f"/{number}", dependencies=dependencies)(fail)
 
     with TestClient(app, raise_server_exceptions=False) as client:
-        for path in ("before", "before-response", "translated", "translated-outside", "swallowed"):
+        for path in range(6):
             assert client.get(f"/{path}").is_error, path
     assert stored() == []
 
@@ -224,6 +229,7 @@ def test_an_error_in_one_of_two_security_scopes_discards_what_both_added(
 @pytest.mark.usefixtures("surroundings")
 @pytest.mark.parametrize("fail", FAILURES)
 def test_run_on_error_keeps_a_task_though_its_request_fails(
+    *,
     app: FastAPI,
     note: Task[[str], None],
     complain: Task[[str], None],
@@ -330,7 +336,7 @@ def test_an_exception_after_the_response_discards_nothing_that_was_stored(
 
 
 def test_a_failing_task_harms_none_of_the_others(
-    app: FastAPI, client: TestClient, tasks: Afterward, note: Task[[str], None], happened: list[str], stored: Stored
+    *, app: FastAPI, client: TestClient, tasks: Afterward, note: Task[[str], None], happened: list[str], stored: Stored
 ) -> None:
     """Each durable task is a job of its own: its siblings run, and the connection does not learn of it."""
 

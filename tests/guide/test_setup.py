@@ -398,7 +398,7 @@ def test_endpoints_that_still_take_the_stock_class_are_named_at_the_start(
         pass
     records = events(caplog, "endpoint.takes_stock_background_tasks")
     assert {record.levelno for record in records} == {logging.WARNING}
-    assert sorted(record.afterward["path"] for record in records) == paths  # type: ignore[attr-defined]  # pyright: ignore
+    assert sorted(vars(record)["afterward"]["path"] for record in records) == paths
 
 
 def test_the_dependencies_of_the_app_are_looked_at_too(tasks: Afterward, caplog: pytest.LogCaptureFixture) -> None:

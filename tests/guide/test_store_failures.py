@@ -80,7 +80,7 @@ def assert_refused(response: Any) -> None:
 
 @pytest.mark.parametrize("app", [provide, provide_with_yield], indirect=True)
 def test_the_client_gets_a_503_and_nothing_is_stored_and_nothing_runs(
-    app: FastAPI, client: TestClient, note: Task[[str], None], outage: Outage, happened: list[str], stored: Stored
+    *, app: FastAPI, client: TestClient, note: Task[[str], None], outage: Outage, happened: list[str], stored: Stored
 ) -> None:
     """Neither what is durable nor what runs in memory. When the store is back, requests are accepted again."""
 

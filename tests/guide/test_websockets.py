@@ -1,7 +1,7 @@
 """In a websocket a task is stored and started at once: there is no end of a request to wait for.
 
-With a real server and a real client. Every test runs twice: with the dependency that this FastAPI is served by, and with
-the one made by public means.
+With a real server and a real client. Every test runs twice: with the dependency that this FastAPI is served by, and
+with the one made by public means.
 """
 
 import asyncio

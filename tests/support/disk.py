@@ -37,7 +37,7 @@ def jobs_on_disk(database: Path) -> list[Row]:
             "SELECT id, task, status, queue, priority, attempt, status = 'queued' AND process IS NOT NULL, arguments "
             "FROM jobs ORDER BY seq"
         )
-        return [Row(*row[:6], bool(row[6]), row[7]) for row in rows]
+        return [Row(*values, held=bool(held), arguments=arguments) for *values, held, arguments in rows]
     finally:
         connection.close()
 

@@ -5,9 +5,10 @@ import os
 import time
 from collections import defaultdict
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from afterward import current_job
 
@@ -33,7 +34,7 @@ def _tell(what: str, key: str) -> None:
     }
     file = os.open(os.environ["APP_EFFECTS"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     try:
-        os.write(file, json.dumps(line).encode() + b"\n")
+        os.write(file, b"\n" + json.dumps(line).encode() + b"\n")
         os.fsync(file)
     finally:
         os.close(file)
@@ -59,19 +60,27 @@ class Effects:
         self.path = path
 
     def count(self) -> int:
-        """How many lines there are."""
-        return self.path.read_bytes().count(b"\n") if self.path.exists() else 0
+        """How many starts and ends there are."""
+        return len(self._lines())
 
     def runs(self) -> list[Run]:
         """All runs, in the order of their starts."""
         runs: dict[tuple[str, int, int], Run] = {}
-        for text in self.path.read_text().splitlines() if self.path.exists() else []:
-            line = json.loads(text)
+        for line in self._lines():
             at, what = line.pop("at"), line.pop("what")
             run = Run(started=at, **line)
             which = (run.job, run.attempt, run.pid)
-            runs[which] = run if what == "start" else replace(runs[which], ended=at)
+            runs[which] = run if what == "start" else replace(runs.get(which, run), ended=at)
         return sorted(runs.values(), key=lambda run: run.started)
+
+    def _lines(self) -> list[dict[str, Any]]:
+        """A line that a kill cut short, at the end of a page in memory, is none; the next begins anew."""
+        lines: list[dict[str, Any]] = []
+        for text in self.path.read_text().splitlines() if self.path.exists() else []:
+            with suppress(json.JSONDecodeError):
+                if text:
+                    lines.append(json.loads(text))
+        return lines
 
     def of(self, key: str) -> list[Run]:
         """The runs of one job, by the key it was given."""

@@ -3,7 +3,7 @@
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import apsw
 
@@ -37,7 +37,7 @@ class Disk:
     def __init__(self) -> None:
         self.is_full = False
 
-    def __enter__(self) -> "Disk":
+    def __enter__(self) -> Self:
         self._system = _FullDiskVFS(self)
         return self
 

@@ -121,7 +121,7 @@ SUITES = [
         examples=["tests/test_tutorial/test_background_tasks/*.py"],
         cannot_apply={
             "test_background_task_integrations": "asks for three other products that patch Starlette's class",
-            "test_websocket_handle_disconnection": "hangs by itself at times: a connection is accepted, then registered",
+            "test_websocket_handle_disconnection": "hangs by itself at times: accepts first, registers then",
         },
         cannot_apply_installed={
             "trio": "durable tasks are stored and run on asyncio",
@@ -246,9 +246,8 @@ def run(suite: Suite, source: Path, swapped: set[Path], *, installed: bool, opti
         databases = source.parent / f"{suite.project}-databases"
         databases.mkdir()
         environment["UPSTREAM_INSTALL_IN"] = str(databases)
-    print(
-        f"== {source.name}, {'afterward installed on every app' if installed else 'apps as they are'}", file=sys.stderr
-    )
+    apps = "afterward installed on every app" if installed else "apps as they are"
+    print(f"== {source.name}, {apps}", file=sys.stderr)
     # Tests of an older version are run with newer neighbours: what those call deprecated is not what is tested here.
     command = [sys.executable, "-m", "pytest", "-q", "-p", "upstream_plugin", "-p", "no:cacheprovider"]
     command += ["-W", "ignore::DeprecationWarning", "--timeout", "60", *options]

@@ -85,7 +85,9 @@ json_values = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(texts, inner, max_size=4),
     max_leaves=8,
 )
-items = st.builds(Item, name=texts, price=st.none() | amounts, made=st.none() | moments, tags=st.frozensets(texts, max_size=3))
+items = st.builds(
+    Item, name=texts, price=st.none() | amounts, made=st.none() | moments, tags=st.frozensets(texts, max_size=3)
+)
 points = st.builds(Point, x=st.integers(), y=finite)
 
 FITTING: list[tuple[Any, st.SearchStrategy[Any]]] = [

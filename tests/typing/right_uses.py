@@ -130,7 +130,7 @@ def helper(background_tasks: BackgroundTasks, maybe: BackgroundTasks | None = No
 async def in_starlette(request: Request) -> Response:
     single = BackgroundTask(send, "ada@example.com", message="hello")
     assert_type(single.job, JobHandle | None)
-    several = BackgroundTasks([single, BackgroundTask(plain, "text")])
+    several = BackgroundTasks([single, BackgroundTask(plain, "text"), BackgroundTask(double, number=4)])
     several.add_task(double, number=4)
     helper(several)
     await several()

@@ -31,7 +31,9 @@ anything = st.recursive(
     | st.uuids()
     | st.text(st.characters(categories=["Cs"]), min_size=1)
     | st.sampled_from([object(), int, print, {1: 2}, (1, 2), {1, 2}]),
-    lambda inner: st.lists(inner, max_size=3) | st.tuples(inner) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.tuples(inner) | st.dictionaries(st.text(max_size=3), inner, max_size=3)
+    ),
     max_leaves=5,
 )
 
@@ -74,10 +76,14 @@ def test_what_would_not_arrive_is_refused_at_the_call(value: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", [(1, 2), {1, 2}, b"bytes", Decimal("1.5"), object(), float("nan"), float("inf"), "\ud800", {1: "x"}], ids=repr
+    "value",
+    [(1, 2), {1, 2}, b"bytes", Decimal("1.5"), object(), float("nan"), float("inf"), "\ud800", {1: "x"}],
+    ids=repr,
 )
 def test_a_refusal_says_what_is_allowed(value: Any) -> None:
-    with pytest.raises(ArgumentError, match=r"context variable.* cannot be stored.*text, numbers, booleans, None, lists and dicts"):
+    with pytest.raises(
+        ArgumentError, match=r"context variable.* cannot be stored.*text, numbers, booleans, None, lists and dicts"
+    ):
         carried(value)
 
 

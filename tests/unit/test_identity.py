@@ -34,7 +34,9 @@ def test_ids_sort_in_the_order_they_were_made() -> None:
 
 
 def test_a_clock_set_back_breaks_neither_order_nor_uniqueness(monkeypatch: pytest.MonkeyPatch) -> None:
-    times = iter([2_000_000_000_000_000_000, 1_000_000_000_000_000_000, 1_000_000_000_000_000_000, 2_100_000_000_000_000_000])
+    times = iter(
+        [2_000_000_000_000_000_000, 1_000_000_000_000_000_000, 1_000_000_000_000_000_000, 2_100_000_000_000_000_000]
+    )
     monkeypatch.setattr(identity, "_last", 0)
     monkeypatch.setattr(time, "time_ns", lambda: next(times))
     made = [new_id() for _ in range(4)]

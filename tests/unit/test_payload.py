@@ -302,7 +302,9 @@ def test_arguments_are_stored_by_the_names_of_their_parameters(name: str) -> Non
 
 
 @pytest.mark.parametrize("fold", [0, 1])
-@pytest.mark.parametrize("moment", [datetime(2024, 10, 27, 2, 30), datetime(2024, 3, 31, 2, 30)], ids=["twice", "never"])  # noqa: DTZ001
+@pytest.mark.parametrize(
+    "moment", [datetime(2024, 10, 27, 2, 30), datetime(2024, 3, 31, 2, 30)], ids=["twice", "never"]
+)  # noqa: DTZ001
 def test_an_hour_in_which_the_clocks_are_set_is_an_hour_as_any_other(moment: datetime, fold: int) -> None:
     """02:30 comes twice in Berlin on one night of the year, and never on another; the instant arrives."""
     given = moment.replace(fold=fold, tzinfo=BERLIN)
@@ -497,7 +499,9 @@ KINDS_OF_THINGS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("annotation", [Any, str, int, list[int], dict[str, int], Item, Point, Colour, bytes | None, None])
+@pytest.mark.parametrize(
+    "annotation", [Any, str, int, list[int], dict[str, int], Item, Point, Colour, bytes | None, None]
+)
 @pytest.mark.parametrize("kind", KINDS_OF_THINGS)
 def test_what_belongs_to_a_process_is_refused(things: dict[str, Any], kind: str, annotation: Any) -> None:
     """Whatever it is, alone, in a list, in a dictionary and in a model, by an error that names the argument."""
@@ -553,7 +557,9 @@ class EvilModel(BaseModel):
     __hash__ = None  # type: ignore[assignment]
 
 
-@pytest.mark.parametrize("error", [ValueError, RuntimeError, RecursionError, MemoryError, StopIteration, AttributeError])
+@pytest.mark.parametrize(
+    "error", [ValueError, RuntimeError, RecursionError, MemoryError, StopIteration, AttributeError]
+)
 @pytest.mark.parametrize("annotation", [Any, str, list[int], Item])
 def test_an_object_that_resists_is_refused_as_any_other(annotation: Any, error: type[Exception]) -> None:
     for value in (Evil(error), [Evil(error)], {"a": Evil(error)}):
@@ -668,7 +674,9 @@ CALLS: list[tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("function", "args", "kwargs"), CALLS, ids=[f"{f.__name__}{a}{k}" for f, a, k in CALLS])
-def test_a_call_of_any_shape_arrives(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+def test_a_call_of_any_shape_arrives(
+    function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> None:
     assert through(function, *args, **kwargs) == function(*args, **kwargs)
 
 
@@ -687,7 +695,9 @@ WRONG_CALLS: list[tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any], str
 ]
 
 
-@pytest.mark.parametrize(("function", "args", "kwargs", "said"), WRONG_CALLS, ids=[f"{f.__name__}-{said}" for f, *_, said in WRONG_CALLS])
+@pytest.mark.parametrize(
+    ("function", "args", "kwargs", "said"), WRONG_CALLS, ids=[f"{f.__name__}-{said}" for f, *_, said in WRONG_CALLS]
+)
 def test_a_call_that_does_not_fit_the_signature_is_refused(
     function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], said: str
 ) -> None:
@@ -754,7 +764,9 @@ def test_an_annotation_may_name_what_is_defined_later() -> None:
 
 
 @pytest.mark.parametrize(
-    "function", [unresolvable, unresolvable_attribute, no_expression, nonsense, unresolvable_return], ids=lambda f: f.__name__
+    "function",
+    [unresolvable, unresolvable_attribute, no_expression, nonsense, unresolvable_return],
+    ids=lambda f: f.__name__,
 )
 def test_an_annotation_that_means_nothing_is_refused_with_the_mend(function: Callable[..., Any]) -> None:
     """When the tasks are checked at the start, and at a call: as `TaskError`, whatever is wrong with it."""
@@ -814,7 +826,9 @@ PLACES: list[tuple[Callable[..., Any], Any, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("function", "value", "path"), PLACES, ids=[f"{path}-{n}" for n, (_, _, path) in enumerate(PLACES)])
+@pytest.mark.parametrize(
+    ("function", "value", "path"), PLACES, ids=[f"{path}-{n}" for n, (_, _, path) in enumerate(PLACES)]
+)
 def test_a_refusal_names_the_place(function: Callable[..., Any], value: Any, path: str) -> None:
     """From the parameter down to what is to blame."""
     assert blamed(refusal(function, value)) == path
@@ -829,7 +843,14 @@ def test_of_several_arguments_the_one_to_blame_is_named() -> None:
 
 @pytest.mark.parametrize(
     "value",
-    ["hunter2-\ud800", ["hunter2", object()], {"hunter2": float("nan")}, SecretStr("hunter2"), b"hunter2", ("hunter2",)],
+    [
+        "hunter2-\ud800",
+        ["hunter2", object()],
+        {"hunter2": float("nan")},
+        SecretStr("hunter2"),
+        b"hunter2",
+        ("hunter2",),
+    ],
     ids=["text", "list", "dictionary", "secret", "bytes", "tuple"],
 )
 @pytest.mark.parametrize("annotation", [Any, int, list[int], Item, Colour, datetime, UUID, Literal["a"]])

@@ -39,7 +39,7 @@ def arrived(annotation: Any, value: Any) -> Any:
 
 
 @given(typed())
-@settings(max_examples=3000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=2500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_whatever_fits_its_annotation_arrives_as_it_was(case: tuple[Any, Any]) -> None:
     """Not one is refused; equal, and of the same types all the way down."""
     annotation, value = case
@@ -47,7 +47,7 @@ def test_whatever_fits_its_annotation_arrives_as_it_was(case: tuple[Any, Any]) -
 
 
 @given(st.sampled_from([annotation for annotation, _ in FITTING]), anything)
-@settings(max_examples=4000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=4500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_whatever_else_is_given_is_refused_or_arrives_equal(annotation: Any, value: Any) -> None:
     """By `ArgumentError` and nothing else, whatever the value is."""
     try:

@@ -128,10 +128,14 @@ BAD: list[tuple[Any, Any]] = [
 ]
 
 
-@pytest.mark.parametrize(("annotation", "value"), BAD, ids=[f"{n}-{type(value).__name__}" for n, (_, value) in enumerate(BAD)])
+@pytest.mark.parametrize(
+    ("annotation", "value"), BAD, ids=[f"{n}-{type(value).__name__}" for n, (_, value) in enumerate(BAD)]
+)
 def test_what_would_read_back_as_something_else_is_refused(annotation: Any, value: Any) -> None:
     """By `ResultError` and nothing else; it says that the task ran, and what to return; never what was returned."""
-    with pytest.raises(ResultError, match=r"task app:send ran to its end, .*cannot be stored: .*return None, or data") as refused:
+    with pytest.raises(
+        ResultError, match=r"task app:send ran to its end, .*cannot be stored: .*return None, or data"
+    ) as refused:
         codec(annotation).dump(value)
     assert "hush" not in str(refused.value)
 

@@ -25,7 +25,8 @@ def ceiling(failures: int, policy: RetryPolicy) -> float:
 
 
 @pytest.mark.parametrize(
-    ("failures", "longest"), [(1, 1), (2, 2), (3, 4), (4, 8), (10, 512), (11, 600), (12, 600), (1000, 600), (10**9, 600)]
+    ("failures", "longest"),
+    [(1, 1), (2, 2), (3, 4), (4, 8), (10, 512), (11, 600), (12, 600), (1000, 600), (10**9, 600)],
 )
 def test_by_default_the_longest_wait_doubles_from_1_s_to_10_min(failures: int, longest: float) -> None:
     assert ceiling(failures, RetryPolicy()) == longest
@@ -78,13 +79,21 @@ def test_a_job_is_tried_max_attempts_times_and_no_more(policy: RetryPolicy) -> N
     ],
     ids=repr,
 )
-def test_by_default_every_exception_is_tried_again_and_what_ends_programs_is_not(error: BaseException, wanted: bool) -> None:
+def test_by_default_every_exception_is_tried_again_and_what_ends_programs_is_not(
+    error: BaseException, wanted: bool
+) -> None:
     assert RetryPolicy().wants(error) is wanted
 
 
 @pytest.mark.parametrize(
     ("error", "wanted"),
-    [(OSError(), True), (ConnectionError(), True), (PermissionError(), False), (ValueError(), False), (SystemExit(), False)],
+    [
+        (OSError(), True),
+        (ConnectionError(), True),
+        (PermissionError(), False),
+        (ValueError(), False),
+        (SystemExit(), False),
+    ],
     ids=repr,
 )
 def test_rules_name_exceptions_and_their_subclasses(error: BaseException, wanted: bool) -> None:

@@ -69,7 +69,10 @@ def test_is_async_looks_through_partials_and_at_callable_objects() -> None:
     class Sync:
         def __call__(self) -> None: ...
 
-    assert [is_async(function) for function in (wait, functools.partial(wait, 1), functools.partial(functools.partial(wait)))] == [True] * 3
+    assert [
+        is_async(function)
+        for function in (wait, functools.partial(wait, 1), functools.partial(functools.partial(wait)))
+    ] == [True] * 3
     assert [is_async(function) for function in (Async(), functools.partial(Async()))] == [True] * 2
     assert [is_async(function) for function in (send, Sync(), functools.partial(send), print)] == [False] * 4
 
@@ -125,7 +128,9 @@ def test_two_functions_do_not_share_a_name(tasks: Afterward) -> None:
     ],
     ids=str,
 )
-def test_an_option_that_makes_no_sense_is_refused_when_it_is_declared(tasks: Afterward, options: dict[str, Any]) -> None:
+def test_an_option_that_makes_no_sense_is_refused_when_it_is_declared(
+    tasks: Afterward, options: dict[str, Any]
+) -> None:
     with pytest.raises(TaskError):
         tasks.task(**options)(send)
     assert tasks.tasks == {}
@@ -140,7 +145,8 @@ def test_a_span_is_a_timedelta_or_seconds(span: Any, value: float) -> None:
 
 
 @pytest.mark.parametrize(
-    "span", [-1, -0.001, float("nan"), float("inf"), 1e10, timedelta(seconds=-1), timedelta.max, "soon", None, [], 10**400]
+    "span",
+    [-1, -0.001, float("nan"), float("inf"), 1e10, timedelta(seconds=-1), timedelta.max, "soon", None, [], 10**400],
 )
 def test_what_is_no_span_is_refused(span: Any) -> None:
     with pytest.raises(TaskError):
@@ -154,7 +160,14 @@ def test_options_say_something_of_a_call_and_leave_the_task_as_it_is(tasks: Afte
     task = tasks.task(queue="mail", priority=3)(send)
     moment = datetime(2030, 1, 1, tzinfo=UTC)
     job = prepared(task.options(delay=timedelta(minutes=1), queue="slow", priority=-5, unique="k"), "a")
-    assert (job.task, job.delay, job.run_at, job.queue, job.priority, job.unique) == (task.name, 60, None, "slow", -5, "k")
+    assert (job.task, job.delay, job.run_at, job.queue, job.priority, job.unique) == (
+        task.name,
+        60,
+        None,
+        "slow",
+        -5,
+        "k",
+    )
     assert prepared(task.options(run_at=moment), "a").run_at == moment
     plain = prepared(task, "a")
     assert (plain.delay, plain.run_at, plain.queue, plain.priority, plain.unique) == (None, None, "mail", 3, None)
@@ -215,7 +228,9 @@ def test_an_option_that_could_not_be_stored_is_refused_at_the_call(tasks: Afterw
         tasks.task(send).options(**options)
 
 
-@pytest.mark.parametrize("options", [{"queue": "ü" * 100}, {"unique": "x" * 500}, {"priority": -(2**31)}, {"delay": 0}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{"queue": "ü" * 100}, {"unique": "x" * 500}, {"priority": -(2**31)}, {"delay": 0}], ids=str
+)
 def test_options_may_go_to_their_limits(tasks: Afterward, options: dict[str, Any]) -> None:
     prepared(tasks.task(send).options(**options), "a")
 

@@ -6,6 +6,7 @@ import random
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 import apsw
 
@@ -52,10 +53,8 @@ def _set_up(connection: apsw.Connection, path: Path) -> None:
         raise StoreUnusable(
             f"the store {path} cannot be written; give this user the right to write the file and its folder"
         )
-    with connection:  # all of it as it is at one moment: another process may be migrating
-        ours, version = connection.pragma("application_id"), connection.pragma("user_version")
-        strange = ours not in (0, APPLICATION_ID) or (ours == 0 and _has_tables(connection))
-    if strange:
+    ours, version, has_tables = _what_it_is(connection)
+    if ours not in (0, APPLICATION_ID) or (ours == 0 and has_tables):
         raise StoreUnusable(
             f"the store {path} is a database of another program; afterward's file is its own: name another one"
         )
@@ -72,9 +71,15 @@ def _set_up(connection: apsw.Connection, path: Path) -> None:
         _migrate(connection, migrations)
 
 
-def _has_tables(connection: apsw.Connection) -> bool:
-    """Has anybody made anything in this database yet?"""
-    return bool(connection.execute("SELECT EXISTS (SELECT 1 FROM sqlite_schema)").get)
+def _what_it_is(connection: apsw.Connection) -> tuple[int, int, bool]:
+    """Whose file, of what schema, with tables or without; all as it is at one moment, for another may be migrating."""
+    return cast(
+        "tuple[int, int, bool]",
+        connection.execute(
+            "SELECT (SELECT application_id FROM pragma_application_id), (SELECT user_version FROM pragma_user_version), "
+            "EXISTS (SELECT 1 FROM sqlite_schema)"
+        ).fetchone(),
+    )
 
 
 def _migrate(connection: apsw.Connection, migrations: Sequence[tuple[int, str]]) -> None:

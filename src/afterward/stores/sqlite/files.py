@@ -119,6 +119,11 @@ class LivenessLocks:
             self.remove(process)
             os.close(descriptor)
 
+    def close(self) -> None:
+        """Let go of all locks of ours, and leave their files: whoever looks finds them free."""
+        while self._held:
+            os.close(self._held.popitem()[1])
+
     def remove(self, process: str) -> None:
         """Remove the file of a process that is dead, or that leaves."""
         (self._folder / f"{process}.lock").unlink(missing_ok=True)
@@ -146,6 +151,4 @@ class LivenessLocks:
 
     def _close_inherited(self) -> None:
         """In a forked child: a descriptor kept open there would show a dead parent as alive."""
-        for descriptor in self._held.values():
-            os.close(descriptor)
-        self._held.clear()
+        self.close()

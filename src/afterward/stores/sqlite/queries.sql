@@ -113,7 +113,7 @@ WHERE process = ?1 AND token = ?2 AND status = 'running' ORDER BY seq;
 -- name: succeed
 -- running -> succeeded
 UPDATE jobs SET status = 'succeeded', process = NULL, result = ?4, finished_at = ?5
-WHERE id = ?1 AND attempt = ?2 AND process = ?3 AND status = 'running' RETURNING id;
+WHERE id = ?1 AND attempt = ?2 AND process = ?3 AND status = 'running' RETURNING ?6;
 
 -- name: remember
 -- An attempt that is about to end otherwise.
@@ -141,7 +141,9 @@ SELECT seq, id, task, queue, priority, status, attempt, failures, deaths, argume
     process, created_at, run_at, started_at, finished_at
 FROM jobs
 WHERE (?1 IS NULL OR status = ?1) AND (?2 IS NULL OR task = ?2) AND (?3 IS NULL OR queue = ?3)
-    AND seq < coalesce((SELECT seq FROM jobs WHERE id = ?4), 9223372036854775807)
+    AND seq < coalesce(
+        (SELECT seq FROM jobs WHERE id = coalesce((SELECT job FROM aliases WHERE id = ?4), ?4)), 9223372036854775807
+    )
 ORDER BY seq DESC LIMIT ?5;
 
 -- name: give_back

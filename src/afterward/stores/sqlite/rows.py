@@ -10,6 +10,9 @@ from typing import Any
 from afterward.job import Attempt, Failure, Job, NewJob, Placement, Status
 
 
+_END_OF_TIME = 253_402_300_799.0  # the last second that a datetime can name
+
+
 def row_of(job: NewJob, placement: Placement, process: str | None, now: float) -> tuple[Any, ...]:
     """The row of a new job, in the order of the query `enqueue`."""
     leased = placement is Placement.leased
@@ -63,7 +66,7 @@ def job_of(row: Any, attempts: Iterable[Any]) -> Job:
 
 
 def _time(at: float) -> datetime:
-    return datetime.fromtimestamp(at, UTC)
+    return datetime.fromtimestamp(min(at, _END_OF_TIME), UTC)
 
 
 def _time_or_none(at: float | None) -> datetime | None:

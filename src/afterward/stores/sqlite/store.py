@@ -38,11 +38,15 @@ from afterward.stores.sqlite.files import LivenessLocks
 from afterward.stores.sqlite.reader import Reader
 from afterward.stores.sqlite.rows import job_of, row_of, text_of
 from afterward.stores.sqlite.writer import Operation, Writer
+from afterward.text import is_storable
 
 T = TypeVar("T")
 
 PAGE = 200
-"""How many rows one call of `reap` or one promotion of due jobs moves at most."""
+"""How many jobs one call of `reap` queues again at most."""
+
+PROMOTED = 1000
+"""How many jobs whose time has come one claim makes ready at most."""
 
 _Q = load_queries("afterward.stores.sqlite")
 _ORDER = ("join", "beat", "reap", "enqueue", "release", "finish", "claim", "leave")
@@ -76,6 +80,7 @@ class SQLiteStore:
         open_ones = [connected for connected in (self._reader, self._writer) if connected is not None]
         self._reader = self._writer = None
         self._doorbell.close()
+        self._locks.close()
         for connected in open_ones:
             connected.close()  # here, for one commit at most: an executor takes no work once the interpreter is ending
 
@@ -170,6 +175,7 @@ class SQLiteStore:
     def _look(self, look: Callable[[apsw.Connection], T]) -> Answer[T]:
         if self._reader is None:
             raise StoreUnavailable(f"the store {self._path} is not open")
+        self._check_file()
         return self._reader.look(look)
 
     def _stage(self, connection: apsw.Connection, operations: Sequence[Operation]) -> None:
@@ -275,7 +281,7 @@ class SQLiteStore:
             operation.answer = [job in released for job in jobs]
 
     def _stage_claim(self, connection: apsw.Connection, operations: Sequence[Operation], now: float) -> None:
-        connection.execute(_Q["promote"], (now, PAGE))
+        connection.execute(_Q["promote"], (now, PROMOTED))
         for operation in operations:
             process, wanted, token = operation.items
             operation.answer = self._claim(connection, process, wanted, token, now)
@@ -283,9 +289,11 @@ class SQLiteStore:
     def _claim(
         self, connection: apsw.Connection, process: str, wanted: Sequence[Wanted], token: str, now: float
     ) -> Claimed:
+        if not connection.execute(_Q["exists"], (process,)).get:
+            return Claimed([], more=False, next_due=None)
         again = [Lease(*row) for row in connection.execute(_Q["claimed"], (process, token))]
-        if again or not connection.execute(_Q["exists"], (process,)).get:
-            return Claimed(again, more=bool(again), next_due=None)
+        if again:
+            return Claimed(again, more=True, next_due=None)
         lanes = connection.execute(_Q["lanes"]).fetchall()
         leases: list[Lease] = []
         more = False
@@ -302,18 +310,23 @@ class SQLiteStore:
         return Claimed(leases, more, None if due is None else max(0.0, due - now))
 
     def _stage_finish(self, connection: apsw.Connection, operations: Sequence[Operation], now: float) -> None:
+        ends = [end for operation in operations for end in operation.items]
         succeeded = [
-            (lease.id, lease.attempt, lease.process, outcome.result, now)
-            for operation in operations
-            for lease, outcome in operation.items
+            (lease.id, lease.attempt, lease.process, outcome.result, now, number)
+            for number, (lease, outcome) in enumerate(ends)
             if isinstance(outcome, Succeeded)
         ]
-        done = {job for (job,) in connection.executemany(_Q["succeed"], succeeded)} if succeeded else set[str]()
-        for operation in operations:
-            operation.answer = [
-                lease.id in done if isinstance(outcome, Succeeded) else _end(connection, lease, outcome, now)
-                for lease, outcome in operation.items
+        done: set[Any] = (
+            {number for (number,) in connection.executemany(_Q["succeed"], succeeded)} if succeeded else set()
+        )
+        answers = iter(
+            [
+                number in done if isinstance(outcome, Succeeded) else _end(connection, lease, outcome, now)
+                for number, (lease, outcome) in enumerate(ends)
             ]
+        )
+        for operation in operations:
+            operation.answer = [next(answers) for _ in operation.items]
 
 
 _STAGES: dict[str, Callable[[SQLiteStore, apsw.Connection, Sequence[Operation], float], None]] = {
@@ -323,6 +336,8 @@ _INHERITED: list[Any] = []
 
 
 def _get(connection: apsw.Connection, job: str) -> Job | None:
+    if not is_storable(job):
+        return None
     with connection:  # the job and its attempts as they are at one moment
         row: Any = connection.execute(_Q["get"], (job,)).fetchone()
         return job_of(row, connection.execute(_Q["attempts"], (row[0],)).fetchall()) if row else None

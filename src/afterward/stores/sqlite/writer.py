@@ -59,6 +59,7 @@ class Writer:
         self._deadline = 0.0
         self._mutex = threading.Lock()
         self._gathered: list[Operation] = []
+        self._called: set[asyncio.AbstractEventLoop] = set()
         self._busy = False
         self._closed = False
         self._work: SimpleQueue[tuple[list[Operation], bool] | None] = SimpleQueue()
@@ -74,8 +75,10 @@ class Writer:
             if self._closed:
                 raise StoreUnavailable(f"the store {self._location} is closed")
             self._gathered.append(operation)
-            first = len(self._gathered) == 1 and not self._busy
-        if first:
+            called = self._busy or loop in self._called
+            if not called:
+                self._called.add(loop)
+        if not called:
             loop.call_soon(self._next_batch)
         return operation.future
 
@@ -85,12 +88,14 @@ class Writer:
             if self._closed:
                 return
             self._closed = True
-        self._work.put(None)
+            if not self._busy:
+                self._work.put(None)
         self._thread.join()
 
     def _next_batch(self) -> None:
-        """On a loop: stage what has gathered, and hand it on to be committed."""
+        """On a loop: stage all that has gathered, of whatever loop, and hand it on to be committed."""
         with self._mutex:
+            self._called.discard(asyncio.get_running_loop())
             if self._busy or not self._gathered or self._closed:
                 return
             self._busy = True
@@ -111,13 +116,17 @@ class Writer:
             self._carry_out(operations, staged)
             with self._mutex:
                 self._busy = False
-                waiting = self._gathered[0].loop if self._gathered else None
+                waiting = {operation.loop for operation in self._gathered}
+                self._called |= waiting
+                ending = self._closed
             self._deliver(operations, waiting)
+            if ending:
+                break
         with self._mutex:
             left, self._gathered = self._gathered, []
         for operation in left:
             operation.error = StoreUnavailable(f"the store {self._location} was closed")
-        self._deliver(left, None)
+        self._deliver(left, set())
         self._connection.close()
 
     def _carry_out(self, operations: list[Operation], staged: bool) -> None:
@@ -171,17 +180,18 @@ class Writer:
         unavailable.__cause__ = error
         return unavailable
 
-    def _deliver(self, operations: list[Operation], waiting: asyncio.AbstractEventLoop | None) -> None:
-        by_loop: dict[asyncio.AbstractEventLoop, list[Operation]] = {}
+    def _deliver(self, operations: list[Operation], waiting: set[asyncio.AbstractEventLoop]) -> None:
+        """Give each loop its answers, and call those on which operations wait: one that is blocked stops no other."""
+        by_loop: dict[asyncio.AbstractEventLoop, list[Operation]] = {loop: [] for loop in waiting}
         for operation in operations:
             by_loop.setdefault(operation.loop, []).append(operation)
-        if waiting is not None:
-            by_loop.setdefault(waiting, [])
         for loop, theirs in by_loop.items():
             try:
                 loop.call_soon_threadsafe(self._answer, theirs)
             except RuntimeError:  # that loop is closed: nobody is left to be answered there
-                self._forget(loop)
+                with self._mutex:
+                    self._called.discard(loop)
+                    self._gathered = [operation for operation in self._gathered if operation.loop is not loop]
 
     def _answer(self, operations: list[Operation]) -> None:
         """On a loop: give the answers, and go on with what has gathered meanwhile.
@@ -199,11 +209,3 @@ class Writer:
             else:
                 operation.future.set_exception(operation.error)
         self._next_batch()
-
-    def _forget(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Drop what a closed loop has asked for and not begun, so that others' operations go on."""
-        with self._mutex:
-            self._gathered = [operation for operation in self._gathered if operation.loop is not loop]
-            waiting = self._gathered[0].loop if self._gathered and not self._busy else None
-        if waiting is not None:
-            self._deliver([], waiting)
