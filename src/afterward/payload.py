@@ -223,12 +223,11 @@ class ResultCodec:
             return None
         try:
             data = self._codec.dump(value)
+        except TaskError as error:
+            raise self._refusal(value.__class__, str(error)) from error
         except Exception as error:  # whatever a user's type raises while it is dumped, read or compared
-            place, reason, culprit = _what_is_wrong(self._codec, value) or (
-                "",
-                "it cannot be read back",
-                value.__class__,
-            )
+            wrong = _what_is_wrong(self._codec, value)
+            place, reason, culprit = wrong or ("", "it cannot be read back", value.__class__)
             raise self._refusal(culprit, f"{'result' + place}: {reason}") from error
         if len(data) > self._max_bytes:
             why = f"it takes {len(data):,} bytes, more than the {self._max_bytes:,} allowed"

@@ -18,7 +18,7 @@ _PLAIN = frozenset((str, int, bool, float, bytes, type(None)))
 _NUMBERS = frozenset((int, bool, float))
 
 
-def difference(given: Any, again: Any, path: str) -> tuple[str, str] | None:
+def difference(given: Any, again: Any, path: str) -> tuple[str, str] | None:  # noqa: PLR0911 - one for each kind of value
     """The first place where `again` is not what was given, and how it differs; None when they are the same."""
     kind, other = given.__class__, again.__class__
     if kind in _PLAIN:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from afterward.job import Placement, Process, Released, Status, Stored, Succeeded
+from afterward.job import Process, Released, Status, Stored, Succeeded
 from afterward.stores.base import Known, Store
 from tests.support.stores import NOTHING, Living, Place, altered, get, ids, new_job, put, send
 

@@ -173,6 +173,7 @@ async def test_deaths_are_counted_up_to_suspect_after(place: Place, other: Livin
     """A suspect runs in a child of its own: that its worker dies is not its doing any more."""
     job = new_job()
     await die_with(place, other, job, leased=True)
+    seen = await get(other.store, job.id)
     for attempt in range(2, 6):
         await die_with(place, other, job)
         seen = await get(other.store, job.id)

@@ -5,7 +5,7 @@ import ctypes
 import os
 import stat
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -31,7 +31,7 @@ async def opened_and_closed(path: Path) -> None:
 
 
 @contextmanager
-def connected(path: Path) -> Iterator[apsw.Connection]:
+def connected(path: Path) -> Generator[apsw.Connection]:
     connection = apsw.Connection(str(path))
     try:
         yield connection
@@ -40,7 +40,7 @@ def connected(path: Path) -> Iterator[apsw.Connection]:
 
 
 @contextmanager
-def every_connection() -> Iterator[list[apsw.Connection]]:
+def every_connection() -> Generator[list[apsw.Connection]]:
     """The connections that are made while the block lasts."""
     made: list[apsw.Connection] = []
     apsw.connection_hooks.append(made.append)
@@ -90,7 +90,7 @@ async def test_each_commit_reaches_the_disk_before_it_is_answered(tmp_path: Path
 
 
 @contextmanager
-def counted_syncs() -> Iterator[Callable[[], int]]:
+def counted_syncs() -> Generator[Callable[[], int]]:
     """How often SQLite has synced a WAL, in files that are opened while the block lasts."""
     count = 0
     [base, *_] = apsw.vfs_names()
@@ -288,9 +288,13 @@ async def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[100:4096] = os.urandom(3996)
     path.write_bytes(content)
-    with pytest.raises(StoreError):
+
+    async def open_and_look() -> None:
         await store.open()
         await store.list(limit=1000)
+
+    with pytest.raises(StoreError):
+        await open_and_look()
     await store.close()
 
 

@@ -102,6 +102,13 @@ async def kills_itself(key: str, seconds: float) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+@tasks.task(timeout=0.3, max_attempts=1)
+async def exits_twice(key: str) -> None:
+    with recorded(key):
+        if current_job().attempt < 3:
+            os._exit(1)
+
+
 @tasks.task(timeout=0.3, max_attempts=2, backoff=0.05)
 async def never_ends(key: str) -> None:
     with recorded(key):

@@ -1,5 +1,6 @@
 """Servers that are asked to end, and their successors: the same version of the application, or another."""
 
+import os
 import signal
 import time
 
@@ -105,8 +106,12 @@ def test_a_request_that_is_over_after_the_signal_leaves_its_job_to_the_next_at_n
     assert (job.failures, job.deaths, len(site.effects.of("key~1"))) == (0, 0, 1)
 
 
-def test_a_suspect_is_released_like_any_other(site: Site) -> None:
-    """It runs in a child process, which ends with its parent."""
+@pytest.mark.parametrize("number", [None, signal.SIGTERM, signal.SIGINT])
+def test_a_suspect_is_released_like_any_other(site: Site, number: signal.Signals | None) -> None:
+    """It runs in a child process, which ends with its parent; a signal may come to both at once, and is no death.
+
+    A Ctrl-C goes to all processes of a terminal, and a service manager ends all processes of a service.
+    """
     for starts in (1, 2):
         server = site.serve()
         if starts == 1:
@@ -118,7 +123,10 @@ def test_a_suspect_is_released_like_any_other(site: Site) -> None:
     wait_until(lambda: len(site.effects.of("key~1")) == 3)
     [*_, third] = site.effects.of("key~1")
     assert third.parent == server.pid
-    server.stop()
+    if number:
+        os.kill(third.pid, number)
+    server.terminate(number or signal.SIGTERM)
+    server.wait()
     job = site.database.job("key~1")
     assert (job.status, job.failures, job.deaths) == ("queued", 0, 2)
     assert job.ended == {1: "died", 2: "died", 3: "released"}

@@ -1,6 +1,7 @@
 """Tasks that kill, block or hang what runs them harm nobody but themselves, and not for ever."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,19 @@ def test_many_suspects_neither_swamp_the_machine_nor_hold_up_the_queue(site: Sit
     assert answered.status == 202
     assert server.is_alive()
     assert most <= 2 * (os.cpu_count() or 1) + 4
+
+
+def test_the_timeout_of_a_suspect_is_for_its_function_and_not_for_the_start_of_its_process(site: Site) -> None:
+    """A child process takes longer to start than this task may run."""
+    site.serve(ready=False)
+    with suppress(ConnectionError):
+        site.door.add("exits_twice", "key~1")
+    wait_until(lambda: not site.processes[-1].is_alive())
+    site.serve(ready=False).wait()
+    site.serve()
+    wait_until(lambda: site.database.unfinished() == 0)
+    job = site.database.job("key~1")
+    assert (job.status, job.attempt, job.failures, job.deaths) == ("succeeded", 3, 0, 2)
 
 
 def test_a_task_that_never_ends_is_ended_by_its_timeout(site: Site) -> None:

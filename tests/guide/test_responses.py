@@ -351,7 +351,7 @@ def test_a_task_made_by_hand_is_discarded_by_an_exception(
 
 @pytest.mark.parametrize("kind", ["def", "async def"])
 def test_the_response_of_an_error_handler_may_have_a_background(
-    *, tasks: Afterward, note: Task[[str], None], happened: list[str], middleware: list[Middleware], kind: str
+    *, *, tasks: Afterward, note: Task[[str], None], happened: list[str], middleware: list[Middleware], kind: str
 ) -> None:
     """Made for the response that is sent, it is kept: telling somebody of an error is what it is for."""
 

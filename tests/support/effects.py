@@ -54,33 +54,30 @@ class Run:
 
 
 class Effects:
-    """Reads the file."""
+    """Reads the file, as far as it has grown since the last look."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._read = 0
+        self._lines: list[dict[str, Any]] = []
 
     def count(self) -> int:
         """How many starts and ends there are."""
-        return len(self._lines())
+        self._read_on()
+        return len(self._lines)
 
     def runs(self) -> list[Run]:
         """All runs, in the order of their starts."""
+        self._read_on()
         runs: dict[tuple[str, int, int], Run] = {}
-        for line in self._lines():
-            at, what = line.pop("at"), line.pop("what")
-            run = Run(started=at, **line)
-            which = (run.job, run.attempt, run.pid)
-            runs[which] = run if what == "start" else replace(runs.get(which, run), ended=at)
+        for line in self._lines:
+            at, key, job, attempt, pid = (line[name] for name in ("at", "key", "job", "attempt", "pid"))
+            which = (job, attempt, pid)
+            if line["what"] == "start":
+                runs[which] = Run(key, job, attempt, pid, line["parent"], at)
+            elif which in runs:
+                runs[which] = replace(runs[which], ended=at)
         return sorted(runs.values(), key=lambda run: run.started)
-
-    def _lines(self) -> list[dict[str, Any]]:
-        """A line that a kill cut short, at the end of a page in memory, is none; the next begins anew."""
-        lines: list[dict[str, Any]] = []
-        for text in self.path.read_text().splitlines() if self.path.exists() else []:
-            with suppress(json.JSONDecodeError):
-                if text:
-                    lines.append(json.loads(text))
-        return lines
 
     def of(self, key: str) -> list[Run]:
         """The runs of one job, by the key it was given."""
@@ -91,3 +88,17 @@ class Effects:
         for run in self.runs():
             found[run.key].append(run)
         return dict(found)
+
+    def _read_on(self) -> None:
+        """A line that a kill cut short, at the end of a page in memory, is none; the next begins anew."""
+        if not self.path.exists():
+            return
+        with self.path.open("rb") as file:
+            file.seek(self._read)
+            new = file.read()
+        whole = new[: new.rfind(b"\n") + 1]
+        self._read += len(whole)
+        for text in whole.splitlines():
+            with suppress(json.JSONDecodeError, UnicodeDecodeError):
+                if text:
+                    self._lines.append(json.loads(text))

@@ -4,7 +4,7 @@ import asyncio
 import threading
 from collections.abc import Coroutine
 from concurrent.futures import Future
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 T = TypeVar("T")
 
@@ -17,7 +17,7 @@ class OtherLoop:
         self._thread = threading.Thread(target=self.loop.run_forever, daemon=True)
         self._thread.start()
 
-    def __enter__(self) -> "OtherLoop":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

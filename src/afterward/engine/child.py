@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import threading
+from types import FrameType
 from typing import Any
 
 from afterward.engine.executor import Executor, failure_of
@@ -27,7 +28,7 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         # A terminal and a service manager signal all processes: whether this one ends is for its parent to say.
         # A handler, not SIG_IGN, which what the function starts would inherit.
-        signal.signal(number, lambda *_: None)
+        signal.signal(number, _leave_it_to_the_parent)
     threading.Thread(target=_die_with_parent, daemon=True).start()
     sys.path[:] = order["sys_path"]
     outcome = asyncio.run(_run(order))
@@ -35,6 +36,10 @@ def main() -> None:
     answer.flush()
     sys.stderr.flush()
     os._exit(0)  # at once: threads that the function left behind must not keep the attempt open
+
+
+def _leave_it_to_the_parent(_number: int, _frame: FrameType | None) -> None:
+    """What a signal does here: nothing."""
 
 
 def _die_with_parent() -> None:

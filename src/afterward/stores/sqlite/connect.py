@@ -72,12 +72,12 @@ def _set_up(connection: apsw.Connection, path: Path) -> None:
 
 
 def _what_it_is(connection: apsw.Connection) -> tuple[int, int, bool]:
-    """Whose file, of what schema, with tables or without; all as it is at one moment, for another may be migrating."""
+    """Whose file, of what schema, with tables or without: as it is at one moment, for another may be migrating."""
     return cast(
         "tuple[int, int, bool]",
         connection.execute(
-            "SELECT (SELECT application_id FROM pragma_application_id), (SELECT user_version FROM pragma_user_version), "
-            "EXISTS (SELECT 1 FROM sqlite_schema)"
+            "SELECT (SELECT application_id FROM pragma_application_id), "
+            "(SELECT user_version FROM pragma_user_version), EXISTS (SELECT 1 FROM sqlite_schema)"
         ).fetchone(),
     )
 

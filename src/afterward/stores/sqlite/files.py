@@ -57,6 +57,7 @@ def refuse_network_file_system(path: Path, mounts: str | None = None) -> None:
     if str(path).startswith(("\\\\", "//")):
         kind: str | None = "a network share"
     else:
+        path = path.resolve()
         if mounts is None:
             source = Path("/proc/self/mountinfo")
             mounts = source.read_text(encoding="utf-8", errors="replace") if source.exists() else ""
@@ -119,10 +120,16 @@ class LivenessLocks:
             self.remove(process)
             os.close(descriptor)
 
+    def abandon(self, process: str) -> None:
+        """Let go of the lock of a process of ours, and leave its file: whoever looks finds it dead."""
+        descriptor = self._held.pop(process, None)
+        if descriptor is not None:
+            os.close(descriptor)
+
     def close(self) -> None:
-        """Let go of all locks of ours, and leave their files: whoever looks finds them free."""
-        while self._held:
-            os.close(self._held.popitem()[1])
+        """Abandon all processes of ours."""
+        for process in list(self._held):
+            self.abandon(process)
 
     def remove(self, process: str) -> None:
         """Remove the file of a process that is dead, or that leaves."""

@@ -9,7 +9,6 @@ from typing import Any
 
 from afterward.job import Attempt, Failure, Job, NewJob, Placement, Status
 
-
 _END_OF_TIME = 253_402_300_799.0  # the last second that a datetime can name
 
 

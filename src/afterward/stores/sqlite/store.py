@@ -42,6 +42,8 @@ from afterward.text import is_storable
 
 T = TypeVar("T")
 
+_Inode = tuple[int, int]
+
 PAGE = 200
 """How many jobs one call of `reap` queues again at most."""
 
@@ -62,7 +64,8 @@ class SQLiteStore:
         self._opening = threading.Lock()
         self._writer: Writer | None = None
         self._reader: Reader | None = None
-        self._identity: tuple[int, int] | None = None
+        self._wal = self._path.with_name(self._path.name + "-wal")
+        self._identity: tuple[_Inode | None, _Inode | None] = (None, None)
         self._locks = LivenessLocks(self._path)
         self._doorbell = Doorbell()
         if hasattr(os, "register_at_fork"):
@@ -98,8 +101,10 @@ class SQLiteStore:
     async def leave(self, process: str) -> None:
         try:
             await self._ask("leave", process)
-        finally:
-            self._locks.drop(process)
+        except BaseException:
+            self._locks.abandon(process)
+            raise
+        self._locks.drop(process)
         self._doorbell.ring()
 
     async def beat(self, process: str, known: Callable[[], Known]) -> Beat | None:
@@ -156,7 +161,7 @@ class SQLiteStore:
         with self._opening:
             if self._writer is None:
                 connection = connect(self._path, self._patience)
-                self._identity = self._file_identity()
+                self._identity = (_identity(self._path), _identity(self._wal))
                 self._reader = Reader(self._path, self._patience)
                 self._writer = Writer(connection, self._stage, self.location, self._patience)
 
@@ -190,18 +195,14 @@ class SQLiteStore:
 
     def _check_file(self) -> None:
         """A file deleted or replaced under us would take our commits with it, and nobody would notice."""
-        if self._file_identity() != self._identity:
+        found = _identity(self._path), _identity(self._wal)
+        if self._identity[1] is None:
+            self._identity = (self._identity[0], found[1])  # the first to write makes the WAL
+        if found != self._identity:
             raise StoreUnavailable(
                 f"the store {self._path} was deleted or replaced while in use; "
                 f"put the file back, or restart to begin with the one that is there now"
             )
-
-    def _file_identity(self) -> tuple[int, int] | None:
-        try:
-            status = self._path.stat()
-        except OSError:
-            return None
-        return status.st_dev, status.st_ino
 
     def _stage_join(self, connection: apsw.Connection, operations: Sequence[Operation], now: float) -> None:
         for operation in operations:
@@ -333,6 +334,14 @@ _STAGES: dict[str, Callable[[SQLiteStore, apsw.Connection, Sequence[Operation], 
     kind: getattr(SQLiteStore, f"_stage_{kind}") for kind in _ORDER
 }
 _INHERITED: list[Any] = []
+
+
+def _identity(path: Path) -> _Inode | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _get(connection: apsw.Connection, job: str) -> Job | None:
