@@ -6,20 +6,17 @@ import asyncio
 import inspect
 import logging
 import os
-import signal
-import threading
 from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
-from types import FrameType
 from typing import Any, ParamSpec, TypeVar, overload
 from urllib.parse import unquote, urlsplit
 
-from fastapi.routing import APIRoute
 from starlette.applications import Starlette
 
 from afterward.background import DurableTasksMiddleware, is_answered
 from afterward.carrier import Carrier
+from afterward.endpoints import warn_of_stock_endpoints
 from afterward.engine.worker import Worker, WorkerOptions
 from afterward.errors import ConfigurationError, StoreUnavailable, TaskError
 from afterward.intake import Intake
@@ -28,6 +25,7 @@ from afterward.liveness import Liveness
 from afterward.observe import emit
 from afterward.payload import DEFAULT_MAX_BYTES
 from afterward.retry import RetryPolicy
+from afterward.signals import told_by_signals
 from afterward.stores.base import Store
 from afterward.stores.sqlite import SQLiteStore
 from afterward.task import (
@@ -49,6 +47,7 @@ R = TypeVar("R")
 DEFAULT_URL = "sqlite:///afterward.db"
 
 _START_UP_SECONDS = 1.0
+_AFTER_A_BREAK_SECONDS = 1.0
 
 
 class Afterward:
@@ -78,6 +77,7 @@ class Afterward:
         self._liveness = Liveness(self.store, seconds(lease))
         self._intake = Intake(self.store, self._liveness)
         self._lifespan_seen = False
+        self._lives = 0
 
     # declaring tasks
 
@@ -215,7 +215,7 @@ class Afterward:
         @asynccontextmanager
         async def lifespan(app: Any) -> AsyncGenerator[Any]:
             self._lifespan_seen = True
-            self._warn_of_stock_endpoints(app)
+            warn_of_stock_endpoints(app)
             async with inner(app) as state, self.running(options):
                 yield state
 
@@ -226,26 +226,32 @@ class Afterward:
         """Live, and run jobs if `options` say so, while the block lasts. Never delays a start-up: jobs follow after."""
         for task in self.tasks.values():
             task.arguments.check()
-        await self._open_soon()
-        if options is None:
-            try:
-                yield None
-            finally:
-                await self._liveness.stop()
-            return
-        worker = Worker(self.store, self._liveness, self.tasks, options, self.restore_context)
-        self._intake.direct = worker
-        serving = asyncio.create_task(worker.run(), name="afterward-worker")
+        self._lives += 1
         try:
-            with _told_by_signals(worker.drain):
+            await self._open_soon()
+            if options is None:
+                yield None
+            else:
+                async with self._serving(options) as worker:
+                    yield worker
+        finally:
+            self._lives -= 1
+            if not self._lives:  # the last of the apps that share these tasks
+                await self._liveness.stop()
+
+    @asynccontextmanager
+    async def _serving(self, options: WorkerOptions) -> AsyncGenerator[Worker]:
+        worker = Worker(self.store, self._liveness, self.tasks, options, self.restore_context)
+        before, self._intake.direct = self._intake.direct, worker
+        serving = asyncio.create_task(_keep_running(worker), name="afterward-worker")
+        try:
+            with told_by_signals(worker.drain):
                 yield worker
         finally:
-            self._intake.direct = None
+            if self._intake.direct is worker:
+                self._intake.direct = before
             worker.stop()
-            try:
-                await serving
-            finally:
-                await self._liveness.stop()
+            await serving
 
     async def _open_soon(self) -> None:
         """Open the store, but do not wait long for one that is slow or locked: requests and the worker try again."""
@@ -291,15 +297,15 @@ class Afterward:
                 "(a mounted app's does not, nor does TestClient's without `with`)",
             )
 
-    def _warn_of_stock_endpoints(self, app: Any) -> None:
-        for path in sorted({route.path for route in _routes(app) if _takes_stock(route.dependant)}):
-            emit(
-                logging.WARNING,
-                "endpoint.takes_stock_background_tasks",
-                path=path,
-                reason="it takes fastapi.BackgroundTasks: a durable task added there would run in memory only; "
-                "import BackgroundTasks from afterward",
-            )
+
+async def _keep_running(worker: Worker) -> None:
+    """Run it to its end; a mistake of ours that breaks it must not leave the process up and deaf."""
+    while True:
+        try:
+            return await worker.run()
+        except Exception as error:  # noqa: BLE001 - told, and gone on from
+            emit(logging.ERROR, "worker.broken", error)
+            await asyncio.sleep(_AFTER_A_BREAK_SECONDS)
 
 
 def store_of(url: str) -> Store:
@@ -320,46 +326,6 @@ def _kinds(errors: Any, name: str) -> tuple[type[BaseException], ...]:
     return kinds
 
 
-def _routes(app: Any) -> Iterable[APIRoute]:
-    return (route for route in app.routes if isinstance(route, APIRoute))
-
-
-def _takes_stock(dependant: Any) -> bool:
-    ours = getattr(dependant.call, "__module__", None) == DurableTasksMiddleware.__module__
-    if dependant.background_tasks_param_name is not None and not ours:
-        return True
-    return any(_takes_stock(dependency) for dependency in dependant.dependencies)
-
-
 def _place(function: Callable[..., Any]) -> object:
     code = getattr(function, "__code__", None)
     return (code.co_filename, code.co_firstlineno) if code is not None else id(function)
-
-
-class _told_by_signals:  # noqa: N801 - a context manager, used like a function
-    """While the block lasts, SIGTERM and SIGINT also call `tell`, at once, before whoever handles them now.
-
-    A server that waits for open connections reaches the lifespan's end late or never; claiming must stop before.
-    """
-
-    def __init__(self, tell: Callable[[], None]) -> None:
-        self._tell = tell
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> None:
-        if threading.current_thread() is not threading.main_thread():
-            return
-        for number in (signal.SIGTERM, signal.SIGINT):
-            before = signal.getsignal(number)
-            if callable(before):
-                self._before[number] = before
-                signal.signal(number, self._handle)
-
-    def __exit__(self, *_: object) -> None:
-        for number, before in self._before.items():
-            if signal.getsignal(number) == self._handle:
-                signal.signal(number, before)
-
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        self._tell()
-        self._before[number](number, frame)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from types import TracebackType
@@ -42,7 +43,6 @@ class BackgroundTasks(StockBackgroundTask):
     def __init__(self, tasks: Sequence[StockBackgroundTask] | None = None) -> None:
         self._stock = StockBackgroundTasks(tasks)
         self._calls: dict[Owner, Call] | None = None
-        self.is_injected = False
 
     @property
     def tasks(self) -> list[StockBackgroundTask]:
@@ -53,24 +53,28 @@ class BackgroundTasks(StockBackgroundTask):
     def add_task(self, func: Task[P, Any], /, *args: P.args, **kwargs: P.kwargs) -> JobHandle: ...
     @overload
     def add_task(self, func: Callable[P, Any], /, *args: P.args, **kwargs: P.kwargs) -> None: ...
-    def add_task(self, func: Callable[P, Any], /, *args: P.args, **kwargs: P.kwargs) -> JobHandle | None:
+    def add_task(self, /, *args: Any, **kwargs: Any) -> JobHandle | None:
         """Run `func` after the response, with these arguments.
 
         For a durable task: its handle, with the id under which the job can be found. Raises `ArgumentError` when the
         arguments do not fit the function or cannot be stored, `NotInARequest` outside of one.
         """
-        if isinstance(func, Task):
-            task = cast("Task[P, Any]", func)
-            return _call_of(task, self._calls).add(task, args, kwargs, self)
-        self._stock.add_task(func, *args, **kwargs)
-        return None
+        # No parameter of its own has a name, for the function may have one of the same: `func`, too.
+        func = args[0] if args else kwargs.get("func")
+        if not isinstance(func, Task):
+            self._stock.add_task(*args, **kwargs)
+            return None
+        task = cast("Task[..., Any]", func)
+        if not args:
+            del kwargs["func"]
+        return _call_of(task, self._calls).add(task, args[1:], kwargs, self)
 
     async def __call__(self) -> None:
         """Run what runs in memory; what is durable has been stored."""
         await self._stock()
 
     def inject(self, calls: dict[Owner, Call] | None, stock: StockBackgroundTasks) -> None:
-        self._calls, self._stock, self.is_injected = calls, stock, True
+        self._calls, self._stock = calls, stock
 
     def leave(
         self, _type: type[BaseException] | None, error: BaseException | None, _traceback: TracebackType | None
@@ -156,7 +160,7 @@ class Call:
     """
 
     __slots__ = (
-        "_intake", "_is_websocket", "_kept", "_loop", "_over", "_pending",
+        "_intake", "_is_websocket", "_kept", "_loop", "_mutex", "_over", "_pending",
         "_send", "_sent", "_started", "_storing", "refusal",
     )  # fmt: skip
 
@@ -165,10 +169,11 @@ class Call:
         self._send = send
         self._is_websocket = scope["type"] == "websocket"
         self._loop = asyncio.get_running_loop()
+        self._mutex = threading.Lock()
         self._pending: list[_Pending] = []
         self._kept: Kept | None = None
         self._started = self._sent = self._over = False
-        self._storing: set[asyncio.Task[None]] | None = None
+        self._storing: set[asyncio.Task[None]] = set()
         self.refusal: StoreError | None = None
 
     @property
@@ -189,12 +194,14 @@ class Call:
         origin: BackgroundTasks | BackgroundTask,
     ) -> JobHandle:
         """Take one durable task. May be called from any thread."""
-        if self._over:
-            raise NotInARequest(
-                f"task {task.name} was added after its request was over; use `await {task.__name__}.enqueue(…)` there"
-            )
         job = task.new_job(args, kwargs)
-        self._pending.append(_Pending(job, origin, task.call_options.run_on_error))
+        with self._mutex:
+            if self._over:
+                raise NotInARequest(
+                    f"task {task.name} was added after its request was over; "
+                    f"use `await {task.__name__}.enqueue(…)` there"
+                )
+            self._pending.append(_Pending(job, origin, task.call_options.run_on_error))
         if self._is_websocket:
             self._loop.call_soon_threadsafe(self._store_soon)
         return JobHandle(job.id, job.task)
@@ -222,34 +229,35 @@ class Call:
                 if self._pending:
                     await self._store(direct=False)
                 self._sent = True
-        elif self._storing:
-            await self._stored(self._storing)
+        elif self._pending or self._storing:
+            self._store_soon()
+            await self._stored()
         await self._send(message)
 
     async def end(self) -> None:
         """The call is over: store what was added late, and start all that is stored."""
         try:
             if self._storing:
-                await asyncio.wait(self._storing)
-                for storing in self._storing:
-                    storing.exception()  # what it could not store is still pending, and told of below
+                await asyncio.wait(self._storing)  # what they could not store is still pending
             if self._pending and not self._started and not self._is_websocket:
                 self.discard()
-            if self._pending and (self.refusal is None or self._is_websocket):
+            while self._is_to_store_more():
                 await self._store(direct=False)
         except StoreError as error:
             for lost in self._pending:
                 emit(logging.ERROR, "job.not_stored", error, job_id=lost.job.id, task=lost.job.task)
         finally:
-            self._over = True
+            with self._mutex:
+                self._over = True
             if self._kept is not None:
                 crash_point("after_response")
                 await self._intake.let_go(self._kept)
 
     async def _before_start(self, message: Message) -> None:
-        if sys.exception() is not None:  # an exception handler's response: what was made by hand goes with its response
-            self._pending = [p for p in self._pending if p.run_on_error or _is_injected(p.origin)]
-        await self._store(direct=_has_length(message))
+        if sys.exception() is not None:  # it is the response of whoever handles that: of no endpoint that added tasks
+            self.discard()
+        if self._pending:
+            await self._store(direct=_has_length(message))
 
     async def _store(self, *, direct: bool) -> None:
         pending, self._pending = self._pending, []
@@ -259,24 +267,37 @@ class Call:
         try:
             await self._intake.keep([p.job for p in pending], self._kept, direct=direct)
         except StoreError as error:
-            self._pending = pending
+            self._pending = [*pending, *self._pending]
             self.refusal = error
             raise
         crash_point("after_store")
 
+    def _is_to_store_more(self) -> bool:
+        """Is anything left to store at the end? If not, the call is over for whoever adds, at that same moment."""
+        with self._mutex:
+            more = bool(self._pending) and (self.refusal is None or self._is_websocket)
+            self._over = not more
+            return more
+
     def _store_soon(self) -> None:
-        if self._pending:
-            self._storing = self._storing or set()
-            self._storing.add(self._loop.create_task(self._store_and_start()))
+        if self._pending and not self._over:
+            storing = self._loop.create_task(self._store_and_start())
+            self._storing.add(storing)
+            storing.add_done_callback(self._forget_if_stored)
+
+    def _forget_if_stored(self, storing: asyncio.Task[None]) -> None:
+        if not storing.cancelled() and storing.exception() is None:
+            self._storing.discard(storing)
 
     async def _store_and_start(self) -> None:
         await self._store(direct=True)
         if self._kept is not None:
             await self._intake.let_go(self._kept)
 
-    async def _stored(self, storing: set[asyncio.Task[None]]) -> None:
-        self._storing = None
-        await asyncio.wait(storing)
+    async def _stored(self) -> None:
+        storing, self._storing = self._storing, set()
+        if storing:
+            await asyncio.wait(storing)
         for task in storing:
             task.result()
 
@@ -322,10 +343,6 @@ async def _answer_unavailable(call: Call, send: Send) -> None:
     ]
     await send({"type": "http.response.start", "status": 503, "headers": headers})
     await send({"type": "http.response.body", "body": body})
-
-
-def _is_injected(origin: BackgroundTasks | BackgroundTask) -> bool:
-    return isinstance(origin, BackgroundTasks) and origin.is_injected
 
 
 def _has_length(message: Message) -> bool:

@@ -106,7 +106,7 @@ async def test_the_record_tells_the_times_of_the_clock(place: Place, store: Stor
 
 
 async def test_two_store_objects_with_clocks_apart_give_each_job_once(place: Place, worker: Living) -> None:
-    """As two processes while one of them has seen the clock set: a job may be early for one, and is never given twice."""
+    """As processes of which some have seen the clock set: a job may be early for one, and is never given twice."""
     await put(worker.store, *(new_job(delay=delay) for delay in (0, 30, 60, 90)))
     given: list[str] = []
     for now in (30, 90, 0, 60, 90):

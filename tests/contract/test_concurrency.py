@@ -247,7 +247,7 @@ async def test_one_bad_operation_in_a_batch_stops_no_other(worker: Living) -> No
     [{"arguments": "\ud800"}, {"task": "\udcff"}, {"priority": 2**70}, {"priority": 1.5}, {"arguments": object()}],
 )
 async def test_what_cannot_be_written_is_refused_and_said_so(store: Store, bad: dict[str, Any]) -> None:
-    """Alone too; the message speaks of what is wrong, not of what went wrong after it; and the loop hears of no error."""
+    """Alone too; the message speaks of what is wrong, not of what it led to; and the loop hears of no error."""
     heard: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: heard.append(context))
     with pytest.raises(StoreError) as refusal:

@@ -1,5 +1,7 @@
 """SQLite: what a file must be to become a store, and what it is from then on."""
 
+# ruff: noqa: ASYNC240 - what a test waits for on the disk is there
+
 import asyncio
 import ctypes
 import os
@@ -197,7 +199,7 @@ async def test_ten_processes_open_a_new_file_at_the_same_moment(tmp_path: Path) 
 
 
 async def test_one_process_migrates_while_another_looks(tmp_path: Path) -> None:
-    """Between any two statements of an opening, another process may create the schema: the file is ours all the same."""
+    """Between any two statements of an opening, another may create the schema: the file is ours all the same."""
     for stop in range(1, 12):
         path = tmp_path / f"after-{stop}.db"
         statements = 0
@@ -313,7 +315,7 @@ async def test_an_opening_that_failed_can_be_tried_again(tmp_path: Path) -> None
 
 
 def obey_modes() -> None:
-    """The superuser is not stopped by a file's mode, unless it gives up that power (capabilities(7)): CAP_DAC_OVERRIDE."""
+    """The superuser is not stopped by a file's mode, unless it gives up CAP_DAC_OVERRIDE (capabilities(7))."""
     if sys.platform != "linux" or os.geteuid() != 0:
         return
     libc = ctypes.CDLL(None, use_errno=True)

@@ -111,7 +111,7 @@ async def test_a_cancelled_wait_leaves_nothing_behind(worker: Living) -> None:
 
 
 async def test_a_ring_never_raises(place: Place, store: Store, worker: Living) -> None:
-    """Not on a store that is not open, not on a closed one, not while nobody listens, not after a waiter's loop is gone."""
+    """Not on a store that is not open, or closed; not while nobody listens; not after a waiter's loop is gone."""
     place.make().ring()
     store.ring()
     worker.store.ring()

@@ -91,7 +91,7 @@ def test_one_task_made_by_hand(
 
     @app.get("/")
     async def endpoint() -> Response:
-        background = BackgroundTask(note, what="by hand")
+        background = BackgroundTask(note, "by hand")
         assert background.job is not None
         return PlainTextResponse(background.job.id, background=background)
 
@@ -351,7 +351,7 @@ def test_a_task_made_by_hand_is_discarded_by_an_exception(
 
 @pytest.mark.parametrize("kind", ["def", "async def"])
 def test_the_response_of_an_error_handler_may_have_a_background(
-    *, *, tasks: Afterward, note: Task[[str], None], happened: list[str], middleware: list[Middleware], kind: str
+    *, tasks: Afterward, note: Task[[str], None], happened: list[str], middleware: list[Middleware], kind: str
 ) -> None:
     """Made for the response that is sent, it is kept: telling somebody of an error is what it is for."""
 
@@ -398,6 +398,37 @@ def test_the_response_to_an_unhandled_exception_may_have_a_background(
     with TestClient(app, raise_server_exceptions=False) as client:
         assert client.get("/").status_code == 500
         wait_until(lambda: happened == ["reported"])
+
+
+@pytest.mark.parametrize("status", [200, 500])
+def test_a_middleware_may_answer_an_error_with_a_background(
+    tasks: Afterward, note: Task[[str], None], happened: list[str], stored: Stored, status: int
+) -> None:
+    """What the endpoint added is discarded, what the middleware adds in its `except` is kept."""
+
+    class Answering:
+        def __init__(self, app: ASGIApp) -> None:
+            self._app = app
+
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            try:
+                await self._app(scope, receive, send)
+            except Broken:
+                response = PlainTextResponse("sorry", status, background=BackgroundTask(note, "reported"))
+                await response(scope, receive, send)
+
+    app = FastAPI(middleware=[Middleware(Answering)])
+    tasks.install(app)
+
+    @app.get("/")
+    async def endpoint(background_tasks: BackgroundTasks) -> None:
+        background_tasks.add_task(note, "never")
+        raise Broken
+
+    with TestClient(app) as client:
+        assert client.get("/").status_code == status
+        wait_until(lambda: happened == ["reported"])
+    assert len(stored()) == 1
 
 
 def test_a_response_sent_from_within_an_except_block_keeps_its_background(

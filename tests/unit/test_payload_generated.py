@@ -52,8 +52,7 @@ def test_whatever_else_is_given_is_refused_or_arrives_equal(annotation: Any, val
     """By `ArgumentError` and nothing else, whatever the value is."""
     try:
         result = arrived(annotation, value)
-    except ArgumentError as refusal:
-        assert "task app:send" in str(refusal)
+    except ArgumentError:
         return
     assert bool(result == value)
 

@@ -224,7 +224,7 @@ def test_run_at_needs_a_zone(tasks: Afterward) -> None:
     ids=str,
 )
 def test_an_option_that_could_not_be_stored_is_refused_at_the_call(tasks: Afterward, options: dict[str, Any]) -> None:
-    with pytest.raises(TaskError, match="send|span"):
+    with pytest.raises(TaskError, match=r"send|span"):
         tasks.task(send).options(**options)
 
 
@@ -238,10 +238,39 @@ def test_options_may_go_to_their_limits(tasks: Afterward, options: dict[str, Any
 # The keywords of a function are its own.
 
 NAMES = [
-    "self", "func", "function", "task", "tasks", "args", "kwargs", "name", "delay", "run_at", "queue", "priority", "unique",
-    "run_on_error", "options", "owner", "arguments", "job", "jobs", "id", "context", "timeout", "max_attempts", "cls",
-    "callable", "result", "return_", "model_config", "data", "given", "values", "signature",
-]  # fmt: skip
+    "self",
+    "func",
+    "function",
+    "task",
+    "tasks",
+    "args",
+    "kwargs",
+    "name",
+    "delay",
+    "run_at",
+    "queue",
+    "priority",
+    "unique",
+    "run_on_error",
+    "options",
+    "owner",
+    "arguments",
+    "job",
+    "jobs",
+    "id",
+    "context",
+    "timeout",
+    "max_attempts",
+    "cls",
+    "callable",
+    "result",
+    "return_",
+    "model_config",
+    "data",
+    "given",
+    "values",
+    "signature",
+]
 
 
 @pytest.mark.parametrize("name", NAMES)
