@@ -236,19 +236,19 @@ class Call:
 
     async def end(self) -> None:
         """The call is over: store what was added late, and start all that is stored."""
+        with self._mutex:
+            self._over = True  # from here on, whoever adds is refused
         try:
             if self._storing:
                 await asyncio.wait(self._storing)  # what they could not store is still pending
             if self._pending and not self._started and not self._is_websocket:
                 self.discard()
-            while self._is_to_store_more():
+            if self._pending and (self.refusal is None or self._is_websocket):
                 await self._store(direct=False)
         except StoreError as error:
             for lost in self._pending:
                 emit(logging.ERROR, "job.not_stored", error, job_id=lost.job.id, task=lost.job.task)
         finally:
-            with self._mutex:
-                self._over = True
             if self._kept is not None:
                 crash_point("after_response")
                 await self._intake.let_go(self._kept)
@@ -271,13 +271,6 @@ class Call:
             self.refusal = error
             raise
         crash_point("after_store")
-
-    def _is_to_store_more(self) -> bool:
-        """Is anything left to store at the end? If not, the call is over for whoever adds, at that same moment."""
-        with self._mutex:
-            more = bool(self._pending) and (self.refusal is None or self._is_websocket)
-            self._over = not more
-            return more
 
     def _store_soon(self) -> None:
         if self._pending and not self._over:

@@ -1,7 +1,9 @@
 """Operations from several tasks, event loops, threads, store objects and processes at once."""
 
 import asyncio
+import sys
 import threading
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -403,3 +405,37 @@ async def test_closing_while_another_thread_begins_to_write_answers_both(tmp_pat
     [stored] = await reader.get([job.id])
     await reader.close()
     assert (stored is not None) is (said is Stored.stored)
+
+
+async def test_who_asks_while_others_close_and_open_is_answered(store: Store) -> None:
+    """In two threads, at every moment of a closing: by an answer, or by `StoreUnavailable`, and soon."""
+    over = threading.Event()
+
+    async def ask(operation: Callable[[], Awaitable[Any]]) -> set[str]:
+        answers: set[str] = set()
+        while not over.is_set():
+            try:
+                asked = asyncio.ensure_future(operation())
+            except Exception as error:
+                answers.add(type(error).__name__)
+                continue
+            done, _ = await asyncio.wait([asked], timeout=5)
+            error = asked.exception() if done else None
+            answers.add(type(error).__name__ if error else "answered" if done else "never answered")
+        return answers
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    with OtherLoop() as one, OtherLoop() as another:
+        asking = [one.do(ask(lambda: store.get(["x"]))), another.do(ask(lambda: enqueue(store, new_job())))]
+        try:
+            for _ in range(60):
+                await store.close()
+                await store.open()
+                await asyncio.sleep(0.002)
+        finally:
+            over.set()
+            sys.setswitchinterval(interval)
+        for answers in await asyncio.gather(*map(asyncio.wrap_future, asking)):
+            assert answers <= {"answered", "StoreUnavailable"}
+    assert await enqueue(store, new_job()) is Stored.stored

@@ -123,8 +123,9 @@ def test_a_task_that_holds_the_interpreter_past_the_lease_is_never_done_twice(si
     job = site.database.job("key~holds")
     assert 1 <= job.deaths <= 2
     assert (job.attempt, job.failures, set(job.ended.values())) == (job.deaths + 1, 0, {"died"})
-    assert site.outputs().count("job.finished") == 1
+    wait_until(lambda: "job.finished" in site.outputs())
     wait_until(lambda: site.database.taken() == 0)
+    assert site.outputs().count("job.finished") == 1
 
 
 @pytest.mark.parametrize("end", [Process.kill, Process.stop])

@@ -218,6 +218,29 @@ def test_responses_of_every_kind(
     assert len(stored()) == 2 * len(kinds)
 
 
+@pytest.mark.parametrize("kind", ["http.response.debug", "http.response.early_hint"])
+def test_a_message_that_comes_before_the_response_starts_nothing(
+    app: FastAPI, client: TestClient, note: Task[[str], None], happened: list[str], kind: str
+) -> None:
+    """Templates send one to test clients, early hints are one: the task still waits for the end of the request."""
+
+    class Hinting(PlainTextResponse):
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            await send({"type": kind, "info": {}, "links": []})
+            await asyncio.sleep(0.05)
+            happened.append("response")
+            await super().__call__(scope, receive, send)
+
+    @app.get("/")
+    async def endpoint(background_tasks: BackgroundTasks) -> Response:
+        background_tasks.add_task(note, "task")
+        return Hinting("ok")
+
+    assert client.get("/").status_code == 200
+    wait_until(lambda: "task" in happened)
+    assert happened == ["response", "task"]
+
+
 @pytest.mark.parametrize("kind", ["def", "async def"])
 def test_what_is_added_while_a_response_streams_is_stored_before_the_last_chunk_leaves(
     app: FastAPI, note: Task[[str], None], happened: list[str], database: Path, kind: str
