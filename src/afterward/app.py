@@ -13,8 +13,9 @@ from typing import Any, ParamSpec, TypeVar, overload
 from urllib.parse import unquote, urlsplit
 
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 
-from afterward.background import DurableTasksMiddleware, is_answered
+from afterward.background import DurableTasksMiddleware, InnermostMiddleware, is_answered
 from afterward.carrier import Carrier
 from afterward.endpoints import warn_of_stock_endpoints
 from afterward.engine.worker import Worker, WorkerOptions
@@ -206,9 +207,17 @@ class Afterward:
         build = app.build_middleware_stack
         if app.middleware_stack is not None:
             raise ConfigurationError("tasks.install(app) must be called before the app has served anything")
-        app.build_middleware_stack = lambda: DurableTasksMiddleware(
-            build(), self, self._intake, self._warn_without_lifespan
-        )
+
+        def build_around() -> DurableTasksMiddleware:
+            others = app.user_middleware
+            if others:
+                app.user_middleware = [*others, Middleware(InnermostMiddleware)]
+            try:
+                return DurableTasksMiddleware(build(), self, self._intake, self._warn_without_lifespan)
+            finally:
+                app.user_middleware = others
+
+        app.build_middleware_stack = build_around
         options = WorkerOptions(concurrency, threads, queues, seconds(grace)) if worker else None
         inner = app.router.lifespan_context
 

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 import sys
 import threading
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from types import TracebackType
-from typing import Annotated, Any, NamedTuple, ParamSpec, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, ParamSpec, TypeVar, cast, overload
 
 from fastapi import BackgroundTasks as StockBackgroundTasks
 from fastapi import Depends
 from fastapi.requests import HTTPConnection
 from starlette.background import BackgroundTask as StockBackgroundTask
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from afterward.errors import NotInARequest, StoreError
@@ -88,11 +90,24 @@ class BackgroundTasks(StockBackgroundTask):
 class BackgroundTask(StockBackgroundTask):
     """One task, made by hand and given to a response as its `background`; as `starlette.background.BackgroundTask`."""
 
-    def __init__(self, func: Callable[P, Any], /, *args: P.args, **kwargs: P.kwargs) -> None:
-        self.job: JobHandle | None = None
-        if isinstance(func, Task):
-            self.job = _call_of(cast("Task[P, Any]", func), None).add(cast("Task[P, Any]", func), args, kwargs, self)
-        super().__init__(cast("Callable[P, Any]", func), *args, **kwargs)
+    if TYPE_CHECKING:
+
+        def __init__(self, func: Callable[P, Any], /, *args: P.args, **kwargs: P.kwargs) -> None: ...
+
+        job: JobHandle | None
+    else:
+
+        def __init__(self, /, *args: Any, **kwargs: Any) -> None:
+            self.job = None
+            func = args[0] if args else kwargs.get("func")
+            if not isinstance(func, Task):
+                super().__init__(*args, **kwargs)
+                return
+            if not args:
+                del kwargs["func"]
+            super().__init__(func)
+            self.args, self.kwargs = args[1:], kwargs
+            self.job = _call_of(func, None).add(func, self.args, kwargs, self)
 
     async def __call__(self) -> None:
         if self.job is None:
@@ -213,6 +228,15 @@ class Call:
                 p for p in self._pending if p.run_on_error or (origin is not None and p.origin is not origin)
             ]
 
+    def sift(self) -> None:
+        """A response starts. If it answers an exception, drop what was added for another that is not sent now.
+
+        An exception handler sends its response while it handles: what goes with that response is kept.
+        """
+        if self._pending and sys.exception() is not None:
+            with_it = _background_being_sent()
+            self._pending = [p for p in self._pending if p.run_on_error or any(p.origin is task for task in with_it)]
+
     async def send(self, message: Message) -> None:
         """The application's `send`: nothing that promises a job leaves before the job is stored."""
         kind = message["type"]
@@ -229,7 +253,7 @@ class Call:
                 if self._pending:
                     await self._store(direct=False)
                 self._sent = True
-        elif self._pending or self._storing:
+        elif self._is_websocket and (self._pending or self._storing):
             self._store_soon()
             await self._stored()
         await self._send(message)
@@ -254,8 +278,7 @@ class Call:
                 await self._intake.let_go(self._kept)
 
     async def _before_start(self, message: Message) -> None:
-        if sys.exception() is not None:  # it is the response of whoever handles that: of no endpoint that added tasks
-            self.discard()
+        self.sift()
         if self._pending:
             await self._store(direct=_has_length(message))
 
@@ -326,6 +349,24 @@ class DurableTasksMiddleware:
             await call.end()
 
 
+class InnermostMiddleware:
+    """Inside of all other middleware, where the exception that a response answers can still be seen."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        calls: dict[Owner, Call] = scope.get(_SCOPE_KEY) or {}
+
+        async def send_sifted(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                for call in calls.values():
+                    call.sift()
+            await send(message)
+
+        await self._app(scope, receive, send_sifted if calls else send)
+
+
 async def _answer_unavailable(call: Call, send: Send) -> None:
     emit(logging.ERROR, "request.refused", call.refusal, reason=str(call.refusal))
     body = b'{"detail":"The request could not be accepted now; try again later."}'
@@ -336,6 +377,17 @@ async def _answer_unavailable(call: Call, send: Send) -> None:
     ]
     await send({"type": "http.response.start", "status": 503, "headers": headers})
     await send({"type": "http.response.body", "body": body})
+
+
+def _background_being_sent() -> list[Any]:
+    """The tasks of the response that the calling code is sending: found in the frames that lead here."""
+    frame = inspect.currentframe()
+    while frame is not None:
+        sender = frame.f_locals.get("self")
+        if isinstance(sender, Response) and sender.background is not None:
+            return [sender.background, *getattr(sender.background, "tasks", ())]
+        frame = frame.f_back
+    return []
 
 
 def _has_length(message: Message) -> bool:

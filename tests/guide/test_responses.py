@@ -344,7 +344,7 @@ def middleware(request: pytest.FixtureRequest) -> list[Middleware]:
 
 @pytest.mark.parametrize("kind", ["def", "async def"])
 @pytest.mark.parametrize("framework", ["FastAPI", "Starlette"])
-def test_a_task_made_by_hand_is_discarded_by_an_exception(
+def test_a_task_made_by_hand_is_discarded_by_an_exception(  # noqa: PLR0917 - fixtures
     tasks: Afterward, note: Task[[str], None], stored: Stored, middleware: list[Middleware], kind: str, framework: str
 ) -> None:
     """The response that it was made for is not sent, and with it goes the task; unless it is to run on errors."""
