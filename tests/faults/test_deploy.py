@@ -133,6 +133,25 @@ def test_a_suspect_is_released_like_any_other(site: Site, number: signal.Signals
     wait_until(lambda: not is_running(third.pid), "the child has ended")
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_all_processes_while_a_suspect_is_about_to_begin_is_no_death(site: Site, number: int) -> None:
+    """Its child process is still being started."""
+    for starts in (1, 2):
+        server = site.serve()
+        if starts == 1:
+            site.door.add("slow", "key~1", seconds=60)
+        wait_until(lambda starts=starts: site.effects.count() == starts)
+        server.kill()
+
+    server = site.serve(grace=0.3)
+    [child] = wait_until(server.children, "the child is started")
+    os.kill(child, number)
+    server.terminate(number)
+    server.wait()
+    job = site.database.job("key~1")
+    assert (job.status, job.failures, job.deaths) == ("queued", 0, 2)
+
+
 def is_running(pid: int) -> bool:
     try:
         with open(f"/proc/{pid}/stat") as stat:  # noqa: PTH123 - not a file on a disk

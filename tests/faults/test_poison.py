@@ -2,13 +2,11 @@
 
 import os
 from contextlib import suppress
-from pathlib import Path
 
 import pytest
 
 from tests.faults.app_under_test import EXCEPTIONS
 from tests.faults.patience import wait_until
-from tests.support.processes import Process
 from tests.support.site import Site
 
 
@@ -59,13 +57,13 @@ def test_many_suspects_neither_swamp_the_machine_nor_hold_up_the_queue(site: Sit
     wait_until(lambda: {job.deaths for job in site.database.jobs().values()} == {2})
 
     worker = site.work(log="WARNING", concurrency=50)
-    wait_until(lambda: children(worker), "the first suspect runs")
+    wait_until(worker.children, "the first suspect runs")
     answered = site.door.add("quick", "key~innocent")
     most = 0
 
     def innocent_has_run() -> bool:
         nonlocal most
-        most = max(most, len(children(worker)))
+        most = max(most, len(worker.children()))
         return bool(site.effects.of("key~innocent"))
 
     wait_until(innocent_has_run, "the innocent job runs", 5)
@@ -154,8 +152,3 @@ def test_a_result_that_cannot_be_stored_fails_the_job_at_once(site: Site) -> Non
     assert job.failure
     assert "cannot be stored" in job.failure
     assert server.is_alive()
-
-
-def children(process: Process) -> list[int]:
-    """The processes that it has started and that live."""
-    return [int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
