@@ -511,6 +511,7 @@ def test_at_the_end_of_the_request_a_task_is_either_stored_or_refused(
                 except NotInARequest:
                     return
                 begun.set()
+                time.sleep(0.0001)  # a store that is given more than it can take would take long to end
 
         adding.append(threading.Thread(target=add))
         adding[-1].start()

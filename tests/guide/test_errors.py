@@ -161,8 +161,8 @@ def test_an_exception_in_a_dependency_discards(app: FastAPI, note: Task[[str], N
     async def before() -> None:
         return
 
-    @app.get("/before-response", dependencies=[Depends(add), Depends(commit, scope="function")])
-    async def before_response() -> None:
+    @app.get("/before-response", dependencies=[Depends(add)])
+    async def before_response(_: Annotated[None, Depends(commit, scope="function")]) -> None:
         return
 
     with TestClient(app, raise_server_exceptions=False) as client:

@@ -26,6 +26,8 @@ class Reader:
     def __init__(self, path: Path, patience: float) -> None:
         self._path = path
         self._patience = patience
+        self._mutex = threading.Lock()
+        self._closed = False
         self._work: SimpleQueue[_Work | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="afterward-sqlite-reader", daemon=True)
         self._thread.start()
@@ -34,12 +36,18 @@ class Reader:
         """Ask for a look, from a running event loop; await the answer."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
-        self._work.put((look, loop, future))
+        with self._mutex:
+            if self._closed:
+                raise StoreUnavailable(f"the store {self._path} is closed")
+            self._work.put((look, loop, future))
         return future
 
     def close(self) -> None:
-        """End after the looks asked for so far. Blocks."""
-        self._work.put(None)
+        """End after the looks asked for so far. Blocks; idempotent."""
+        with self._mutex:
+            if not self._closed:
+                self._closed = True
+                self._work.put(None)
         self._thread.join()
 
     def _run(self) -> None:

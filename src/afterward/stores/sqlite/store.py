@@ -173,15 +173,17 @@ class SQLiteStore:
     # one transaction
 
     def _ask(self, kind: str, items: Any) -> Answer[Any]:
-        if self._writer is None:
+        writer = self._writer  # once: another thread may be closing
+        if writer is None:
             raise StoreUnavailable(f"the store {self._path} is not open")
-        return self._writer.submit(kind, items)
+        return writer.submit(kind, items)
 
     def _look(self, look: Callable[[apsw.Connection], T]) -> Answer[T]:
-        if self._reader is None:
+        reader = self._reader
+        if reader is None:
             raise StoreUnavailable(f"the store {self._path} is not open")
         self._check_file()
-        return self._reader.look(look)
+        return reader.look(look)
 
     def _stage(self, connection: apsw.Connection, operations: Sequence[Operation]) -> None:
         self._check_file()
