@@ -496,7 +496,7 @@ def test_a_server_that_was_started_from_within_an_except_block_loses_nothing(
 ) -> None:
     """`except ImportError: uvicorn.run(app)`, for one: every request of it is served while that is handled."""
 
-    @app.get("/")
+    @app.post("/")
     async def endpoint(background_tasks: BackgroundTasks) -> Response:
         background_tasks.add_task(note, "injected")
         return PlainTextResponse("ok", background=BackgroundTask(note, "by hand"))

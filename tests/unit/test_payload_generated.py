@@ -39,22 +39,26 @@ def arrived(annotation: Any, value: Any) -> Any:
 
 
 @given(typed())
-@settings(max_examples=2500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=1200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_whatever_fits_its_annotation_arrives_as_it_was(case: tuple[Any, Any]) -> None:
     """Not one is refused; equal, and of the same types all the way down."""
     annotation, value = case
     assert same(arrived(annotation, value), value)
 
 
-@given(st.sampled_from([annotation for annotation, _ in FITTING]), anything)
-@settings(max_examples=4500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-def test_whatever_else_is_given_is_refused_or_arrives_equal(annotation: Any, value: Any) -> None:
-    """By `ArgumentError` and nothing else, whatever the value is."""
-    try:
-        result = arrived(annotation, value)
-    except ArgumentError:
-        return
-    assert bool(result == value)
+ANNOTATIONS = [annotation for annotation, _ in FITTING]
+
+
+@given(anything, st.integers(0, 4))
+@settings(max_examples=900, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_whatever_else_is_given_is_refused_or_arrives_equal(value: Any, first: int) -> None:
+    """By `ArgumentError` and nothing else, whatever the value is, by a fifth of all annotations."""
+    for annotation in ANNOTATIONS[first::5]:
+        try:
+            result = arrived(annotation, value)
+        except ArgumentError:
+            continue
+        assert bool(result == value)
 
 
 # Signatures and calls.
@@ -108,7 +112,7 @@ def function_of(shape: Shape) -> Callable[..., Any]:
 
 
 @given(shapes())
-@settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_every_call_of_every_signature_arrives_or_is_refused_as_a_direct_call_would_be(shape: Shape) -> None:
     """What a direct call takes is taken, and what it refuses is refused."""
     function = function_of(shape)
@@ -173,10 +177,10 @@ def counted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Counted]:
 
 # A heart beats in another thread meanwhile, with jitter.
 @pytest.mark.filterwarnings("ignore:Do not use the `random` module inside strategies")
-@given(annotation=st.sampled_from([annotation for annotation, _ in FITTING]), value=anything, how=st.integers(0, 3))
+@given(annotation=st.sampled_from(ANNOTATIONS), value=anything, how=st.integers(0, 3))
 @example(annotation=str, value="\ud800", how=0)
 @example(annotation=str, value="\0", how=0)
-@settings(max_examples=1500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=800, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_of_a_refused_call_there_is_no_row_and_of_any_other_there_is_one(
     counted: Counted, annotation: Any, value: Any, how: int
 ) -> None:

@@ -160,14 +160,14 @@ def test_the_limit_is_of_the_stored_bytes_to_the_byte(limit: int) -> None:
 
 
 @given(typed())
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=400, deadline=None)
 def test_every_generated_result_of_its_type_reads_back(case: tuple[Any, Any]) -> None:
     annotation, value = case
     assert same(arrived(annotation, value), value)
 
 
 @given(typed(), anything)
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=400, deadline=None)
 def test_every_other_generated_result_reads_back_or_is_refused(case: tuple[Any, Any], value: Any) -> None:
     try:
         result = arrived(case[0], value)

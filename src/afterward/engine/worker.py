@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
+import os
 import random
 import time
 from collections.abc import Callable, Collection, Mapping
@@ -29,6 +30,7 @@ RECONCILE_SECONDS = 1.0
 _CANCEL_SECONDS = 1.0
 """How long a cancelled job may take to heed it."""
 
+_NO_CHILD_SECONDS = 0.5
 _FIRST_BACKOFF = 0.05
 _LONGEST_BACKOFF = 5.0
 
@@ -72,6 +74,7 @@ class Worker:
         self._finishing: set[asyncio.Task[None]] = set()
         self._ended: list[tuple[Lease, Outcome, float]] = []
         self._lost: set[str] = set()
+        self._children = 0
         self._draining = False
         self._stopped = asyncio.Event()
         self._slot_freed = asyncio.Event()
@@ -228,7 +231,7 @@ class Worker:
         outcome: Outcome | None = None
         try:
             if lease.deaths >= SUSPECT_AFTER:
-                outcome = await run_in_child(task, lease)
+                outcome = await self._run_apart(task, lease)
             else:
                 outcome = await self._executor.run(task, lease)
         except asyncio.CancelledError:
@@ -248,6 +251,16 @@ class Worker:
             emit(logging.WARNING, "job.lost", job_id=lease.id, task=lease.task, attempt=lease.attempt)
         else:
             self._end(lease, outcome, began)
+
+    async def _run_apart(self, task: Task[..., Any], lease: Lease) -> Outcome:
+        """A suspect's attempt, in a child process; as many at once as there are processors, the rest tries again soon."""
+        if self._children >= (os.cpu_count() or 1):
+            return Released("waits for a child process of its own", _NO_CHILD_SECONDS * random.uniform(0.5, 1.5))  # noqa: S311
+        self._children += 1
+        try:
+            return await run_in_child(task, lease)
+        finally:
+            self._children -= 1
 
     # finishing
 
