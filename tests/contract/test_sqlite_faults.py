@@ -241,20 +241,21 @@ async def locker(path: Path) -> AsyncIterator[Locker]:
     locker.kill()
 
 
-async def test_a_lock_held_for_a_moment_is_waited_for(store: Store, locker: Locker) -> None:
+async def test_a_lock_held_for_a_moment_is_waited_for(path: Path, locker: Locker) -> None:
     """Shorter than the store's patience: nobody notices. The event loop goes on meanwhile."""
+    store = SQLiteStore(path, patience=30)
+    await store.open()
     await enqueue(store)
     locker.lock()
     asked = asyncio.create_task(enqueue(store))
-    turns = 0
-    deadline = time.monotonic() + 0.1
-    while time.monotonic() < deadline:
+    began = time.monotonic()
+    for _ in range(50):
         await asyncio.sleep(0.001)
-        turns += 1
-    assert turns > 20
+    assert time.monotonic() - began < 2
     assert not asked.done()
     locker.unlock()
     assert await asked == [Stored.stored]
+    await store.close()
 
 
 async def test_a_lock_held_for_long_is_told_in_a_bounded_time(store: Store, locker: Locker) -> None:
@@ -270,7 +271,7 @@ async def test_a_lock_held_for_long_is_told_in_a_bounded_time(store: Store, lock
         store.beat("worker", lambda: NOTHING),
         return_exceptions=True,
     )
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 10
     assert [type(answer) for answer in said] == [StoreUnavailable] * 4
     assert "lock" in str(said[0])
     assert (await get(store, id_)).status is Status.queued
@@ -292,11 +293,14 @@ async def test_when_the_lock_is_gone_all_goes_on_without_a_restart(store: Store,
     await store.leave("worker")
 
 
-async def test_when_the_locker_is_killed_all_goes_on(store: Store, locker: Locker) -> None:
+async def test_when_the_locker_is_killed_all_goes_on(path: Path, locker: Locker) -> None:
+    store = SQLiteStore(path, patience=30)
+    await store.open()
     locker.lock()
     asked = asyncio.create_task(enqueue(store))
     locker.kill()
     assert await asked == [Stored.stored]
+    await store.close()
 
 
 async def test_a_store_can_be_opened_while_another_process_writes(path: Path, store: Store, locker: Locker) -> None:
@@ -316,7 +320,7 @@ async def test_a_file_locked_by_a_stranger_from_the_beginning_is_told(path: Path
     began = time.monotonic()
     with pytest.raises(StoreUnavailable, match="lock"):
         await store.open()
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 10
     locker.unlock()
     await store.open()
     assert await enqueue(store) == [Stored.stored]
@@ -357,7 +361,7 @@ async def test_closing_does_not_wait_for_ever_for_a_lock(path: Path, store: Stor
     await asyncio.sleep(0)
     began = time.monotonic()
     await store.close()
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 10
     with pytest.raises(StoreError):
         await asked
     locker.unlock()

@@ -31,7 +31,7 @@ class OtherLoop:
         return asyncio.run_coroutine_threadsafe(work, self.loop)
 
 
-async def answered(work: Coroutine[Any, Any, T], seconds: float = 5) -> T:
+async def answered(work: Coroutine[Any, Any, T], seconds: float = 10) -> T:
     """What `work` returns, done on a loop of its own; fails when that takes too long.
 
     For what might never be answered and cannot be cancelled: it would keep the loop of the test from ending.

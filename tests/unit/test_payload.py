@@ -20,7 +20,7 @@ from enum import Enum, IntEnum, StrEnum
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Annotated, Any, Generic, Literal, NamedTuple, TypeVar
-from uuid import UUID
+from uuid import UUID, uuid4
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -179,6 +179,21 @@ class Numbers(RootModel[list[int]]):
     pass
 
 
+class Cat(BaseModel):
+    kind: Literal["cat"] = "cat"
+    lives: int = 9
+
+
+class Dog(BaseModel):
+    kind: Literal["dog"] = "dog"
+    lives: int = 1
+
+
+class Stamped(BaseModel):
+    id: UUID = Field(default_factory=uuid4)
+    note: str | None = None
+
+
 class Node(BaseModel):
     value: int
     children: list["Node"] = []
@@ -268,6 +283,10 @@ GOOD: list[tuple[Any, Any]] = [
     (Open, Open.model_validate({"name": "a", "more": [1]})),
     (Numbers, Numbers([1, 2])),
     (Node, Node(value=1, children=[Node(value=2)])),
+    (Cat | Dog, Dog()),
+    (Annotated[Cat | Dog, Field(discriminator="kind")], Dog()),
+    (list[Annotated[Cat | Dog, Field(discriminator="kind")]], [Dog(lives=2), Cat(), Dog()]),
+    (Stamped, Stamped()),
     (Annotated[int, Field(ge=0)], 5),
     (Annotated[str, "for people"], "a"),
     (Any, {"a": [1, 2.5, None, True, "x", {}]}),
@@ -775,6 +794,7 @@ MEANINGLESS = [
     "def function(value: 'the name of somebody'): ...",
     "def function(value: 'Point[int]'): ...",
     "def function(value: '1 / 0'): ...",
+    "from typing import Final\ndef function(value: Final[int]): ...",
     "def function(value: 5): ...",
     "def function(value: int) -> 'OnlyForTheTypeChecker': ...",
 ]

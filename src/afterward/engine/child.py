@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 from types import FrameType
-from typing import Any
+from typing import Any, BinaryIO
 
 from afterward.engine.executor import Executor, failure_of
 from afterward.engine.threads import Threads
@@ -31,7 +31,7 @@ def main() -> None:
         signal.signal(number, _leave_it_to_the_parent)
     threading.Thread(target=_die_with_parent, daemon=True).start()
     sys.path[:] = order["sys_path"]
-    outcome = asyncio.run(_run(order))
+    outcome = asyncio.run(_run(order, answer))
     answer.write(json.dumps({"outcome": type(outcome).__name__, "values": dataclasses.asdict(outcome)}).encode())
     answer.flush()
     sys.stderr.flush()
@@ -47,15 +47,18 @@ def _die_with_parent() -> None:
     os._exit(1)
 
 
-async def _run(order: dict[str, Any]) -> Outcome:
+async def _run(order: dict[str, Any], answer: BinaryIO) -> Outcome:
     try:
         task = _find(order["module"], order["path"])
     except Exception as error:  # noqa: BLE001 - whatever the import of a user's module raises
+        answer.write(b"ready\n")
         return Released(f"no child process could load it: {failure_of(error).message}", 60.0)
     lease = Lease(
         order["id"], order["attempt"], order["process"], order["task"], order["arguments"], order["context"],
         order["failures"], order["deaths"],
     )  # fmt: skip
+    answer.write(b"ready\n")
+    answer.flush()
     executor = Executor(Threads(), task.owner.restore_context)
     return await executor.run(task, lease)
 

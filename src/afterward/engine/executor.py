@@ -18,6 +18,7 @@ from afterward.task import Task, jitter
 _MAX_MESSAGE = 2_000
 _MAX_TRACEBACK = 16_000
 _LONGEST_MISFIT_DELAY = 60.0
+_CANCEL_SECONDS = 0.5
 _NOTHING = Succeeded(None)
 
 
@@ -68,14 +69,23 @@ class Executor:
     async def _call_within(
         self, timeout: float, task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        limit = asyncio.timeout(timeout)
+        """In a task of its own: one that does not heed its cancellation is left behind, and not heard any more."""
+        call = asyncio.ensure_future(self._call(task, args, kwargs))
         try:
-            async with limit:
-                return await self._call(task, args, kwargs)
-        except TimeoutError as error:
-            if limit.expired():
-                raise AttemptTimedOut(f"the attempt took longer than the task's timeout of {timeout:g} s") from error
+            await asyncio.wait({call}, timeout=timeout)
+        except asyncio.CancelledError:
+            await _cancel(call)
             raise
+        if call.done():
+            return await call
+        await _cancel(call)
+        raise AttemptTimedOut(f"the attempt took longer than the task's timeout of {timeout:g} s")
+
+
+async def _cancel(call: asyncio.Future[Any]) -> None:
+    call.cancel()
+    await asyncio.wait({call}, timeout=_CANCEL_SECONDS)
+    call.add_done_callback(lambda late: late.cancelled() or late.exception())
 
 
 def failure_of(error: BaseException) -> Failure:

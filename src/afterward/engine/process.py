@@ -14,6 +14,9 @@ from afterward.liveness import MAX_DEATHS, SUSPECT_DELAY_SECONDS
 from afterward.retry import after_failure
 from afterward.task import Task, jitter
 
+_LATE_SECONDS = 1.5
+"""What a child gets beyond the task's timeout, which it keeps by itself unless its interpreter is blocked."""
+
 _OUTCOMES: dict[str, type[Any]] = {kind.__name__: kind for kind in (Succeeded, Failed, Retry, Released)}
 
 
@@ -44,13 +47,14 @@ async def run_in_child(task: Task[..., Any], lease: Lease) -> Outcome:
     stdin, stdout = cast("asyncio.StreamWriter", child.stdin), cast("asyncio.StreamReader", child.stdout)
     try:
         stdin.write(json.dumps(order).encode() + b"\n")  # and left open: its end tells the child that we are gone
-        limit = asyncio.timeout(task.task_options.timeout)
+        await stdout.readline()  # it has imported the task: from here on, time counts
+        timeout = task.task_options.timeout
         try:
-            async with limit:
+            async with asyncio.timeout(None if timeout is None else timeout + _LATE_SECONDS):
                 said = await stdout.read()
                 code = await child.wait()
         except TimeoutError:
-            late = AttemptTimedOut(f"the attempt took longer than the task's timeout of {task.task_options.timeout} s")
+            late = AttemptTimedOut(f"the attempt took longer than the task's timeout of {timeout} s")
             return after_failure(late, failure_of(late), lease.failures, task.task_options.retry, jitter)
     finally:
         if child.returncode is None:

@@ -30,7 +30,6 @@ RECONCILE_SECONDS = 1.0
 _CANCEL_SECONDS = 1.0
 """How long a cancelled job may take to heed it."""
 
-_NO_CHILD_SECONDS = 0.5
 _FIRST_BACKOFF = 0.05
 _LONGEST_BACKOFF = 5.0
 
@@ -74,7 +73,7 @@ class Worker:
         self._finishing: set[asyncio.Task[None]] = set()
         self._ended: list[tuple[Lease, Outcome, float]] = []
         self._lost: set[str] = set()
-        self._children = 0
+        self._apart = asyncio.Semaphore(os.cpu_count() or 1)
         self._draining = False
         self._stopped = asyncio.Event()
         self._slot_freed = asyncio.Event()
@@ -253,14 +252,9 @@ class Worker:
             self._end(lease, outcome, began)
 
     async def _run_apart(self, task: Task[..., Any], lease: Lease) -> Outcome:
-        """A suspect's attempt, in a child process; as many at once as there are processors, the rest tries again soon."""
-        if self._children >= (os.cpu_count() or 1):
-            return Released("waits for a child process of its own", _NO_CHILD_SECONDS * random.uniform(0.5, 1.5))  # noqa: S311
-        self._children += 1
-        try:
+        """A suspect's attempt, in a child process: one at a time for each processor."""
+        async with self._apart:
             return await run_in_child(task, lease)
-        finally:
-            self._children -= 1
 
     # finishing
 
