@@ -175,6 +175,7 @@ class Call:
     """
 
     __slots__ = (
+        "_around",
         "_intake", "_is_websocket", "_kept", "_loop", "_mutex", "_over", "_pending",
         "_send", "_sent", "_started", "_storing", "refusal",
     )  # fmt: skip
@@ -183,6 +184,7 @@ class Call:
         self._intake = intake
         self._send = send
         self._is_websocket = scope["type"] == "websocket"
+        self._around = sys.exception()  # what the caller of the whole app is handling is no affair of this call
         self._loop = asyncio.get_running_loop()
         self._mutex = threading.Lock()
         self._pending: list[_Pending] = []
@@ -224,18 +226,23 @@ class Call:
     def discard(self, origin: BackgroundTasks | None = None) -> None:
         """Drop what is not yet stored: of one container, or of all; but never what is to run on an error."""
         if not self._is_websocket:
-            self._pending = [
-                p for p in self._pending if p.run_on_error or (origin is not None and p.origin is not origin)
-            ]
+            with self._mutex:
+                self._pending = [
+                    p for p in self._pending if p.run_on_error or (origin is not None and p.origin is not origin)
+                ]
 
     def sift(self) -> None:
         """A response starts. If it answers an exception, drop what was added for another that is not sent now.
 
         An exception handler sends its response while it handles: what goes with that response is kept.
         """
-        if self._pending and sys.exception() is not None:
+        answered = sys.exception()
+        if self._pending and answered is not None and answered is not self._around:
             with_it = _background_being_sent()
-            self._pending = [p for p in self._pending if p.run_on_error or any(p.origin is task for task in with_it)]
+            with self._mutex:
+                self._pending = [
+                    p for p in self._pending if p.run_on_error or any(p.origin is task for task in with_it)
+                ]
 
     async def send(self, message: Message) -> None:
         """The application's `send`: nothing that promises a job leaves before the job is stored."""
@@ -283,14 +290,16 @@ class Call:
             await self._store(direct=_has_length(message))
 
     async def _store(self, *, direct: bool) -> None:
-        pending, self._pending = self._pending, []
+        with self._mutex:
+            pending, self._pending = self._pending, []
         if self._kept is None:
             self._kept = Kept([], [])
         crash_point("before_store")
         try:
             await self._intake.keep([p.job for p in pending], self._kept, direct=direct)
         except StoreError as error:
-            self._pending = [*pending, *self._pending]
+            with self._mutex:
+                self._pending = [*pending, *self._pending]
             self.refusal = error
             raise
         crash_point("after_store")

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import pytest
 from fastapi import Depends, FastAPI, HTTPException, Request, Response, Security
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, PlainTextResponse
+from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
 from fastapi.testclient import TestClient
 from pydantic import BaseModel
 from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
@@ -123,6 +123,26 @@ def test_an_exception_before_the_response_discards_what_was_added(
         assert client.get("/").is_error
         assert client.get("/def").is_error
     assert stored() == []
+
+
+def test_an_exception_discards_though_its_handler_streams_the_answer(
+    app: FastAPI, note: Task[[str], None], complain: Task[[str], None], stored: Stored
+) -> None:
+    """The answer is then sent by another asyncio task than the one in which the exception is handled."""
+
+    @app.exception_handler(Broken)
+    async def handle(request: Request, error: Exception) -> Response:
+        return StreamingResponse(iter(["sorry"]), 500)
+
+    @app.get("/")
+    async def endpoint(background_tasks: BackgroundTasks) -> None:
+        background_tasks.add_task(note, "never")
+        background_tasks.add_task(complain, "kept")
+        raise Broken
+
+    with TestClient(app) as client:
+        assert client.get("/").text == "sorry"
+    assert [job.arguments for job in stored()] == ['{"what":"kept"}']
 
 
 @pytest.mark.usefixtures("surroundings")

@@ -468,29 +468,6 @@ class Fallback:
             await self._app(scope, receive, send)
 
 
-@pytest.mark.parametrize("kind", ["def", "async def"])
-@pytest.mark.parametrize("status", [200, 500])
-def test_an_app_that_is_called_from_within_an_except_block_keeps_what_it_adds(
-    tasks: Afterward, note: Task[[str], None], happened: list[str], kind: str, status: int
-) -> None:
-    """The exception that is being handled there is not one of this request."""
-    app = FastAPI(middleware=[Middleware(Fallback)])
-    tasks.install(app)
-
-    def endpoint(background_tasks: BackgroundTasks) -> Response:
-        background_tasks.add_task(note, "injected")
-        return PlainTextResponse("ok", status, background=BackgroundTask(note, "by hand"))
-
-    async def async_endpoint(background_tasks: BackgroundTasks) -> Response:
-        return endpoint(background_tasks)
-
-    app.get("/")(endpoint if kind == "def" else async_endpoint)
-
-    with TestClient(app) as client:
-        assert client.get("/").text == "ok"
-        wait_until(lambda: sorted(happened) == ["by hand", "injected"])
-
-
 def test_a_server_that_was_started_from_within_an_except_block_loses_nothing(
     app: FastAPI, note: Task[[str], None], happened: list[str], stored: Stored
 ) -> None:
@@ -511,47 +488,6 @@ def test_a_server_that_was_started_from_within_an_except_block_loses_nothing(
     except Broken:
         asyncio.run(serve_one())
     assert len(stored()) == 2
-
-
-@pytest.mark.parametrize("kind", ["ASGI", "BaseHTTPMiddleware"])
-def test_a_middleware_that_answers_for_the_endpoint_answers_for_nothing_that_the_endpoint_added(
-    tasks: Afterward, note: Task[[str], None], stored: Stored, kind: str
-) -> None:
-    """Whatever it answers: the request ended in an exception."""
-
-    class Answering:
-        def __init__(self, app: ASGIApp) -> None:
-            self._app = app
-
-        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-            broken = False
-            try:
-                await self._app(scope, receive, send)
-            except Broken:
-                broken = True
-            if broken:
-                await PlainTextResponse("all is well")(scope, receive, send)
-
-    async def answer(request: Request, call_next: RequestResponseEndpoint) -> Response:
-        try:
-            return await call_next(request)
-        except Broken:
-            return PlainTextResponse("all is well")
-
-    answering = Middleware(Answering) if kind == "ASGI" else Middleware(BaseHTTPMiddleware, dispatch=answer)
-    app = FastAPI(middleware=[answering])
-    tasks.install(app)
-
-    @app.get("/")
-    async def endpoint(background_tasks: BackgroundTasks) -> None:
-        background_tasks.add_task(note, "never")
-        BackgroundTask(note, "never")
-        BackgroundTask(note.options(run_on_error=True), "kept")
-        raise Broken
-
-    with TestClient(app) as client:
-        assert client.get("/").text == "all is well"
-    assert [job.arguments for job in stored()] == ['{"what":"kept"}']
 
 
 def test_a_dependency_of_several_requests_at_once_keeps_them_apart(
