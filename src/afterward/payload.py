@@ -48,12 +48,16 @@ class Codec:
 
     def dump(self, value: Any) -> bytes:
         """JSON that `load` reads back the same. Raises `Unstorable`, or whatever a user's type raises meanwhile."""
-        # Without what was never set, so that it is unset again; with it, where its default is made anew each time.
-        data = self._to_json(value, warnings=False, round_trip=True, exclude_unset=True, by_alias=False)
+        # Without what was never set, so that it is unset again; with it, where its default is made anew each time, or
+        # tells the members of a union apart.
+        try:
+            return self._dump(value, exclude_unset=True)
+        except (Unstorable, ValidationError):
+            return self._dump(value, exclude_unset=False)
+
+    def _dump(self, value: Any, *, exclude_unset: bool) -> bytes:
+        data = self._to_json(value, warnings=False, round_trip=True, exclude_unset=exclude_unset, by_alias=False)
         found = difference(value, self.load(data), "")
-        if found is not None:
-            data = self._to_json(value, warnings=False, round_trip=True, by_alias=False)
-            found = difference(value, self.load(data), "")
         if found is not None:
             raise Unstorable(*found)
         return data
@@ -111,17 +115,18 @@ class ArgumentCodec:
 
     @cached_property
     def _codec(self) -> Codec:
+        make: Any = TypedDict
         fields: dict[str, Any] = {}
         for name, annotation in self._annotations.items():
             try:
                 Codec(annotation)
-            except (PydanticSchemaGenerationError, PydanticUserError, PydanticUndefinedAnnotation) as error:
+                make("argument", {name: annotation})
+            except (PydanticSchemaGenerationError, PydanticUserError, PydanticUndefinedAnnotation, TypeError) as error:
                 raise TaskError(
                     f"task {self._name}: argument {name!r} is annotated {_type_name(annotation)}, "
                     f"which cannot be stored; {_mend(annotation)}"
                 ) from error
             fields[name] = annotation if name in self._required else NotRequired[annotation]
-        make: Any = TypedDict
         arguments: Any = make("arguments", fields)
         arguments.__pydantic_config__ = ConfigDict(extra="forbid", ser_json_bytes="base64", val_json_bytes="base64")
         return Codec(arguments)
