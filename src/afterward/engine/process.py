@@ -41,6 +41,7 @@ async def run_in_child(task: Task[..., Any], lease: Lease) -> Outcome:
             "afterward.engine.child",
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
+            start_new_session=True,  # a signal to the whole group is for its parent to pass on
         )
     except OSError as error:  # no memory, no process, no descriptor left: nothing that the job has done
         return Released(f"no child process could be started: {error}", min(60.0, 2.0 ** min(lease.attempt, 6)))
