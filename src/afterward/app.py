@@ -13,9 +13,8 @@ from typing import Any, ParamSpec, TypeVar, overload
 from urllib.parse import unquote, urlsplit
 
 from starlette.applications import Starlette
-from starlette.middleware import Middleware
 
-from afterward.background import DurableTasksMiddleware, InnermostMiddleware, is_answered
+from afterward.background import DurableTasksMiddleware, is_answered, with_failures_seen
 from afterward.carrier import Carrier
 from afterward.endpoints import warn_of_stock_endpoints
 from afterward.engine.worker import Worker, WorkerOptions
@@ -210,8 +209,7 @@ class Afterward:
 
         def build_around() -> DurableTasksMiddleware:
             others = app.user_middleware
-            if others:
-                app.user_middleware = [*others, Middleware(InnermostMiddleware)]
+            app.user_middleware = with_failures_seen(others)
             try:
                 return DurableTasksMiddleware(build(), self, self._intake, self._warn_without_lifespan)
             finally:

@@ -16,6 +16,7 @@ from fastapi import BackgroundTasks as StockBackgroundTasks
 from fastapi import Depends
 from fastapi.requests import HTTPConnection
 from starlette.background import BackgroundTask as StockBackgroundTask
+from starlette.middleware import Middleware
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -175,7 +176,6 @@ class Call:
     """
 
     __slots__ = (
-        "_around",
         "_intake", "_is_websocket", "_kept", "_loop", "_mutex", "_over", "_pending",
         "_send", "_sent", "_started", "_storing", "refusal",
     )  # fmt: skip
@@ -184,7 +184,6 @@ class Call:
         self._intake = intake
         self._send = send
         self._is_websocket = scope["type"] == "websocket"
-        self._around = sys.exception()  # what the caller of the whole app is handling is no affair of this call
         self._loop = asyncio.get_running_loop()
         self._mutex = threading.Lock()
         self._pending: list[_Pending] = []
@@ -231,13 +230,17 @@ class Call:
                     p for p in self._pending if p.run_on_error or (origin is not None and p.origin is not origin)
                 ]
 
+    def fail(self) -> None:
+        """The application ends in an exception: unless a response has begun, none of what it has added is wanted."""
+        if not self._started:
+            self.discard()
+
     def sift(self) -> None:
-        """A response starts. If it answers an exception, drop what was added for another that is not sent now.
+        """A response answers an exception: drop what was added for another that is not sent now.
 
         An exception handler sends its response while it handles: what goes with that response is kept.
         """
-        answered = sys.exception()
-        if self._pending and answered is not None and answered is not self._around:
+        if self._pending:
             with_it = _background_being_sent()
             with self._mutex:
                 self._pending = [
@@ -251,7 +254,7 @@ class Call:
             if self.refusal is not None:
                 return  # the answer is ours to give
             if self._pending:
-                await self._before_start(message)
+                await self._store(direct=_has_length(message))
             self._started = True
         elif kind == "http.response.body":
             if self.answer_is_due:
@@ -283,11 +286,6 @@ class Call:
             if self._kept is not None:
                 crash_point("after_response")
                 await self._intake.let_go(self._kept)
-
-    async def _before_start(self, message: Message) -> None:
-        self.sift()
-        if self._pending:
-            await self._store(direct=_has_length(message))
 
     async def _store(self, *, direct: bool) -> None:
         with self._mutex:
@@ -337,7 +335,7 @@ class DurableTasksMiddleware:
         self._served = served
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        calls: dict[Owner, Call] = scope.get(_SCOPE_KEY) or {}
+        calls = _calls_in(scope)
         if scope["type"] not in ("http", "websocket") or self._owner in calls:
             await self._app(scope, receive, send)
             return
@@ -358,22 +356,49 @@ class DurableTasksMiddleware:
             await call.end()
 
 
-class InnermostMiddleware:
-    """Inside of all other middleware, where the exception that a response answers can still be seen."""
+class FailureMiddleware:
+    """Between all middleware: where an exception passes, what was added for its request is dropped."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        calls: dict[Owner, Call] = scope.get(_SCOPE_KEY) or {}
+        try:
+            await self._app(scope, receive, send)
+        except BaseException:
+            for call in _calls_in(scope).values():
+                call.fail()
+            raise
+
+
+class InnermostMiddleware(FailureMiddleware):
+    """Inside of all other middleware, where the exception that a response answers can still be seen.
+
+    One that is being handled around all of this, by a middleware or by who started the server, is not of this request.
+    """
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        calls = _calls_in(scope)
+        around = sys.exception()
 
         async def send_sifted(message: Message) -> None:
-            if message["type"] == "http.response.start":
+            if message["type"] == "http.response.start" and sys.exception() is not around:
                 for call in calls.values():
                     call.sift()
             await send(message)
 
-        await self._app(scope, receive, send_sifted if calls else send)
+        await super().__call__(scope, receive, send_sifted if calls else send)
+
+
+def with_failures_seen(middleware: Sequence[Middleware]) -> list[Middleware]:
+    """An application's own middleware, with ours between that sees how each ends."""
+    around = [one for theirs in middleware for one in (Middleware(FailureMiddleware), theirs)]
+    return [*around, Middleware(InnermostMiddleware)]
+
+
+def _calls_in(scope: Scope) -> dict[Owner, Call]:
+    calls: dict[Owner, Call] | None = scope.get(_SCOPE_KEY)
+    return {} if calls is None else calls
 
 
 async def _answer_unavailable(call: Call, send: Send) -> None:

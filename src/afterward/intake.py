@@ -70,7 +70,7 @@ class Intake:
             held, kept.held = kept.held, []
             process = self.liveness.process
             for job in held:
-                holdings.leave(job)
+                holdings.leave(job, 0)
             try:
                 if process is not None:
                     await self.store.release(process, held)
@@ -79,7 +79,7 @@ class Intake:
                 return  # the next heartbeat gives back what this process does not hold on to
             finally:
                 for job in held:
-                    holdings.forget(job)
+                    holdings.forget(job, 0)
 
     async def put(self, jobs: Sequence[NewJob]) -> None:
         """Store jobs that anybody may start as soon as they are due. Raises `StoreError`; then none is stored."""
@@ -120,7 +120,7 @@ class Intake:
                 else:
                     kept.held.append(job.id)
                 continue
-            holdings.forget(job.id)
+            holdings.forget(job.id, 1 if leased else 0)
             if leased and self.direct is not None:
                 self.direct.give_up(job.task)
             if stored is Stored.stranger:
@@ -129,7 +129,7 @@ class Intake:
 
     def _abandon(self, lease: Lease) -> None:
         """A lease that nobody here will run: the next heartbeat gives it back, if it is still ours."""
-        self.liveness.holdings.forget(lease.id)
+        self.liveness.holdings.forget(lease.id, lease.attempt)
         if self.direct is not None:
             self.direct.give_up(lease.task)
 

@@ -112,10 +112,14 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class Released:
-    """running → queued at no cost: a shutdown, or a process that cannot run it. `note` says why to who looks."""
+    """running → queued at no cost: a shutdown, or a process that cannot run it. `note` says why to who looks.
+
+    `unfit_for`: the fingerprint of a signature that its arguments do not fit; who has that one passes the job over.
+    """
 
     note: str
     delay: float = 0.0
+    unfit_for: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +169,7 @@ class Job:
     run_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
+    unfit_for: str = ""
     attempts: tuple[Attempt, ...] = field(default=())
 
 

@@ -12,10 +12,12 @@ import atexit
 import concurrent.futures
 import contextlib
 import logging
+import math
 import os
 import random
 import socket
 import threading
+import time
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, TypeVar, cast
 
@@ -44,51 +46,73 @@ SUSPECT_DELAY_SECONDS = 1.0
 
 
 class Holdings:
-    """What this process holds, and what is on its way in or out: the other side of what the store says of it."""
+    """What this process holds, and what is on its way in or out: the other side of what the store says of it.
+
+    Always attempts (0: held, not yet run), never just jobs: one transaction may end an attempt and begin the next, both
+    of this process, and what is said of the first must not touch the second. Used from any thread.
+    """
 
     def __init__(self) -> None:
+        self._mutex = threading.Lock()
         self._certain: dict[str, int] = {}
         self._possible: dict[str, int] = {}
         self._tokens: set[str] = set()
 
     def expect(self, job: str, attempt: int) -> None:
         """It is about to be stored in this process's name."""
-        self._possible[job] = attempt
+        with self._mutex:
+            self._possible[job] = attempt
 
     def have(self, job: str, attempt: int) -> None:
         """It is stored in this process's name."""
-        self._certain[job] = attempt
-        self._possible.pop(job, None)
+        with self._mutex:
+            self._certain[job] = attempt
+            _drop(self._possible, job, attempt)
 
-    def leave(self, job: str) -> None:
+    def leave(self, job: str, attempt: int) -> None:
         """It is about to be let go."""
-        attempt = self._certain.pop(job, None)
-        if attempt is not None:
-            self._possible[job] = attempt
+        with self._mutex:
+            if _drop(self._certain, job, attempt):
+                self._possible[job] = attempt
 
-    def forget(self, job: str) -> None:
+    def forget(self, job: str, attempt: int) -> None:
         """It is let go, or was never got."""
-        self._certain.pop(job, None)
-        self._possible.pop(job, None)
+        with self._mutex:
+            _drop(self._certain, job, attempt)
+            _drop(self._possible, job, attempt)
 
     def has(self, job: str, attempt: int) -> bool:
         """Is this attempt still ours, as far as this process knows?"""
         return self._certain.get(job) == attempt
 
     def expect_claim(self, token: str) -> None:
-        self._tokens.add(token)
+        """A claim is about to be made with this token."""
+        with self._mutex:
+            self._tokens.add(token)
 
     def forget_claim(self, token: str) -> None:
-        self._tokens.discard(token)
+        """What that claim brought is known, or will never be."""
+        with self._mutex:
+            self._tokens.discard(token)
 
     def known(self) -> Known:
-        return Known(self._certain.copy(), self._possible.copy(), frozenset(self._tokens.copy()))
+        """All of it, as it is at one moment."""
+        with self._mutex:
+            return Known(self._certain.copy(), self._possible.copy(), frozenset(self._tokens))
 
-    def clear(self) -> list[str]:
-        """Everything is lost: give the jobs that were held for certain."""
-        lost = list(self._certain)
-        self._certain.clear()
+    def clear(self) -> dict[str, int]:
+        """Everything is lost: give the attempts that were held for certain."""
+        with self._mutex:
+            lost, self._certain = self._certain, {}
         return lost
+
+
+def _drop(attempts: dict[str, int], job: str, attempt: int) -> bool:
+    """Remove this attempt, and no other of the same job."""
+    if attempts.get(job) != attempt:
+        return False
+    del attempts[job]
+    return True
 
 
 class Liveness:
@@ -96,22 +120,29 @@ class Liveness:
 
     def __init__(self, store: Store, lease: float) -> None:
         self._store = store
+        self._lease = lease
         self._beat_seconds = lease / LOOKS
+        self._shown_alive_at = -math.inf
         self._starting = threading.Lock()
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
         self._joined: concurrent.futures.Future[str] = concurrent.futures.Future()
         self._seen: dict[str, tuple[int, int]] = {}
-        self._on_lost: list[Callable[[list[str]], None]] = []
+        self._on_lost: list[Callable[[dict[str, int]], None]] = []
         self.holdings = Holdings()
         self.process: str | None = None
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._forget_inherited)
 
-    def on_lost(self, callback: Callable[[list[str]], None]) -> None:
-        """Call `callback`, in the liveness thread, with the ids of jobs that this process has lost."""
+    def on_lost(self, callback: Callable[[dict[str, int]], None]) -> None:
+        """Call `callback`, in the liveness thread, with the attempts, by job id, that this process has lost."""
         self._on_lost.append(callback)
+
+    @property
+    def is_recent(self) -> bool:
+        """Has this process beaten within its lease? If not, it may have been taken for dead, and not know it yet."""
+        return time.monotonic() - self._shown_alive_at < self._lease
 
     async def start(self) -> str:
         """Live, if not yet: answers this process's id once its row is written. Safe from any loop, any number of times.
@@ -193,8 +224,9 @@ class Liveness:
             await _sleep_unless(stop, LOCK_LOOK_SECONDS * random.uniform(0.8, 1.2))  # noqa: S311
 
     async def _join(self) -> None:
-        process = new_id()
+        process, began = new_id(), time.monotonic()
         await self._store.join(Process(process, os.getpid(), socket.gethostname()))
+        self._shown_alive_at = began
         self.process = process
 
     async def _leave(self) -> None:
@@ -211,6 +243,7 @@ class Liveness:
         if self.process is None:
             await self._join()
             return
+        began = time.monotonic()
         beat, _ = await asyncio.gather(
             self._store.beat(self.process, self.holdings.known),
             self._store.reap(self._frozen(), SUSPECT_AFTER, SUSPECT_DELAY_SECONDS),
@@ -222,9 +255,10 @@ class Liveness:
             self._seen.clear()
             await self._join()
         else:
+            self._shown_alive_at = began
             self._look_at_others(beat)
-            for job in beat.lost:
-                self.holdings.forget(job)
+            for job, attempt in beat.lost.items():
+                self.holdings.forget(job, attempt)
             self._tell_lost(beat.lost)
             for job in beat.unknown:
                 emit(logging.WARNING, "job.given_back", job_id=job, process=self.process)
@@ -258,15 +292,16 @@ class Liveness:
             if not reaped.more:
                 return
 
-    def _tell_lost(self, jobs: list[str]) -> None:
-        if jobs:
+    def _tell_lost(self, attempts: dict[str, int]) -> None:
+        if attempts:
             for callback in self._on_lost:
-                callback(jobs)
+                callback(attempts)
 
     def _forget_inherited(self) -> None:
         """In a forked child: the thread is the parent's, and so is the life it shows."""
         self._starting = threading.Lock()
         self._thread, self._loop, self._stop, self.process = None, None, None, None
+        self._shown_alive_at = -math.inf
         self.holdings = Holdings()
 
 

@@ -6,7 +6,9 @@ The one rule: what is stored must read back the same as it was given. What does 
 from __future__ import annotations
 
 import functools
+import hashlib
 import inspect
+import json
 from collections.abc import Callable
 from functools import cached_property
 from typing import Any, NotRequired, cast, get_type_hints
@@ -42,7 +44,8 @@ class Codec:
     """Values of one type ↔ JSON, both ways checked."""
 
     def __init__(self, annotation: Any) -> None:
-        schema = TypeAdapter(annotation).core_schema
+        self.adapter = TypeAdapter(annotation)
+        schema = self.adapter.core_schema
         self._to_json = SchemaSerializer(schema, _BYTES).to_json
         self._from_json = SchemaValidator(schema, _BYTES).validate_json
 
@@ -130,6 +133,15 @@ class ArgumentCodec:
         arguments: Any = make("arguments", fields)
         arguments.__pydantic_config__ = ConfigDict(extra="forbid", ser_json_bytes="base64", val_json_bytes="base64")
         return Codec(arguments)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Names the signature: the same for the same code, and another when the arguments or their types are others."""
+        try:
+            described: Any = self._codec.adapter.json_schema()
+        except PydanticUserError:  # a type that JSON Schema has no words for
+            described = [[name, name in self._required] for name in self._annotations]
+        return hashlib.sha256(json.dumps([self._name, described], sort_keys=True).encode()).hexdigest()[:16]
 
     def check(self) -> None:
         """Raise `TaskError` when the function's annotations cannot be stored."""

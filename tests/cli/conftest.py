@@ -197,6 +197,6 @@ def is_alive(pid: int) -> bool:
     """Is there a process of this id, that has not ended? (One that nobody has waited for yet has ended.)"""
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # the second, when it is reaped while it is read
         return False
     return state != "Z"

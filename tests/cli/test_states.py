@@ -44,6 +44,11 @@ CASES = [
         "waiting",
         f"does not fit; due for 60 s: {WAITS}",
     ),
+    (
+        replace(JUST_ADDED, attempt=1, note="does not fit", run_at=NOW - seconds(1), unfit_for="v1"),
+        "waiting",
+        f"does not fit; due for 1 s: {WAITS}",
+    ),
     # A job that ran for a while has not been waiting since it was first due.
     (
         replace(JUST_ADDED, attempt=1, run_at=NOW - seconds(99), note="released by a shutdown", attempts=(RELEASED,)),

@@ -85,7 +85,7 @@ async def test_what_a_process_knows_stays_its_own(worker: Living, other: Living)
     certain, possible = await worker.leased(new_job()), await worker.leased(new_job())
     beat = await worker.beat(Known({certain.id: 1}, {possible.id: 1}, frozenset()))
     assert beat is not None
-    assert (beat.lost, beat.unknown) == ([], [])
+    assert (beat.lost, beat.unknown) == ({}, [])
     assert (await other.claim()).leases == []
     assert await worker.store.finish([(certain, Succeeded()), (possible, Succeeded())]) == [True, True]
 
@@ -99,7 +99,7 @@ async def test_a_leased_job_that_its_process_does_not_know_is_queued_again_at_no
     beat = await worker.beat(NOTHING)
 
     assert beat is not None
-    assert (beat.unknown, beat.lost) == ([lease.id], [])
+    assert (beat.unknown, beat.lost) == ([lease.id], {})
     job = await get(worker.store, lease.id)
     assert (job.status, job.process, job.failures, job.deaths) == (Status.queued, None, 0, 0)
     assert await worker.store.finish([(lease, Succeeded())]) == [False]
@@ -114,7 +114,7 @@ async def test_another_attempt_of_a_known_job_is_unknown(worker: Living) -> None
     second = await worker.claim_one()
     beat = await worker.beat(Known({first.id: 1}, {}, frozenset()))
     assert beat is not None
-    assert (beat.lost, beat.unknown) == ([first.id], [first.id])
+    assert (beat.lost, beat.unknown) == ({first.id: 1}, [first.id])
     assert await worker.store.finish([(second, Succeeded())]) == [False]
 
 

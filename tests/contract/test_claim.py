@@ -2,9 +2,9 @@
 
 import pytest
 
-from afterward.job import Placement, Released, Status, Succeeded
+from afterward.job import Placement, Released, Retry, Status, Succeeded
 from afterward.stores.base import Claimed, Store, Wanted
-from tests.support.stores import Living, Place, get, ids, new_job, put, send
+from tests.support.stores import OOPS, Living, Place, get, ids, new_job, put, send
 
 pytestmark = pytest.mark.anyio
 
@@ -108,6 +108,22 @@ async def test_no_tasks_or_no_queues_are_nothing(store: Store, worker: Living) -
     assert (await worker.claim([Wanted(set(), 10)])).leases == []
     assert (await worker.claim([Wanted({"app:send"}, 10, set())])).leases == []
     assert (await worker.claim([])).leases == []
+
+
+async def test_jobs_that_do_not_fit_are_passed_over_by_those_they_do_not_fit(store: Store, worker: Living) -> None:
+    """Whoever has another signature, or does not know yet, is given them; the mark goes when an attempt ends."""
+    unfit, fit = await put(store, new_job(), new_job())
+    [lease] = (await worker.claim(send(1))).leases
+    assert await store.finish([(lease, Released("it lacks a size", 0, "v1"))]) == [True]
+    assert (await get(store, unfit)).unfit_for == "v1"
+
+    assert ids((await worker.claim([Wanted({"app:send"}, 10, None, {"v1", "v0"})])).leases) == [fit]
+    [lease] = (await worker.claim([Wanted({"app:send"}, 10, None, {"v2"})])).leases
+    assert (lease.id, lease.attempt) == (unfit, 2)
+
+    assert await store.finish([(lease, Retry(OOPS, 0))]) == [True]
+    assert (await get(store, unfit)).unfit_for == ""
+    assert ids((await worker.claim([Wanted({"app:send"}, 10, None, {"v1"})])).leases) == [unfit]
 
 
 async def test_each_kind_of_room_has_its_own_limit(store: Store, worker: Living) -> None:

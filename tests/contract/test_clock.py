@@ -25,7 +25,7 @@ async def test_what_runs_goes_on_running(place: Place, worker: Living, other: Li
     assert (await other.store.reap([], 2, 1.0)).jobs == 0
     beat = await worker.store.beat(worker.id, lambda: Known({leased.id: 1, claimed.id: 1, held.id: 0}, {}, frozenset()))
     assert beat is not None
-    assert (beat.lost, beat.unknown) == ([], [])
+    assert (beat.lost, beat.unknown) == ({}, [])
     assert (await other.claim()).leases == []
     assert await worker.store.finish([(leased, Succeeded()), (claimed, Succeeded())]) == [True, True]
     assert await worker.store.release(worker.id, [held.id]) == [True]

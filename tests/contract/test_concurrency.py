@@ -307,7 +307,7 @@ async def test_a_beat_never_mistakes_what_is_on_its_way(worker: Living, other: L
         while not gone.is_set():
             beat = await worker.store.beat(worker.id, known)
             assert beat is not None
-            mistaken += beat.lost + beat.unknown
+            mistaken += [*beat.lost, *beat.unknown]
         return mistaken
 
     gone = threading.Event()

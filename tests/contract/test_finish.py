@@ -77,6 +77,17 @@ async def test_released_may_wait(place: Place, store: Store, worker: Living) -> 
     assert ids((await worker.claim()).leases) == [lease.id]
 
 
+async def test_released_because_its_arguments_do_not_fit_is_no_attempt_to_remember(
+    store: Store, worker: Living
+) -> None:
+    """Its function never began. The job says why it waits, and for whom it is not."""
+    lease = await worker.leased(new_job())
+    assert await store.finish([(lease, Released("it lacks a size", 0, "v1"))]) == [True]
+    job = await get(store, lease.id)
+    assert (job.status, job.note, job.unfit_for, job.attempts) == (Status.queued, "it lacks a size", "v1", ())
+    assert (job.failures, job.deaths, job.attempt) == (0, 0, 1)
+
+
 async def test_died_is_counted_apart(place: Place, store: Store, worker: Living) -> None:
     """One death more, and no failure."""
     lease = await worker.leased(new_job())

@@ -90,7 +90,7 @@ async def test_a_beat_gives_back_a_held_job_that_its_holder_does_not_know(worker
     beat = await worker.beat(Known({known.id: 0}, {going.id: 0}, frozenset()))
 
     assert beat is not None
-    assert (beat.unknown, beat.lost) == ([forgotten.id], [])
+    assert (beat.unknown, beat.lost) == ([forgotten.id], {})
     assert ids((await other.claim()).leases) == [forgotten.id]
     assert await worker.store.release(worker.id, [known.id, going.id]) == [True, True]
 

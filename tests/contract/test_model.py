@@ -51,6 +51,7 @@ class Modelled:
     attempt: int = 0
     failures: int = 0
     deaths: int = 0
+    unfit_for: str = ""
 
     def move(self, status: Status, process: str | None = None) -> None:
         assert status is self.status or status in ALLOWED[self.status]
@@ -155,7 +156,7 @@ class Life:
         process = self.alive.get(self.name(), "nobody")
         tasks = set(self.random.sample(TASKS, self.random.randint(0, 2)))
         queues = self.random.choice([None, None, set(self.random.sample(QUEUES, self.random.randint(0, 2)))])
-        limit = self.random.randint(1, 4)
+        limit, unfit_for = self.random.randint(1, 4), self.random.choice([set[str](), {"v1"}])
         before = await self.store.list(limit=10_000)
         places = {job.id: (-job.priority, job.run_at, -number) for number, job in enumerate(before)}
         eligible = [
@@ -166,12 +167,13 @@ class Life:
             and job.due_at <= self.now
             and job.task in tasks
             and (queues is None or job.queue in queues)
+            and job.unfit_for not in unfit_for
         ]
         eligible.sort(key=lambda id_: places[id_])
         wanted = [] if process == "nobody" else eligible[:limit]
 
         token = new_id()
-        claimed = await self.store.claim(process, [Wanted(tasks, limit, queues)], token)
+        claimed = await self.store.claim(process, [Wanted(tasks, limit, queues, unfit_for)], token)
 
         assert [lease.id for lease in claimed.leases] == wanted
         assert claimed.more is (process != "nobody" and len(eligible) > limit)
@@ -182,7 +184,7 @@ class Life:
             assert (lease.attempt, lease.failures, lease.deaths) == (job.attempt, job.failures, job.deaths)
             self.happened["claimed"] += 1
         if claimed.leases and self.random.random() < 0.3:
-            again = await self.store.claim(process, [Wanted(tasks, limit, queues)], token)
+            again = await self.store.claim(process, [Wanted(tasks, limit, queues, unfit_for)], token)
             assert sorted(again.leases) == sorted(claimed.leases)
             self.happened["claimed again"] += 1
         self.leases += claimed.leases
@@ -213,6 +215,7 @@ class Life:
                 job.move(Status.queued)
                 if delay:
                     job.due_at = self.now + delay
+        job.unfit_for = outcome.unfit_for if isinstance(outcome, Released) else ""
         job.failures += isinstance(outcome, Failed | Retry)
         job.deaths += isinstance(outcome, Died)
         self.happened[type(outcome).__name__] += 1
@@ -229,7 +232,7 @@ class Life:
         beat = await self.store.beat(process, lambda: self.known(certain + gone))
         assert beat is not None
         assert set(beat.others) == set(self.alive.values()) - {process}
-        assert beat.lost == [job.id for job in gone]
+        assert beat.lost == {job.id: job.attempt for job in gone}
         assert sorted(beat.unknown) == sorted(job.id for job in unknown)
         for job in unknown:
             job.move(Status.queued)

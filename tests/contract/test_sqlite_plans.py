@@ -7,7 +7,7 @@ from typing import Any
 import apsw
 import pytest
 
-from afterward.job import Placement, Process, Succeeded
+from afterward.job import Placement, Process, Released, Succeeded
 from afterward.stores.base import Store, Wanted
 from afterward.stores.sql import load_queries
 from afterward.stores.sqlite import SQLiteStore
@@ -80,7 +80,7 @@ async def test_no_query_reads_jobs_from_end_to_end(opened: Opened, name: str) ->
 @pytest.mark.parametrize(
     ("name", "index"),
     [
-        ("candidates", "jobs_ready (queue=? AND task=?)"),
+        ("candidates", "jobs_ready (queue=? AND task=? AND unfit_for=?)"),
         ("lanes", "jobs_ready"),
         ("promote", "jobs_later (run_at<?)"),
         ("next_due", "jobs_later"),
@@ -97,7 +97,7 @@ async def test_each_query_goes_by_its_index(opened: Opened, name: str, index: st
 
 
 def _bindings(name: str) -> list[None]:
-    return [None] * {"candidates": 3, "lanes": 0, "promote": 2, "next_due": 0, "claimed": 2, "succeed": 6}.get(name, 1)
+    return [None] * {"candidates": 4, "lanes": 0, "promote": 2, "next_due": 0, "claimed": 2, "succeed": 6}.get(name, 1)
 
 
 async def claim_nothing(opened: Opened) -> int:
@@ -138,6 +138,22 @@ async def test_a_claim_passes_over_queues_that_it_does_not_serve(opened: Opened)
     await put(opened.store, *(new_job() for _ in range(5)))
     few = await opened.steps(claim)
     await put(opened.store, *(new_job() for _ in range(MANY)))
+    assert await opened.steps(claim) <= few + 50
+
+
+async def test_a_claim_passes_over_jobs_that_do_not_fit(opened: Opened) -> None:
+    async def mark(jobs: int) -> None:
+        await put(opened.store, *(new_job() for _ in range(jobs)))
+        leases = (await opened.store.claim("worker", send(jobs), f"token-{jobs}")).leases
+        await opened.store.finish([(lease, Released("it lacks a size", 0, "v1")) for lease in leases])
+
+    async def claim() -> None:
+        wanted = [Wanted({"app:send"}, 10, None, {"v1"})]
+        assert (await opened.store.claim("worker", wanted, "token")).leases == []
+
+    await mark(5)
+    few = await opened.steps(claim)
+    await mark(MANY)
     assert await opened.steps(claim) <= few + 50
 
 

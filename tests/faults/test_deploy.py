@@ -156,7 +156,7 @@ def is_running(pid: int) -> bool:
     try:
         with open(f"/proc/{pid}/stat") as stat:  # noqa: PTH123 - not a file on a disk
             return stat.read().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return False
 
 
@@ -197,6 +197,9 @@ def test_arguments_that_no_longer_fit_wait_for_a_version_that_they_fit(site: Sit
     assert (shown["status"], shown["note"]) == ("queued", job.note)
     site.door.add("quick", "key~other")
     wait_until(lambda: site.database.job("key~other").status == "succeeded")
+    attempts = site.database.job("key~1").attempt
+    time.sleep(2)
+    assert site.database.job("key~1").attempt == attempts, "it passes the job over from now on"
     third.stop()
 
     site.serve(version=4)

@@ -468,6 +468,53 @@ class Fallback:
             await self._app(scope, receive, send)
 
 
+@pytest.mark.parametrize("inner", [None, BaseHTTPMiddleware], ids=["alone", "around another task"])
+def test_a_middleware_may_call_the_app_while_it_handles_an_exception(
+    tasks: Afterward, note: Task[[str], None], happened: list[str], stored: Stored, inner: Any
+) -> None:
+    """That is its own affair: the request's tasks are kept."""
+    app = FastAPI(middleware=[Middleware(Fallback), *([Middleware(inner, dispatch=passed_on)] if inner else [])])
+    tasks.install(app)
+
+    @app.get("/")
+    async def endpoint(background_tasks: BackgroundTasks) -> Response:
+        background_tasks.add_task(note, "injected")
+        return PlainTextResponse("ok", background=BackgroundTask(note, "by hand"))
+
+    with TestClient(app) as client:
+        assert client.get("/").status_code == 200
+        wait_until(lambda: sorted(happened) == ["by hand", "injected"])
+    assert len(stored()) == 2
+
+
+async def passed_on(request: Request, call_next: RequestResponseEndpoint) -> Response:
+    """A middleware that does nothing, in a task of its own."""
+    return await call_next(request)
+
+
+async def failing_after(request: Request, call_next: RequestResponseEndpoint) -> Response:
+    """A middleware that breaks once the endpoint has answered, and before the client has got anything."""
+    await call_next(request)
+    raise Broken
+
+
+def test_an_exception_in_a_middleware_discards_what_the_endpoint_added(
+    tasks: Afterward, note: Task[[str], None], stored: Stored
+) -> None:
+    """The client gets a 500; no 2xx has promised anything."""
+    app = FastAPI(middleware=[Middleware(BaseHTTPMiddleware, dispatch=failing_after)])
+    tasks.install(app)
+
+    @app.get("/")
+    async def endpoint(background_tasks: BackgroundTasks) -> Response:
+        background_tasks.add_task(note, "injected")
+        return PlainTextResponse("ok", background=BackgroundTask(note, "by hand"))
+
+    with TestClient(app, raise_server_exceptions=False) as client:
+        assert client.get("/").status_code == 500
+    assert stored() == []
+
+
 def test_a_server_that_was_started_from_within_an_except_block_loses_nothing(
     app: FastAPI, note: Task[[str], None], happened: list[str], stored: Stored
 ) -> None:

@@ -45,7 +45,8 @@ OUTCOMES: list[Outcome] = [
     Retry(OOPS, 0),
     Retry(OOPS, 30),
     Released("a shutdown"),
-    Released("unknown here", 30),
+    Released("out of memory", 30),
+    Released("its arguments do not fit", 0, "v1"),
     Died(OOPS, 0, final=False),
     Died(OOPS, 30, final=False),
     Died(OOPS, 0, final=True),
@@ -107,7 +108,7 @@ def new_job(**changes: Any) -> NewJob:
 
 def name_of(outcome: Outcome) -> str:
     """An outcome as the name of a test."""
-    said = {"result": "with a result", "delay": "later", "final": "for good"}
+    said = {"result": "with a result", "delay": "later", "final": "for good", "unfit_for": "as unfit"}
     return " ".join([type(outcome).__name__, *(text for name, text in said.items() if getattr(outcome, name, None))])
 
 

@@ -61,7 +61,7 @@ def _queued(job: Job, now: datetime) -> State:
             return State("retrying", f"{when}, after {_last_trouble(job)}")
         return State("scheduled", when)
     overdue = now - _due_since(job)
-    if overdue > OVERDUE:
+    if overdue > OVERDUE or job.unfit_for:
         said = "" if job.note is None else f"{job.note}; "
         wanted = f"waits for a worker that knows {job.task}, serves queue {job.queue} and is free"
         return State("waiting", f"{said}due for {span(overdue)}: {wanted}")

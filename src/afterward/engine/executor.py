@@ -17,9 +17,14 @@ from afterward.task import Task, jitter
 
 _MAX_MESSAGE = 2_000
 _MAX_TRACEBACK = 16_000
-_LONGEST_MISFIT_DELAY = 60.0
+_LONGEST_UNFIT_DELAY = 60.0
 _CANCEL_SECONDS = 0.5
 _NOTHING = Succeeded(None)
+
+
+def _unfit_delay(attempt: int) -> float:
+    """Soon at first, for another version may be there to take the job; two that it does not fit must not play ball."""
+    return min(_LONGEST_UNFIT_DELAY, 0.1 * 2.0 ** min(attempt, 16))
 
 
 class Executor:
@@ -34,7 +39,7 @@ class Executor:
         try:
             args, kwargs = task.arguments.load(lease.arguments)
         except ArgumentsDoNotFit as misfit:
-            return Released(str(misfit), min(_LONGEST_MISFIT_DELAY, 2.0 ** min(lease.attempt, 6)))
+            return Released(str(misfit), _unfit_delay(lease.attempt), task.arguments.fingerprint)
         RUNNING.set(RunningJob(lease.id, lease.task, lease.attempt))
         try:
             if lease.context is not None:

@@ -10,7 +10,7 @@ from typing import Any, cast
 from afterward.engine.executor import failure_of
 from afterward.errors import AttemptTimedOut, WorkerDied
 from afterward.job import Died, Failed, Failure, Lease, Outcome, Released, Retry, Succeeded
-from afterward.liveness import MAX_DEATHS, SUSPECT_DELAY_SECONDS
+from afterward.liveness import MAX_DEATHS, SUSPECT_AFTER, SUSPECT_DELAY_SECONDS
 from afterward.retry import after_failure
 from afterward.task import Task, jitter
 
@@ -44,11 +44,13 @@ async def run_in_child(task: Task[..., Any], lease: Lease) -> Outcome:
             start_new_session=True,  # a signal to the whole group is for its parent to pass on
         )
     except OSError as error:  # no memory, no process, no descriptor left: nothing that the job has done
-        return Released(f"no child process could be started: {error}", min(60.0, 2.0 ** min(lease.attempt, 6)))
+        return _not_begun(f"no child process could be started: {error}", lease)
     stdin, stdout = cast("asyncio.StreamWriter", child.stdin), cast("asyncio.StreamReader", child.stdout)
     try:
         stdin.write(json.dumps(order).encode() + b"\n")  # and left open: its end tells the child that we are gone
-        await stdout.readline()  # it has imported the task: from here on, time counts
+        if not await stdout.readline():  # it died while it imported the task: no doing of the job's
+            return _not_begun(f"its child process ended before it began ({_ended(await child.wait())})", lease)
+        # From here on, time counts, and a death is the job's.
         timeout = task.task_options.timeout
         try:
             async with asyncio.timeout(None if timeout is None else timeout + _LATE_SECONDS):
@@ -65,6 +67,14 @@ async def run_in_child(task: Task[..., Any], lease: Lease) -> Outcome:
     return _outcome(said, code, lease)
 
 
+def _not_begun(why: str, lease: Lease) -> Released:
+    return Released(why, min(60.0, 2.0 ** min(lease.attempt - SUSPECT_AFTER, 6)))
+
+
+def _ended(code: int) -> str:
+    return f"signal {-code}" if code < 0 else f"exit code {code}"
+
+
 def _outcome(said: bytes, code: int, lease: Lease) -> Outcome:
     if code == 0 and said:
         answer = json.loads(said)
@@ -74,7 +84,6 @@ def _outcome(said: bytes, code: int, lease: Lease) -> Outcome:
         outcome: Outcome = _OUTCOMES[kind](**values)
         return outcome
     deaths = lease.deaths + 1
-    ended = f"signal {-code}" if code < 0 else f"exit code {code}"
-    death = WorkerDied(f"the process that ran it died ({ended}); deaths so far: {deaths}")
+    death = WorkerDied(f"the process that ran it died ({_ended(code)}); deaths so far: {deaths}")
     failure = Failure("afterward.WorkerDied", str(death))
     return Died(failure, SUSPECT_DELAY_SECONDS * 2 ** (deaths - 1), final=deaths >= MAX_DEATHS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
+import math
 import os
 import random
 import time
@@ -14,7 +15,7 @@ from typing import Any
 
 from afterward.engine.executor import Executor
 from afterward.engine.process import run_in_child
-from afterward.engine.threads import Threads
+from afterward.engine.threads import Key, Threads
 from afterward.errors import StoreError
 from afterward.faults import crash_point
 from afterward.identity import new_id
@@ -26,6 +27,9 @@ from afterward.task import Task
 
 RECONCILE_SECONDS = 1.0
 """How often a worker looks at the store though nothing called it: a hint may be lost."""
+
+UNFIT_SECONDS = 60.0
+"""How long a worker passes over jobs whose arguments do not fit a function here, before it looks at them again."""
 
 _CANCEL_SECONDS = 1.0
 """How long a cancelled job may take to heed it."""
@@ -67,12 +71,13 @@ class Worker:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._group: asyncio.TaskGroup | None = None
         self._context = contextvars.copy_context()
-        self._running: dict[str, asyncio.Task[None]] = {}
+        self._running: dict[Key, asyncio.Task[None]] = {}
         self._leases: dict[asyncio.Task[None], Lease] = {}
         self._abandoned: set[asyncio.Task[None]] = set()
         self._finishing: set[asyncio.Task[None]] = set()
         self._ended: list[tuple[Lease, Outcome, float]] = []
-        self._lost: set[str] = set()
+        self._lost: set[Key] = set()
+        self._unfit: dict[str, float] = {}
         self._apart = asyncio.Semaphore(os.cpu_count() or 1)
         self._draining = False
         self._stopped = asyncio.Event()
@@ -141,8 +146,10 @@ class Worker:
         self._free_slot(self._tasks[task].is_async)
 
     def start(self, lease: Lease) -> None:
-        if self._group is None or self._loop is None:
-            self._liveness.holdings.forget(lease.id)  # the end of this process gives it back
+        if self._group is None or self._loop is None or not self._liveness.is_recent:
+            # Not to be begun: this process is ending, or has slept so long that the job may be another's by now. If it
+            # is still this process's own, the next heartbeat or the end gives it back.
+            self._liveness.holdings.forget(lease.id, lease.attempt)
             self.give_up(lease.task)
             return
         if self._draining:
@@ -151,7 +158,7 @@ class Worker:
             return
         running = self._run(self._tasks[lease.task], lease)
         # Not in the group: that would wait for a function that does not heed its cancellation.
-        self._running[lease.id] = attempt = self._loop.create_task(running, context=self._context.copy())
+        self._running[lease.id, lease.attempt] = attempt = self._loop.create_task(running, context=self._context.copy())
         self._leases[attempt] = lease
         attempt.add_done_callback(self._leases.pop)
 
@@ -198,8 +205,9 @@ class Worker:
         holdings = self._liveness.holdings
         holdings.expect_claim(token)
         try:
+            unfit = {mark for mark, since in self._unfit.items() if time.monotonic() - since < UNFIT_SECONDS}
             wanted = [
-                Wanted({n for n, t in self._tasks.items() if t.is_async is kind}, limit, self._options.queues)
+                Wanted({n for n, t in self._tasks.items() if t.is_async is kind}, limit, self._options.queues, unfit)
                 for kind, limit in limits.items()
                 if limit
             ]
@@ -224,6 +232,7 @@ class Worker:
 
     async def _run(self, task: Task[..., Any], lease: Lease) -> None:
         began = time.monotonic()
+        key = lease.id, lease.attempt
         if is_enabled(logging.INFO):
             emit(logging.INFO, "job.started", job_id=lease.id, task=lease.task, attempt=lease.attempt)
         crash_point("running")
@@ -234,19 +243,18 @@ class Worker:
             else:
                 outcome = await self._executor.run(task, lease)
         except asyncio.CancelledError:
-            outcome = None if lease.id in self._lost else Released("released by a shutdown")
+            outcome = None if key in self._lost else Released("released by a shutdown")
         except Exception as error:  # noqa: BLE001 - a mistake of ours, not of the job: it must end neither job nor worker
             emit(logging.ERROR, "worker.attempt_broken", error, job_id=lease.id, task=lease.task, attempt=lease.attempt)
             outcome = Released(f"it could not be run here: {error}", min(60.0, 2.0 ** min(lease.attempt, 6)))
         finally:
-            if self._running.get(lease.id) is asyncio.current_task():
-                del self._running[lease.id]
-            if task.is_async or not self._threads.when_returned((lease.id, lease.attempt), self._free_thread_slot):
+            del self._running[key]
+            if task.is_async or not self._threads.when_returned(key, self._free_thread_slot):
                 self._free_slot(task.is_async)
         if asyncio.current_task() in self._abandoned:
             return
         if outcome is None:
-            self._lost.discard(lease.id)
+            self._lost.discard(key)
             emit(logging.WARNING, "job.lost", job_id=lease.id, task=lease.task, attempt=lease.attempt)
         else:
             self._end(lease, outcome, began)
@@ -260,10 +268,18 @@ class Worker:
 
     def _end(self, lease: Lease, outcome: Outcome, began: float) -> None:
         """An attempt has ended: it is written with all others that end in the same turn of the loop."""
-        self._liveness.holdings.leave(lease.id)
+        self._liveness.holdings.leave(lease.id, lease.attempt)
+        if isinstance(outcome, Released) and outcome.unfit_for:
+            self._pass_over(outcome.unfit_for)
         self._ended.append((lease, outcome, time.monotonic() - began))
         if len(self._ended) == 1:
             asyncio.get_running_loop().call_soon(self._finish_ended)
+
+    def _pass_over(self, unfit_for: str) -> None:
+        """Leave jobs with this mark to others, for a while: a process started later may have other code."""
+        since = self._unfit.get(unfit_for, -math.inf)
+        if time.monotonic() - since >= UNFIT_SECONDS:
+            self._unfit[unfit_for] = time.monotonic()
 
     def _finish_ended(self) -> None:
         ended, self._ended = self._ended, []
@@ -296,7 +312,7 @@ class Worker:
                     return
         crash_point("after_finish")
         for (lease, outcome, duration), accepted in zip(ended, answers, strict=True):
-            self._liveness.holdings.forget(lease.id)
+            self._liveness.holdings.forget(lease.id, lease.attempt)
             _tell(lease, outcome, accepted, duration)
 
     def _free_slot(self, kind: bool) -> None:
@@ -327,17 +343,17 @@ class Worker:
                 self._abandoned.add(attempt)
                 self._end(lease, Released("released by a shutdown"), time.monotonic())
 
-    def _hear_of_lost(self, jobs: list[str]) -> None:
+    def _hear_of_lost(self, attempts: Mapping[str, int]) -> None:
         loop = self._loop
         if loop is not None and not loop.is_closed():
-            loop.call_soon_threadsafe(self._drop, jobs)
+            loop.call_soon_threadsafe(self._drop, attempts)
 
-    def _drop(self, jobs: list[str]) -> None:
+    def _drop(self, attempts: Mapping[str, int]) -> None:
         """Another worker has these jobs by now: stop what can be stopped; whatever else it says is refused."""
-        for job in jobs:
-            running = self._running.get(job)
+        for key in attempts.items():
+            running = self._running.get(key)
             if running is not None:
-                self._lost.add(job)
+                self._lost.add(key)
                 running.cancel()
 
 

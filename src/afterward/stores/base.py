@@ -18,11 +18,15 @@ cancelled gets the answer first, and can read it from the future when the cancel
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What a worker has room for: at most `limit` jobs of these tasks, from these queues (None: from all)."""
+    """What a worker has room for: at most `limit` jobs of these tasks, from these queues (None: from all).
+
+    `unfit_for`: fingerprints of signatures; jobs that are known not to fit one of them are passed over.
+    """
 
     tasks: Collection[str]
     limit: int
     queues: Collection[str] | None = None
+    unfit_for: Collection[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +58,13 @@ class Known:
 class Beat:
     """What a heartbeat saw, in the transaction that made it.
 
-    `others`: the counter of every other process. `lost`: jobs that this process believed to hold for certain.
+    `others`: the counter of every other process. `lost`: attempts, by job id, that this process believed to hold for
+    certain.
     `unknown`: jobs in this process's name that it does not know of; they have been given back.
     """
 
     others: dict[str, int]
-    lost: list[str]
+    lost: dict[str, int]
     unknown: list[str]
 
 
@@ -146,7 +151,7 @@ class Store(Protocol):
         """queued → running, with one attempt more, for jobs that
 
         - are due by the store's clock, and held by nobody;
-        - are of a wanted task and queue (others are passed over by index, not read);
+        - are of a wanted task and queue, and not marked unfit for it (others are passed over by index, not read);
         - are the most urgent: by priority (largest first), then due time, then age.
 
         Nothing is given to a process without a liveness row. Repeating a call with the same token gives the same
@@ -155,7 +160,11 @@ class Store(Protocol):
         ...
 
     def finish(self, ends: Sequence[tuple[Lease, Outcome]]) -> Answer[list[bool]]:
-        """End attempts: the one way out of `running`. False for an attempt that no longer holds its job."""
+        """End attempts: the one way out of `running`. False for an attempt that no longer holds its job.
+
+        One that is released because its arguments do not fit is not remembered: its function never began. The job
+        keeps the mark until an attempt ends otherwise.
+        """
         ...
 
     def get(self, jobs: Sequence[str]) -> Answer[list[Job | None]]:

@@ -72,32 +72,39 @@ UPDATE jobs SET due = 1 WHERE seq IN (SELECT seq FROM jobs WHERE status = 'queue
 SELECT min(run_at) FROM jobs WHERE status = 'queued' AND due = 0;
 
 -- name: lanes
--- The (queue, task) pairs that have a job to claim: one seek for each, however many jobs wait.
-WITH RECURSIVE lane (queue, task) AS (
+-- The (queue, task, unfit_for) that have a job to claim: one seek for each, however many jobs wait.
+WITH RECURSIVE lane (queue, task, unfit_for) AS (
     SELECT * FROM (
-        SELECT queue, task FROM jobs WHERE status = 'queued' AND due = 1 AND process IS NULL ORDER BY queue, task LIMIT 1
+        SELECT queue, task, unfit_for FROM jobs
+        WHERE status = 'queued' AND due = 1 AND process IS NULL ORDER BY queue, task, unfit_for LIMIT 1
     )
     UNION ALL
-    SELECT j.queue, j.task FROM lane JOIN jobs j ON j.seq = coalesce(
+    SELECT j.queue, j.task, j.unfit_for FROM lane JOIN jobs j ON j.seq = coalesce(
+        (
+            SELECT k.seq FROM jobs k
+            WHERE k.status = 'queued' AND k.due = 1 AND k.process IS NULL
+                AND k.queue = lane.queue AND k.task = lane.task AND k.unfit_for > lane.unfit_for
+            ORDER BY k.unfit_for LIMIT 1
+        ),
         (
             SELECT k.seq FROM jobs k
             WHERE k.status = 'queued' AND k.due = 1 AND k.process IS NULL AND k.queue = lane.queue AND k.task > lane.task
-            ORDER BY k.task LIMIT 1
+            ORDER BY k.task, k.unfit_for LIMIT 1
         ),
         (
             SELECT k.seq FROM jobs k
             WHERE k.status = 'queued' AND k.due = 1 AND k.process IS NULL AND k.queue > lane.queue
-            ORDER BY k.queue, k.task LIMIT 1
+            ORDER BY k.queue, k.task, k.unfit_for LIMIT 1
         )
     )
 )
-SELECT queue, task FROM lane;
+SELECT queue, task, unfit_for FROM lane;
 
 -- name: candidates
 -- The most urgent of one lane.
 SELECT -priority, run_at, seq FROM jobs
-WHERE status = 'queued' AND due = 1 AND process IS NULL AND queue = ?1 AND task = ?2
-ORDER BY priority DESC, run_at, seq LIMIT ?3;
+WHERE status = 'queued' AND due = 1 AND process IS NULL AND queue = ?1 AND task = ?2 AND unfit_for = ?3
+ORDER BY priority DESC, run_at, seq LIMIT ?4;
 
 -- name: claim
 -- queued -> running
@@ -124,12 +131,12 @@ ON CONFLICT DO NOTHING;
 -- name: end
 -- running -> queued | failed
 UPDATE jobs SET status = ?4, process = NULL, token = NULL, due = ?5, run_at = coalesce(?6, run_at),
-    failures = failures + ?7, deaths = deaths + ?8, failure = coalesce(?9, failure), note = ?10, finished_at = ?11
+    failures = failures + ?7, deaths = deaths + ?8, failure = coalesce(?9, failure), note = ?10, finished_at = ?11, unfit_for = ?12
 WHERE id = ?1 AND attempt = ?2 AND process = ?3 AND status = 'running' RETURNING id;
 
 -- name: get
 SELECT seq, id, task, queue, priority, status, attempt, failures, deaths, arguments, result, failure, note, unique_key,
-    process, created_at, run_at, started_at, finished_at
+    process, created_at, run_at, started_at, finished_at, unfit_for
 FROM jobs WHERE id = coalesce((SELECT job FROM aliases WHERE id = ?1), ?1);
 
 -- name: attempts
@@ -138,7 +145,7 @@ SELECT number, outcome, started_at, ended_at, failure, note FROM attempts WHERE 
 -- name: list
 -- A null filter lets everything pass.
 SELECT seq, id, task, queue, priority, status, attempt, failures, deaths, arguments, result, failure, note, unique_key,
-    process, created_at, run_at, started_at, finished_at
+    process, created_at, run_at, started_at, finished_at, unfit_for
 FROM jobs
 WHERE (?1 IS NULL OR status = ?1) AND (?2 IS NULL OR task = ?2) AND (?3 IS NULL OR queue = ?3)
     AND seq < coalesce(

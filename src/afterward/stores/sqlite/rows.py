@@ -37,7 +37,7 @@ def row_of(job: NewJob, placement: Placement, process: str | None, now: float) -
 def job_of(row: Any, attempts: Iterable[Any]) -> Job:
     """The job of a row of the queries `get` and `list`, with rows of the query `attempts`."""
     (_seq, id_, task, queue, priority, status, attempt, failures, deaths, arguments, result, failure, note, unique,
-     process, created_at, run_at, started_at, finished_at) = row  # fmt: skip
+     process, created_at, run_at, started_at, finished_at, unfit_for) = row  # fmt: skip
     return Job(
         id=id_,
         task=task,
@@ -57,6 +57,7 @@ def job_of(row: Any, attempts: Iterable[Any]) -> Job:
         run_at=_time(run_at),
         started_at=_time_or_none(started_at),
         finished_at=_time_or_none(finished_at),
+        unfit_for=unfit_for,
         attempts=tuple(
             Attempt(number, outcome, _time_or_none(began), _time(ended), _failure(why), said)
             for number, outcome, began, ended, why, said in attempts

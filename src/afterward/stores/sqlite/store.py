@@ -232,7 +232,9 @@ class SQLiteStore:
                     if token is None or token not in knows.tokens:
                         connection.execute(_Q["give_back"], (job, attempt, process))
                         unknown.append(job)
-            lost = [job for job, attempt in knows.certain.items() if job not in taken or taken[job][1] != attempt]
+            lost = {
+                job: attempt for job, attempt in knows.certain.items() if job not in taken or taken[job][1] != attempt
+            }
             operation.answer = Beat(others, lost, unknown)
 
     def _know_others(self, connection: apsw.Connection, process: str) -> dict[str, int]:
@@ -302,9 +304,14 @@ class SQLiteStore:
         more = False
         for want in wanted:
             candidates: list[tuple[int, float, int]] = []
-            for queue, task in lanes:
-                if task in want.tasks and (want.queues is None or queue in want.queues):
-                    candidates += connection.execute(_Q["candidates"], (queue, task, want.limit + 1))
+            for lane in lanes:
+                queue, task, unfit_for = lane
+                if (
+                    task in want.tasks
+                    and (want.queues is None or queue in want.queues)
+                    and unfit_for not in want.unfit_for
+                ):
+                    candidates += connection.execute(_Q["candidates"], (*lane, want.limit + 1))
             candidates.sort()
             more = more or len(candidates) > want.limit
             chosen = [(seq, process, token, now) for _, _, seq in candidates[: want.limit]]
@@ -368,11 +375,13 @@ def _end(connection: apsw.Connection, lease: Lease, outcome: Outcome, now: float
     fence = (lease.id, lease.attempt, lease.process)
     failure = text_of(outcome.failure) if isinstance(outcome, Failed | Retry | Died) else None
     note = outcome.note if isinstance(outcome, Released) else None
+    unfit_for = outcome.unfit_for if isinstance(outcome, Released) else ""
     delay = outcome.delay if isinstance(outcome, Retry | Released | Died) else 0.0
     final = isinstance(outcome, Failed) or (isinstance(outcome, Died) and outcome.final)
     failed, died = int(isinstance(outcome, Failed | Retry)), int(isinstance(outcome, Died))
-    connection.execute(_Q["remember"], (*fence, type(outcome).__name__.lower(), now, failure, note))
+    if not unfit_for:
+        connection.execute(_Q["remember"], (*fence, type(outcome).__name__.lower(), now, failure, note))
     status = Status.failed if final else Status.queued
     due, run_at = int(delay <= 0), now + delay if delay > 0 else None
-    values = (status.value, due, run_at, failed, died, failure, note, now if final else None)
+    values = (status.value, due, run_at, failed, died, failure, note, now if final else None, unfit_for)
     return connection.execute(_Q["end"], (*fence, *values)).get is not None

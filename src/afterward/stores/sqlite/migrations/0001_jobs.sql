@@ -25,6 +25,8 @@ CREATE TABLE jobs (
     failures INTEGER NOT NULL DEFAULT 0,
     deaths INTEGER NOT NULL DEFAULT 0,
     unique_key TEXT,
+    -- The fingerprint of a signature that the arguments do not fit: whoever has that one passes the job over.
+    unfit_for TEXT NOT NULL DEFAULT '',
     arguments TEXT NOT NULL,
     context TEXT,
     result TEXT,
@@ -35,7 +37,7 @@ CREATE TABLE jobs (
     finished_at REAL
 ) STRICT;
 
-CREATE INDEX jobs_ready ON jobs (queue, task, priority DESC, run_at, seq)
+CREATE INDEX jobs_ready ON jobs (queue, task, unfit_for, priority DESC, run_at, seq)
     WHERE status = 'queued' AND due = 1 AND process IS NULL;
 CREATE INDEX jobs_later ON jobs (run_at) WHERE status = 'queued' AND due = 0;
 CREATE INDEX jobs_taken ON jobs (process) WHERE process IS NOT NULL;
