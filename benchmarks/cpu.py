@@ -24,6 +24,8 @@ from typing import Any
 
 import uvloop
 
+from afterward import Status
+
 ASGI = Callable[
     [MutableMapping[str, Any], Callable[[], Awaitable[Any]], Callable[[Any], Awaitable[None]]], Awaitable[None]
 ]
@@ -195,14 +197,16 @@ async def _null_app(_scope: Any, receive: Any, send: Any) -> None:
 
 async def _unfinished() -> bool:
     tasks = _tasks()
-    return tasks is not None and any([await tasks.list(status=status, limit=1) for status in ("running", "queued")])
+    return tasks is not None and any(
+        [await tasks.list(status=status, limit=1) for status in (Status.running, Status.queued)]
+    )
 
 
 async def _check(jobs: int) -> None:
     """Every job has run: what is not done is not cheap."""
     tasks = _tasks()
     if tasks is not None:
-        done = len(await tasks.list(status="succeeded", limit=jobs + 1))
+        done = len(await tasks.list(status=Status.succeeded, limit=jobs + 1))
         if done not in (0, jobs):
             raise RuntimeError(f"{jobs} jobs were accepted, {done} are done")
 

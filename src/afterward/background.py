@@ -32,6 +32,8 @@ R = TypeVar("R")
 
 _SCOPE_KEY = "afterward.calls"
 _CALLS: ContextVar[dict[Owner, Call]] = ContextVar("afterward.calls")
+_ADDING = threading.Lock()
+"""Held for a few steps of what a request has pending; threads may add to it."""
 RETRY_AFTER_SECONDS = 5
 
 
@@ -43,9 +45,10 @@ class BackgroundTasks(StockBackgroundTask):
     as its `background`, for Starlette's sake.
     """
 
+    _calls: dict[Owner, Call] | None = None
+
     def __init__(self, tasks: Sequence[StockBackgroundTask] | None = None) -> None:
         self._stock = StockBackgroundTasks(tasks)
-        self._calls: dict[Owner, Call] | None = None
 
     @property
     def tasks(self) -> list[StockBackgroundTask]:
@@ -63,13 +66,13 @@ class BackgroundTasks(StockBackgroundTask):
         arguments do not fit the function or cannot be stored, `NotInARequest` outside of one.
         """
         # No parameter of its own has a name, for the function may have one of the same: `func`, too.
-        func = args[0] if args else kwargs.get("func")
+        func: Any = args[0] if args else kwargs.get("func")
         if not isinstance(func, Task):
             self._stock.add_task(*args, **kwargs)
             return None
-        task = cast("Task[..., Any]", func)
         if not args:
             del kwargs["func"]
+        task = cast("Task[..., Any]", func)
         return _call_of(task, self._calls).add(task, args[1:], kwargs, self)
 
     async def __call__(self) -> None:
@@ -79,7 +82,7 @@ class BackgroundTasks(StockBackgroundTask):
     def inject(self, calls: dict[Owner, Call] | None, stock: StockBackgroundTasks) -> None:
         self._calls, self._stock = calls, stock
 
-    def leave(
+    def __exit__(
         self, _type: type[BaseException] | None, error: BaseException | None, _traceback: TracebackType | None
     ) -> None:
         """The request's dependencies exit: an error discards what was added here and is not yet stored."""
@@ -121,20 +124,20 @@ async def provide(connection: HTTPConnection, stock: StockBackgroundTasks) -> Ba
     It learns of an error from FastAPI's own stack of exits, as a dependency with `yield` would, at a fraction of the
     cost. (`provide_with_yield` serves a FastAPI that keeps no such stack.)
     """
-    tasks = BackgroundTasks()
+    tasks = BackgroundTasks.__new__(BackgroundTasks)  # without a container of its own
     tasks.inject(connection.scope.get(_SCOPE_KEY), stock)
-    connection.scope[_EXITS].push(tasks.leave)
+    connection.scope[_EXITS].push(tasks)
     return tasks
 
 
 async def provide_with_yield(connection: HTTPConnection, stock: StockBackgroundTasks) -> Any:
     """`provide`, by public means alone."""
-    tasks = BackgroundTasks()
+    tasks = BackgroundTasks.__new__(BackgroundTasks)  # without a container of its own
     tasks.inject(connection.scope.get(_SCOPE_KEY), stock)
     try:
         yield tasks
     except BaseException as error:
-        tasks.leave(type(error), error, None)
+        tasks.__exit__(type(error), error, None)
         raise
 
 
@@ -153,7 +156,7 @@ def _keeps_exits() -> bool:
     return False
 
 
-Injected = Annotated[BackgroundTasks, Depends(provide if _keeps_exits() else provide_with_yield)]
+Injected = Annotated[BackgroundTasks, Depends(provide if _keeps_exits() else provide_with_yield, scope="request")]
 
 
 class _Pending(NamedTuple):
@@ -175,22 +178,23 @@ class Call:
     What is stored starts when the call is over, however it ends.
     """
 
-    __slots__ = (
-        "_intake", "_is_websocket", "_kept", "_loop", "_mutex", "_over", "_pending",
-        "_send", "_sent", "_started", "_storing", "refusal",
-    )  # fmt: skip
+    # What most requests never change costs them nothing.
+    _kept: Kept | None = None
+    _started = _sent = _over = False
+    is_seen_inside = False
+    """Does a middleware of ours, inside of all others, see what the response answers?"""
+    _loop: asyncio.AbstractEventLoop | None = None
+    refusal: StoreError | None = None
 
     def __init__(self, intake: Intake, scope: Scope, send: Send) -> None:
         self._intake = intake
         self._send = send
-        self._is_websocket = scope["type"] == "websocket"
-        self._loop = asyncio.get_running_loop()
-        self._mutex = threading.Lock()
         self._pending: list[_Pending] = []
-        self._kept: Kept | None = None
-        self._started = self._sent = self._over = False
-        self._storing: set[asyncio.Task[None]] = set()
-        self.refusal: StoreError | None = None
+        self._around = sys.exception()  # what the caller of the whole app is handling is no affair of this call
+        self._is_websocket = scope["type"] == "websocket"
+        if self._is_websocket:
+            self._loop = asyncio.get_running_loop()
+            self._storing: set[asyncio.Task[None]] = set()
 
     @property
     def answer_is_due(self) -> bool:
@@ -211,21 +215,21 @@ class Call:
     ) -> JobHandle:
         """Take one durable task. May be called from any thread."""
         job = task.new_job(args, kwargs)
-        with self._mutex:
+        with _ADDING:
             if self._over:
                 raise NotInARequest(
                     f"task {task.name} was added after its request was over; "
                     f"use `await {task.__name__}.enqueue(…)` there"
                 )
             self._pending.append(_Pending(job, origin, task.call_options.run_on_error))
-        if self._is_websocket:
+        if self._loop is not None:
             self._loop.call_soon_threadsafe(self._store_soon)
         return JobHandle(job.id, job.task)
 
     def discard(self, origin: BackgroundTasks | None = None) -> None:
         """Drop what is not yet stored: of one container, or of all; but never what is to run on an error."""
         if not self._is_websocket:
-            with self._mutex:
+            with _ADDING:
                 self._pending = [
                     p for p in self._pending if p.run_on_error or (origin is not None and p.origin is not origin)
                 ]
@@ -242,7 +246,7 @@ class Call:
         """
         if self._pending:
             with_it = _background_being_sent()
-            with self._mutex:
+            with _ADDING:
                 self._pending = [
                     p for p in self._pending if p.run_on_error or any(p.origin is task for task in with_it)
                 ]
@@ -254,6 +258,8 @@ class Call:
             if self.refusal is not None:
                 return  # the answer is ours to give
             if self._pending:
+                if not self.is_seen_inside and sys.exception() is not self._around:
+                    self.sift()
                 await self._store(direct=_has_length(message))
             self._started = True
         elif kind == "http.response.body":
@@ -270,10 +276,10 @@ class Call:
 
     async def end(self) -> None:
         """The call is over: store what was added late, and start all that is stored."""
-        with self._mutex:
+        with _ADDING:
             self._over = True  # from here on, whoever adds is refused
         try:
-            if self._storing:
+            if self._is_websocket and self._storing:
                 await asyncio.wait(self._storing)  # what they could not store is still pending
             if self._pending and not self._started and not self._is_websocket:
                 self.discard()
@@ -286,9 +292,10 @@ class Call:
             if self._kept is not None:
                 crash_point("after_response")
                 await self._intake.let_go(self._kept)
+            self._send = _send_nowhere  # the server's leads back here by its scope: a circle for each request
 
     async def _store(self, *, direct: bool) -> None:
-        with self._mutex:
+        with _ADDING:
             pending, self._pending = self._pending, []
         if self._kept is None:
             self._kept = Kept([], [])
@@ -296,7 +303,7 @@ class Call:
         try:
             await self._intake.keep([p.job for p in pending], self._kept, direct=direct)
         except StoreError as error:
-            with self._mutex:
+            with _ADDING:
                 self._pending = [*pending, *self._pending]
             self.refusal = error
             raise
@@ -304,7 +311,7 @@ class Call:
 
     def _store_soon(self) -> None:
         if self._pending and not self._over:
-            storing = self._loop.create_task(self._store_and_start())
+            storing = asyncio.get_running_loop().create_task(self._store_and_start())
             self._storing.add(storing)
             storing.add_done_callback(self._forget_if_stored)
 
@@ -380,6 +387,8 @@ class InnermostMiddleware(FailureMiddleware):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         calls = _calls_in(scope)
         around = sys.exception()
+        for call in calls.values():
+            call.is_seen_inside = True
 
         async def send_sifted(message: Message) -> None:
             if message["type"] == "http.response.start" and sys.exception() is not around:
@@ -391,7 +400,9 @@ class InnermostMiddleware(FailureMiddleware):
 
 
 def with_failures_seen(middleware: Sequence[Middleware]) -> list[Middleware]:
-    """An application's own middleware, with ours between that sees how each ends."""
+    """An application's own middleware, with ours between that sees how each ends; none where there is none."""
+    if not middleware:
+        return []
     around = [one for theirs in middleware for one in (Middleware(FailureMiddleware), theirs)]
     return [*around, Middleware(InnermostMiddleware)]
 
@@ -399,6 +410,10 @@ def with_failures_seen(middleware: Sequence[Middleware]) -> list[Middleware]:
 def _calls_in(scope: Scope) -> dict[Owner, Call]:
     calls: dict[Owner, Call] | None = scope.get(_SCOPE_KEY)
     return {} if calls is None else calls
+
+
+async def _send_nowhere(_message: Message) -> None:
+    raise RuntimeError("the call is over: nothing can be sent any more")
 
 
 async def _answer_unavailable(call: Call, send: Send) -> None:

@@ -54,8 +54,18 @@ class Intake:
         and `kept` is right. Raises `StoreError`; then none of them is stored.
         """
         process = self.liveness.process or await self.liveness.start()
-        while jobs := await self._keep_as(process, jobs, kept, direct):
-            process = await self._new_identity(process)
+        while True:
+            placed = self._place(jobs, direct)
+            answer: asyncio.Future[list[Stored]] | None = None
+            try:
+                answer = self.store.enqueue(placed, process)
+                await answer
+            finally:  # cancelled, too: what was stored is accounted for
+                stored = answer is not None and answer.done() and answer.exception() is None
+                strangers = self._account(placed, answer.result() if answer and stored else None, process, kept)
+            if not strangers:
+                return
+            process, jobs = await self._new_identity(process), strangers  # its row was gone
 
     async def let_go(self, kept: Kept) -> None:
         """The request is over: start what is leased to this process, and give the rest to whoever claims it."""
@@ -87,23 +97,16 @@ class Intake:
         await self.store.enqueue([(job, Placement.free) for job in jobs], None)
         self.store.ring()
 
-    async def _keep_as(self, process: str, jobs: Sequence[NewJob], kept: Kept, direct: bool) -> list[NewJob]:
-        """Store jobs in the name of `process`; answers those that were not, because its row is gone."""
+    def _place(self, jobs: Sequence[NewJob], direct: bool) -> list[tuple[NewJob, Placement]]:
+        """Leased to the worker of this process where it has a slot, which is then reserved; else held."""
         worker = self.direct if direct else None
-        holdings = self.liveness.holdings
+        expect = self.liveness.holdings.expect
         placed: list[tuple[NewJob, Placement]] = []
         for job in jobs:
             leased = worker is not None and worker.reserve(job)
             placed.append((job, Placement.leased if leased else Placement.held))
-            holdings.expect(job.id, 1 if leased else 0)
-        answer: asyncio.Future[list[Stored]] | None = None
-        try:
-            answer = self.store.enqueue(placed, process)
-            await answer
-        finally:  # cancelled, too: what was stored is accounted for
-            stored = answer is not None and answer.done() and answer.exception() is None
-            strangers = self._account(placed, answer.result() if answer and stored else None, process, kept)
-        return strangers
+            expect(job.id, 1 if leased else 0)
+        return placed
 
     def _account(
         self, placed: list[tuple[NewJob, Placement]], answers: list[Stored] | None, process: str, kept: Kept

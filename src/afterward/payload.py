@@ -58,9 +58,13 @@ class Codec:
         except (Unstorable, ValidationError):
             return self._dump(value, exclude_unset=False)
 
+    def dump_unchecked(self, value: Any) -> bytes:
+        """JSON of a value that is known to come back the same."""
+        return self._to_json(value)
+
     def _dump(self, value: Any, *, exclude_unset: bool) -> bytes:
         data = self._to_json(value, warnings=False, round_trip=True, exclude_unset=exclude_unset, by_alias=False)
-        found = difference(value, self.load(data), "")
+        found = difference(value, self.load(data))
         if found is not None:
             raise Unstorable(*found)
         return data
@@ -152,7 +156,7 @@ class ArgumentCodec:
         given = self._bind(args, kwargs)
         codec = self._codec
         try:
-            data = codec.dump(given)
+            data = codec.dump_unchecked(given) if self._is_plain(given) else codec.dump(given)
         except Exception as error:  # whatever a user's type raises while it is dumped, read or compared
             raise self._refusal(given) from error
         if len(data) > self._max_bytes:
@@ -161,6 +165,19 @@ class ArgumentCodec:
                 f"allowed; keep the data elsewhere and pass where it is, or raise Afterward(max_payload_bytes=…)"
             )
         return data.decode()
+
+    def _is_plain(self, given: dict[str, Any]) -> bool:
+        """Are these texts, small numbers and the like, as annotated? Such come back as they are, whatever they are."""
+        plain = self._plain_types
+        for name, value in given.items():
+            kind = value.__class__
+            if plain.get(name) is not kind or (kind is int and not -(2**63) <= value < 2**63):
+                return False
+        return True
+
+    @cached_property
+    def _plain_types(self) -> dict[str, type]:
+        return {name: kind for name, kind in self._annotations.items() if any(kind is one for one in (str, int, bool))}
 
     def load(self, data: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The call stored as `data`. Raises `ArgumentsDoNotFit` when it no longer fits the function."""

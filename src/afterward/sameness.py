@@ -18,28 +18,38 @@ _PLAIN = frozenset((str, int, bool, float, bytes, type(None)))
 _NUMBERS = frozenset((int, bool, float))
 
 
-def difference(given: Any, again: Any, path: str) -> tuple[str, str] | None:  # noqa: PLR0911 - one for each kind of value
+def difference(given: Any, again: Any) -> tuple[str, str] | None:
     """The first place where `again` is not what was given, and how it differs; None when they are the same."""
     kind, other = given.__class__, again.__class__
     if kind in _PLAIN:
         same = given == again and (kind is other or (kind in _NUMBERS and other in _NUMBERS))
-        return None if same else _changed(given, again, path)
+        return None if same else _changed(given, again)
     if kind is not other:
-        return _changed(given, again, path)
+        return _changed(given, again)
     if kind is datetime or kind is time:
-        return None if _is_same_time(given, again) else _changed(given, again, path)
+        return None if _is_same_time(given, again) else _changed(given, again)
     if kind in {dict, list, tuple} or issubclass(kind, BaseModel) or dataclasses.is_dataclass(kind):
-        if len(list(parts(given))) != len(list(parts(again))):
-            return _changed(given, again, path)
-        theirs = dict(parts(again))
-        for place, part in parts(given):
-            if place not in theirs:
-                return _changed(given, again, path)
-            found = difference(part, theirs[place], path + place)
-            if found is not None:
-                return found
-        return None if kind in {dict, list, tuple} or bool(given == again) else _changed(given, again, path)
-    return None if bool(given == again) else _changed(given, again, path)
+        found = _difference_inside(given, again)
+        if found is not None:
+            return found
+        return None if kind in {dict, list, tuple} or bool(given == again) else _changed(given, again)
+    return None if bool(given == again) else _changed(given, again)
+
+
+def _difference_inside(given: Any, again: Any) -> tuple[str, str] | None:
+    is_dict = given.__class__ is dict
+    # Most are arguments: those are compared without the words for places that nobody asks for.
+    by_name = is_dict and {*map(type, given), *map(type, again)} <= {str}
+    ours, theirs = (given, again) if by_name else (dict(parts(given)), dict(parts(again)))
+    if len(ours) != len(theirs) or (is_dict and len(given) != len(again)):
+        return _changed(given, again)
+    for place, part in ours.items():
+        if place not in theirs:
+            return _changed(given, again)
+        found = difference(part, theirs[place])
+        if found is not None:
+            return (f"[{place!r}]" if by_name else place) + found[0], found[1]
+    return None
 
 
 def parts(value: Any) -> Iterator[tuple[str, Any]]:
@@ -67,5 +77,5 @@ def _is_same_time(given: Any, again: Any) -> bool:
     return bool(given == again)
 
 
-def _changed(given: Any, again: Any, path: str) -> tuple[str, str]:
-    return path, f"{given.__class__.__qualname__} comes back as {again.__class__.__qualname__} with another value"
+def _changed(given: Any, again: Any) -> tuple[str, str]:
+    return "", f"{given.__class__.__qualname__} comes back as {again.__class__.__qualname__} with another value"

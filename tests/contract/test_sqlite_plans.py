@@ -97,7 +97,7 @@ async def test_each_query_goes_by_its_index(opened: Opened, name: str, index: st
 
 
 def _bindings(name: str) -> list[None]:
-    return [None] * {"candidates": 4, "lanes": 0, "promote": 2, "next_due": 0, "claimed": 2, "succeed": 6}.get(name, 1)
+    return [None] * {"candidates": 4, "lanes": 0, "promote": 2, "next_due": 0, "claimed": 2, "succeed": 5}.get(name, 1)
 
 
 async def claim_nothing(opened: Opened) -> int:
@@ -144,17 +144,21 @@ async def test_a_claim_passes_over_queues_that_it_does_not_serve(opened: Opened)
 async def test_a_claim_passes_over_jobs_that_do_not_fit(opened: Opened) -> None:
     async def mark(jobs: int) -> None:
         await put(opened.store, *(new_job() for _ in range(jobs)))
-        leases = (await opened.store.claim("worker", send(jobs), f"token-{jobs}")).leases
+        leases = (await opened.store.claim("worker", send(2 * MANY), f"token-{jobs}")).leases
         await opened.store.finish([(lease, Released("it lacks a size", 0, "v1")) for lease in leases])
 
     async def claim() -> None:
         wanted = [Wanted({"app:send"}, 10, None, {"v1"})]
         assert (await opened.store.claim("worker", wanted, "token")).leases == []
 
+    async def settled() -> int:
+        await claim()  # what is remembered of its statements may have been pushed out by others
+        return await opened.steps(claim)
+
     await mark(5)
-    few = await opened.steps(claim)
+    few = await settled()
     await mark(MANY)
-    assert await opened.steps(claim) <= few + 50
+    assert await settled() <= few + 50
 
 
 async def test_a_claim_reads_what_it_gives_and_not_what_waits_behind_it(opened: Opened) -> None:

@@ -4,10 +4,12 @@ Every test here runs twice: with the dependency that this FastAPI is served by, 
 """
 
 import asyncio
+import gc
 import socket
 import sys
 import threading
 import time
+import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,7 +24,7 @@ from afterward import Afterward, BackgroundTasks, NotInARequest, Task
 from afterward.background import provide, provide_with_yield
 from tests.support.disk import Row, jobs_on_disk
 from tests.support.serving import served
-from tests.support.waiting import wait_until
+from tests.support.waiting import soon, wait_until
 
 pytestmark = pytest.mark.parametrize("app", [provide, provide_with_yield], indirect=True)
 
@@ -165,6 +167,43 @@ def test_a_task_runs_after_the_response_and_after_the_dependencies_with_yield(
 
     wait_until(lambda: "task" in happened)
     assert happened == ["begin", "commit", "disconnect", "task"]
+
+
+@pytest.mark.anyio
+async def test_a_request_leaves_no_circle_of_references(app: FastAPI, tasks: Afterward) -> None:
+    """A server's `send` knows its scope, and the scope knows us: what a request needed is freed when it is over."""
+
+    @tasks.task
+    async def nothing() -> None: ...
+
+    @app.post("/")
+    async def endpoint(background_tasks: BackgroundTasks) -> None:
+        background_tasks.add_task(nothing)
+
+    class Cycle:
+        """What a server has of each request."""
+
+        def __init__(self, scope: dict[str, Any]) -> None:
+            self.scope = scope
+
+        async def send(self, _message: Any) -> None: ...
+
+        async def receive(self) -> dict[str, Any]:
+            return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def serve_one() -> "weakref.ref[Cycle]":
+        cycle = Cycle({"type": "http", "method": "POST", "path": "/", "query_string": b"", "headers": []})
+        await app(cycle.scope, cycle.receive, cycle.send)
+        return weakref.ref(cycle)
+
+    async with app.router.lifespan_context(app):
+        await serve_one()
+        gc.disable()
+        try:
+            over = await serve_one()
+            await soon(lambda: over() is None)
+        finally:
+            gc.enable()
 
 
 def test_a_task_runs_after_a_middleware_around_the_whole_app(

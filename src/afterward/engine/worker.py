@@ -71,8 +71,7 @@ class Worker:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._group: asyncio.TaskGroup | None = None
         self._context = contextvars.copy_context()
-        self._running: dict[Key, asyncio.Task[None]] = {}
-        self._leases: dict[asyncio.Task[None], Lease] = {}
+        self._running: dict[Key, tuple[asyncio.Task[None], Lease]] = {}
         self._abandoned: set[asyncio.Task[None]] = set()
         self._finishing: set[asyncio.Task[None]] = set()
         self._ended: list[tuple[Lease, Outcome, float]] = []
@@ -158,9 +157,8 @@ class Worker:
             return
         running = self._run(self._tasks[lease.task], lease)
         # Not in the group: that would wait for a function that does not heed its cancellation.
-        self._running[lease.id, lease.attempt] = attempt = self._loop.create_task(running, context=self._context.copy())
-        self._leases[attempt] = lease
-        attempt.add_done_callback(self._leases.pop)
+        attempt = self._loop.create_task(running, context=self._context.copy())
+        self._running[lease.id, lease.attempt] = attempt, lease
 
     # claiming
 
@@ -330,18 +328,18 @@ class Worker:
 
     async def _let_end(self) -> None:
         if self._running:
-            await asyncio.wait(list(self._running.values()), timeout=self._options.grace)
+            await asyncio.wait([attempt for attempt, _ in self._running.values()], timeout=self._options.grace)
 
     async def _cancel_running(self) -> None:
         """Release what runs; what does not heed its cancellation is released all the same, and left behind."""
-        for attempt in self._leases:
-            attempt.cancel()
-        if self._leases:
-            await asyncio.wait(list(self._leases), timeout=_CANCEL_SECONDS)
-        for attempt, lease in self._leases.items():
-            if not attempt.done():
-                self._abandoned.add(attempt)
-                self._end(lease, Released("released by a shutdown"), time.monotonic())
+        running = [attempt for attempt, _ in self._running.values()]
+        for attempt in running:
+            asyncio.get_running_loop().call_soon(attempt.cancel)  # not before its first step: it would never know
+        if running:
+            await asyncio.wait(running, timeout=_CANCEL_SECONDS)
+        for attempt, lease in self._running.values():
+            self._abandoned.add(attempt)
+            self._end(lease, Released("released by a shutdown"), time.monotonic())
 
     def _hear_of_lost(self, attempts: Mapping[str, int]) -> None:
         loop = self._loop
@@ -354,7 +352,7 @@ class Worker:
             running = self._running.get(key)
             if running is not None:
                 self._lost.add(key)
-                running.cancel()
+                asyncio.get_running_loop().call_soon(running[0].cancel)  # as above
 
 
 def _pause(failures: int) -> float:

@@ -120,7 +120,7 @@ WHERE process = ?1 AND token = ?2 AND status = 'running' ORDER BY seq;
 -- name: succeed
 -- running -> succeeded
 UPDATE jobs SET status = 'succeeded', process = NULL, result = ?4, finished_at = ?5
-WHERE id = ?1 AND attempt = ?2 AND process = ?3 AND status = 'running' RETURNING ?6;
+WHERE id = ?1 AND attempt = ?2 AND process = ?3 AND status = 'running';
 
 -- name: remember
 -- An attempt that is about to end otherwise.

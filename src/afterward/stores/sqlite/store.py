@@ -320,23 +320,20 @@ class SQLiteStore:
         return Claimed(leases, more, None if due is None else max(0.0, due - now))
 
     def _stage_finish(self, connection: apsw.Connection, operations: Sequence[Operation], now: float) -> None:
-        ends = [end for operation in operations for end in operation.items]
         succeeded = [
-            (lease.id, lease.attempt, lease.process, outcome.result, now, number)
-            for number, (lease, outcome) in enumerate(ends)
+            (lease.id, lease.attempt, lease.process, outcome.result, now)
+            for operation in operations
+            for lease, outcome in operation.items
             if isinstance(outcome, Succeeded)
         ]
-        done: set[Any] = (
-            {number for (number,) in connection.executemany(_Q["succeed"], succeeded)} if succeeded else set()
-        )
-        answers = iter(
-            [
-                number in done if isinstance(outcome, Succeeded) else _end(connection, lease, outcome, now)
-                for number, (lease, outcome) in enumerate(ends)
-            ]
-        )
+        all_did = _succeed_all(connection, succeeded)
         for operation in operations:
-            operation.answer = [next(answers) for _ in operation.items]
+            operation.answer = [
+                all_did or _succeed(connection, lease, outcome, now)
+                if isinstance(outcome, Succeeded)
+                else _end(connection, lease, outcome, now)
+                for lease, outcome in operation.items
+            ]
 
 
 _STAGES: dict[str, Callable[[SQLiteStore, apsw.Connection, Sequence[Operation], float], None]] = {
@@ -368,6 +365,24 @@ def _enqueue_unique(connection: apsw.Connection, job: NewJob, row: tuple[Any, ..
         return Stored.stored
     connection.execute(_Q["alias"], (job.id, job.task, job.unique))
     return Stored.exists
+
+
+def _succeed_all(connection: apsw.Connection, succeeded: Sequence[tuple[Any, ...]]) -> bool:
+    """running → succeeded, for all of them or, when one does not hold its job any more, for none."""
+    before = connection.total_changes()
+    connection.execute("SAVEPOINT succeed")
+    connection.executemany(_Q["succeed"], succeeded)
+    all_did = connection.total_changes() - before == len(succeeded)
+    if not all_did:
+        connection.execute("ROLLBACK TO succeed")
+    connection.execute("RELEASE succeed")
+    return all_did
+
+
+def _succeed(connection: apsw.Connection, lease: Lease, outcome: Succeeded, now: float) -> bool:
+    """running → succeeded, for one attempt that still holds its job."""
+    connection.execute(_Q["succeed"], (lease.id, lease.attempt, lease.process, outcome.result, now))
+    return connection.changes() == 1
 
 
 def _end(connection: apsw.Connection, lease: Lease, outcome: Outcome, now: float) -> bool:
