@@ -179,6 +179,7 @@ class Afterward:
     ) -> list[Job]:  # fmt: skip
         """Jobs, newest first; `before`: only those older than the job of this id."""
         await self._liveness.start()
+        status = None if status is None else Status(status)  # its word will do, where nobody checks types
         return await self.store.list(status=status, task=task, queue=queue, before=before, limit=limit)
 
     # living

@@ -196,7 +196,7 @@ class ArgumentCodec:
         if self._plain and len(args) <= len(self._positional):
             given = dict(zip(self._positional, args, strict=False))
             if not kwargs:
-                if len(args) == len(self._positional) or self._required <= given.keys():
+                if self._required <= given.keys():
                     return given
             elif kwargs.keys() <= self._keywords and not (kwargs.keys() & given.keys()):
                 given.update(kwargs)

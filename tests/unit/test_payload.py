@@ -684,6 +684,10 @@ def echo_everything(a: int, /, b: int, c: int = 3, *rest: int, d: int, e: int = 
     return (a, b, c, rest, d, e, more)
 
 
+def echo_required_keyword(a: int = 1, *, b: int) -> tuple[Any, ...]:
+    return (a, b)
+
+
 def echo_defaults(a: int = 1, b: int = 2, /, c: int = 3, *, d: int = 4) -> tuple[Any, ...]:
     return (a, b, c, d)
 
@@ -735,6 +739,8 @@ WRONG_CALLS: list[tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any], str
     (echo_defaults, (), {"z": 1}, "unexpected keyword.*'z'"),
     (echo_defaults, (), {"a": 1}, "'a'.*positional only"),
     (taking(int), (), {}, "missing a required.*'value'"),
+    (echo_required_keyword, (), {}, "missing a required.*'b'"),
+    (echo_required_keyword, (1,), {}, "missing a required.*'b'"),
     (taking(int), (1, 2), {}, "too many positional"),
     (taking(int), (1,), {"value": 1}, "multiple values.*'value'"),
     (taking(int), (), {"valeu": 1}, "missing a required|unexpected keyword"),
