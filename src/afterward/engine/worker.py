@@ -247,12 +247,12 @@ class Worker:
             outcome = Released(f"it could not be run here: {error}", min(60.0, 2.0 ** min(lease.attempt, 6)))
         finally:
             del self._running[key]
+            self._lost.discard(key)
             if task.is_async or not self._threads.when_returned(key, self._free_thread_slot):
                 self._free_slot(task.is_async)
         if asyncio.current_task() in self._abandoned:
             return
         if outcome is None:
-            self._lost.discard(key)
             emit(logging.WARNING, "job.lost", job_id=lease.id, task=lease.task, attempt=lease.attempt)
         else:
             self._end(lease, outcome, began)
