@@ -14,6 +14,7 @@ from fastapi.responses import StreamingResponse
 
 from afterward import Afterward, BackgroundTasks, Task, current_job
 from tests.support.effects import recorded
+from tests.support.insides import would_lease
 
 VERSION = int(os.environ.get("APP_VERSION", "1"))
 
@@ -224,6 +225,13 @@ def _add(background_tasks: BackgroundTasks, names: str, key: str, request: Reque
 @app.get("/health")
 async def health() -> str:
     return "well"
+
+
+@app.get("/leasing")
+async def leasing() -> None:
+    """Answers once a job of a request would be leased to the worker here."""
+    while not would_lease(tasks):  # noqa: ASYNC110 - no event tells of it
+        await asyncio.sleep(0.005)
 
 
 @app.post("/jobs/{names}", status_code=202)

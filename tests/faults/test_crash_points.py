@@ -50,7 +50,7 @@ def test_after_insert_the_client_gets_no_answer_and_nothing_is_kept(site: Site, 
 @pytest.mark.parametrize("task", TASKS)
 def test_after_store_the_client_gets_no_answer_and_the_job_runs_once(site: Site, task: str) -> None:
     """It was leased to the server that died: that attempt is spent."""
-    site.serve(crash="after_store")
+    site.serve(crash="after_store", leasing=True)
     assert refused(site, f"/jobs/{task}")
     job, runs = after_a_restart(site)
     assert job
@@ -71,9 +71,10 @@ def test_after_store_a_job_that_was_held_runs_once_at_no_cost(site: Site) -> Non
 @pytest.mark.parametrize("task", TASKS)
 def test_after_response_the_client_has_its_answer_and_the_job_runs_once(site: Site, task: str) -> None:
     """The request lingers, so that the answer has left the server when it dies."""
-    site.serve(crash="after_response")
+    server = site.serve(crash="after_response", leasing=True)
     answer = site.door.request("POST", f"/lingering/{task}", key=KEY, linger=0.2)
     assert answer.status == 202
+    server.wait()
     job, runs = after_a_restart(site)
     assert job
     assert job.id == answer.job
@@ -82,9 +83,10 @@ def test_after_response_the_client_has_its_answer_and_the_job_runs_once(site: Si
 
 
 def test_after_response_a_job_that_was_held_runs_once_at_no_cost(site: Site) -> None:
-    site.serve(crash="after_response", worker=0)
+    server = site.serve(crash="after_response", worker=0)
     answer = site.door.request("POST", "/lingering/quick", key=KEY, linger=0.2)
     assert answer.status == 202
+    server.wait()
     job, runs = after_a_restart(site)
     assert job
     assert [run.attempt for run in runs] == [1]
@@ -96,6 +98,7 @@ def test_after_claim_the_job_runs_once(site: Site, task: str) -> None:
     """The server that stored the job lives on, and sees its worker's death."""
     site.serve(worker=0)
     site.door.add(task, KEY)
+    wait_until(lambda: site.database.taken() == 0, "it is let go of")
     site.work(crash="after_claim").wait()
     site.work()
     wait_until(lambda: site.database.job(KEY).status == "succeeded")

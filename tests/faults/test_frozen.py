@@ -74,7 +74,7 @@ def test_a_frozen_server_that_wakes_answers_the_request_that_it_was_storing(site
 
 def test_a_frozen_server_that_wakes_does_not_begin_what_another_has_done(site: Site) -> None:
     """Its job was leased to it, and to begin when the request is over: by then it is another's."""
-    frozen = site.serve(lease=LEASE)
+    frozen = site.serve(lease=LEASE, leasing=True)
     answer = site.door.begin("POST", "/lingering/quick", key="key~leased", linger=2)
     wait_until(lambda: "key~leased" in site.database.jobs())
     site.freeze_unlocked(frozen)

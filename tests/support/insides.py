@@ -1,6 +1,7 @@
 """The parts of an `Afterward` that a user never sees."""
 
 from afterward import Afterward
+from afterward.engine.worker import Worker
 from afterward.intake import Intake
 from afterward.liveness import Liveness
 
@@ -11,3 +12,9 @@ def liveness_of(tasks: Afterward) -> Liveness:
 
 def intake_of(tasks: Afterward) -> Intake:
     return tasks._intake  # pyright: ignore[reportPrivateUsage]
+
+
+def would_lease(tasks: Afterward) -> bool:
+    """Would a job of a request be leased to the worker of this process at once?"""
+    worker = intake_of(tasks).direct
+    return isinstance(worker, Worker) and not worker._backlog  # pyright: ignore[reportPrivateUsage]

@@ -110,11 +110,18 @@ class Site:
         (ending or self._ending).callback(door.socket.close)
         return door
 
-    def serve(self, *, door: Door | None = None, ready: bool = True, crash: str = "", **settings: Any) -> Process:
-        """Start a server, and wait until it answers. `crash`: where it dies, as `point:n`."""
+    def serve(
+        self, *, door: Door | None = None, ready: bool = True, leasing: bool = False, crash: str = "", **settings: Any
+    ) -> Process:
+        """Start a server, and wait until it answers. `crash`: where it dies, as `point:n`.
+
+        `leasing`: and until jobs of its requests are leased to its own worker; before, they are held.
+        """
         door = door or self.door
         process = self._start("server", door.socket, crash, settings)
         assert not ready or door.serves(process), process.output()
+        if leasing:
+            assert door.request("GET", "/leasing").status == 200
         return process
 
     def work(self, *, crash: str = "", **settings: Any) -> Process:
