@@ -239,12 +239,14 @@ class Call:
         if not self._started:
             self.discard()
 
-    def sift(self) -> None:
-        """A response answers an exception: drop what was added for another that is not sent now.
+    def sift(self, around: BaseException | None) -> None:
+        """A response starts. If it answers an exception, drop what was added for another that is not sent now.
 
-        An exception handler sends its response while it handles: what goes with that response is kept.
+        An exception handler sends its response while it handles: what goes with that response is kept. An exception
+        that is being handled `around` the application is no affair of this request's.
         """
-        if self._pending:
+        answered = sys.exception()
+        if self._pending and answered is not None and answered is not around:
             with_it = _background_being_sent()
             with _ADDING:
                 self._pending = [
@@ -258,8 +260,8 @@ class Call:
             if self.refusal is not None:
                 return  # the answer is ours to give
             if self._pending:
-                if not self.is_seen_inside and sys.exception() is not self._around:
-                    self.sift()
+                if not self.is_seen_inside:
+                    self.sift(self._around)
                 await self._store(direct=_has_length(message))
             self._started = True
         elif kind == "http.response.body":
@@ -391,9 +393,9 @@ class InnermostMiddleware(FailureMiddleware):
             call.is_seen_inside = True
 
         async def send_sifted(message: Message) -> None:
-            if message["type"] == "http.response.start" and sys.exception() is not around:
+            if message["type"] == "http.response.start":
                 for call in calls.values():
-                    call.sift()
+                    call.sift(around)
             await send(message)
 
         await super().__call__(scope, receive, send_sifted if calls else send)

@@ -487,6 +487,35 @@ def test_a_middleware_may_call_the_app_while_it_handles_an_exception(
     assert len(stored()) == 2
 
 
+def around_as_middleware(tasks: Afterward) -> tuple[FastAPI, ASGIApp]:
+    app = FastAPI(middleware=[Middleware(Fallback)])
+    tasks.install(app)
+    return app, app
+
+
+def around_the_whole_app(tasks: Afterward) -> tuple[FastAPI, ASGIApp]:
+    app = FastAPI()
+    tasks.install(app)
+    return app, Fallback(app)
+
+
+@pytest.mark.parametrize("wrapped", [around_as_middleware, around_the_whole_app])
+def test_a_stream_is_kept_whole_under_one_that_calls_the_app_while_it_handles_an_exception(
+    tasks: Afterward, note: Task[[str], None], happened: list[str], wrapped: Callable[[Afterward], Any]
+) -> None:
+    """A stream is sent by an asyncio task of its own, in which nothing is being handled."""
+    app, outermost = wrapped(tasks)
+
+    @app.get("/")
+    async def endpoint(background_tasks: BackgroundTasks) -> Response:
+        background_tasks.add_task(note, "injected")
+        return StreamingResponse(iter(["ok"]), background=BackgroundTask(note, "by hand"))
+
+    with TestClient(outermost) as client:
+        assert client.get("/").text == "ok"
+        wait_until(lambda: sorted(happened) == ["by hand", "injected"])
+
+
 async def passed_on(request: Request, call_next: RequestResponseEndpoint) -> Response:
     """A middleware that does nothing, in a task of its own."""
     return await call_next(request)
