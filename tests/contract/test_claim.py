@@ -111,7 +111,7 @@ async def test_no_tasks_or_no_queues_are_nothing(store: Store, worker: Living) -
 
 
 async def test_jobs_that_do_not_fit_are_passed_over_by_those_they_do_not_fit(store: Store, worker: Living) -> None:
-    """Whoever has another signature, or does not know yet, is given them; the mark goes when an attempt ends."""
+    """Whoever has another signature, or does not know yet, is given them; the mark goes with the claim."""
     unfit, fit = await put(store, new_job(), new_job())
     [lease] = (await worker.claim(send(1))).leases
     assert await store.finish([(lease, Released("it lacks a size", 0, "v1"))]) == [True]
@@ -120,9 +120,9 @@ async def test_jobs_that_do_not_fit_are_passed_over_by_those_they_do_not_fit(sto
     assert ids((await worker.claim([Wanted({"app:send"}, 10, None, {"v1", "v0"})])).leases) == [fit]
     [lease] = (await worker.claim([Wanted({"app:send"}, 10, None, {"v2"})])).leases
     assert (lease.id, lease.attempt) == (unfit, 2)
+    assert (await get(store, unfit)).unfit_for == ""
 
     assert await store.finish([(lease, Retry(OOPS, 0))]) == [True]
-    assert (await get(store, unfit)).unfit_for == ""
     assert ids((await worker.claim([Wanted({"app:send"}, 10, None, {"v1"})])).leases) == [unfit]
 
 

@@ -181,6 +181,7 @@ class Life:
             job = self.jobs[lease.id]
             job.move(Status.running, process)
             job.attempt += 1
+            job.unfit_for = ""
             assert (lease.attempt, lease.failures, lease.deaths) == (job.attempt, job.failures, job.deaths)
             self.happened["claimed"] += 1
         if claimed.leases and self.random.random() < 0.3:

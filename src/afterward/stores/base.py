@@ -163,7 +163,7 @@ class Store(Protocol):
         """End attempts: the one way out of `running`. False for an attempt that no longer holds its job.
 
         One that is released because its arguments do not fit is not remembered: its function never began. The job
-        keeps the mark until an attempt ends otherwise.
+        keeps the mark, as any note, until it is claimed again.
         """
         ...
 

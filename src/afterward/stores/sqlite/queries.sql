@@ -108,7 +108,7 @@ ORDER BY priority DESC, run_at, seq LIMIT ?4;
 
 -- name: claim
 -- queued -> running
-UPDATE jobs SET status = 'running', process = ?2, token = ?3, attempt = attempt + 1, started_at = ?4, note = NULL
+UPDATE jobs SET status = 'running', process = ?2, token = ?3, attempt = attempt + 1, started_at = ?4, note = NULL, unfit_for = ''
 WHERE seq = ?1 AND status = 'queued' AND process IS NULL
 RETURNING id, attempt, process, task, arguments, context, failures, deaths;
 
