@@ -249,6 +249,32 @@ async def test_a_job_that_fails_while_a_claim_waits_is_kept_by_the_claim(tmp_pat
         assert shop.database.job("key~1").attempt == 2
 
 
+async def test_what_was_claimed_by_a_process_that_then_slept_is_not_begun_but_given_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It wakes between its claim and the start; until it has beaten, the job may be another's."""
+    async with opened(tmp_path, worker=False) as shop:
+        liveness = liveness_of(shop.tasks)
+        claimed = asyncio.Event()
+        claim = shop.tasks.store.claim
+
+        async def claim_and_sleep(*arguments: Any) -> Any:
+            answer = await claim(*arguments)
+            if answer.leases and not claimed.is_set():
+                claimed.set()
+                monkeypatch.setattr(liveness, "_shown_alive_at", time.monotonic() - 2 * LEASE)
+            return answer
+
+        monkeypatch.setattr(shop.tasks.store, "claim", claim_and_sleep)
+        job = await shop.note.enqueue("key~1")
+        async with shop.tasks.running(WorkerOptions()):
+            await soon(lambda: shop.database.job("key~1").status == "succeeded")
+        assert claimed.is_set()
+        assert shop.runs_of("key~1") == [2], "the first attempt was not begun"
+        found = shop.database.job("key~1")
+        assert (found.id, found.attempt, found.failures, found.deaths) == (job.id, 2, 0, 0)
+
+
 async def test_a_loop_that_stops_does_not_stop_the_operations_of_others(tmp_path: Path) -> None:
     """Each loop asks for itself: a heartbeat does not wait for the application."""
     store = SQLiteStore(tmp_path / "jobs.db")
