@@ -14,7 +14,6 @@ from urllib.parse import unquote, urlsplit
 
 from starlette.applications import Starlette
 
-from afterward.background import DurableTasksMiddleware, is_answered, with_failures_seen
 from afterward.carrier import Carrier
 from afterward.endpoints import warn_of_stock_endpoints
 from afterward.engine.worker import Worker, WorkerOptions
@@ -24,6 +23,7 @@ from afterward.job import Job, NewJob, Status
 from afterward.liveness import Liveness
 from afterward.observe import emit
 from afterward.payload import DEFAULT_MAX_BYTES
+from afterward.request import DurableTasksMiddleware, is_answered, with_failures_seen
 from afterward.retry import RetryPolicy
 from afterward.signals import told_by_signals
 from afterward.stores.base import Store

@@ -1,40 +1,21 @@
-"""Where jobs are born: `BackgroundTasks`, and the middleware that stores them before the first byte of a response."""
+"""Where jobs are born: what an endpoint or a dependency adds tasks to, and how it gets it."""
 
 from __future__ import annotations
 
-import asyncio
-import inspect
-import logging
-import sys
-import threading
 from collections.abc import Callable, Sequence
-from contextvars import ContextVar
 from types import TracebackType
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, ParamSpec, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, TypeVar, cast, overload
 
 from fastapi import BackgroundTasks as StockBackgroundTasks
 from fastapi import Depends
 from fastapi.requests import HTTPConnection
 from starlette.background import BackgroundTask as StockBackgroundTask
-from starlette.middleware import Middleware
-from starlette.responses import Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from afterward.errors import NotInARequest, StoreError
-from afterward.faults import crash_point
-from afterward.intake import Intake, Kept
-from afterward.job import NewJob
-from afterward.observe import emit
+from afterward.request import Call, call_of, calls_in
 from afterward.task import JobHandle, Owner, Task
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-_SCOPE_KEY = "afterward.calls"
-_CALLS: ContextVar[dict[Owner, Call]] = ContextVar("afterward.calls")
-_ADDING = threading.Lock()
-"""Held for a few steps of what a request has pending; threads may add to it."""
-RETRY_AFTER_SECONDS = 5
 
 
 class BackgroundTasks(StockBackgroundTask):
@@ -73,7 +54,7 @@ class BackgroundTasks(StockBackgroundTask):
         if not args:
             del kwargs["func"]
         task = cast("Task[..., Any]", func)
-        return _call_of(task, self._calls).add(task, args[1:], kwargs, self)
+        return call_of(task, self._calls).add(task, args[1:], kwargs, self)
 
     async def __call__(self) -> None:
         """Run what runs in memory; what is durable has been stored."""
@@ -111,7 +92,7 @@ class BackgroundTask(StockBackgroundTask):
                 del kwargs["func"]
             super().__init__(func)
             self.args, self.kwargs = args[1:], kwargs
-            self.job = _call_of(func, None).add(func, self.args, kwargs, self)
+            self.job = call_of(func, None).add(func, self.args, kwargs, self)
 
     async def __call__(self) -> None:
         if self.job is None:
@@ -125,7 +106,7 @@ async def provide(connection: HTTPConnection, stock: StockBackgroundTasks) -> Ba
     cost. (`provide_with_yield` serves a FastAPI that keeps no such stack.)
     """
     tasks = BackgroundTasks.__new__(BackgroundTasks)  # without a container of its own
-    tasks.inject(connection.scope.get(_SCOPE_KEY), stock)
+    tasks.inject(calls_in(connection.scope), stock)
     connection.scope[_EXITS].push(tasks)
     return tasks
 
@@ -133,7 +114,7 @@ async def provide(connection: HTTPConnection, stock: StockBackgroundTasks) -> Ba
 async def provide_with_yield(connection: HTTPConnection, stock: StockBackgroundTasks) -> Any:
     """`provide`, by public means alone."""
     tasks = BackgroundTasks.__new__(BackgroundTasks)  # without a container of its own
-    tasks.inject(connection.scope.get(_SCOPE_KEY), stock)
+    tasks.inject(calls_in(connection.scope), stock)
     try:
         yield tasks
     except BaseException as error:
@@ -157,306 +138,3 @@ def _keeps_exits() -> bool:
 
 
 Injected = Annotated[BackgroundTasks, Depends(provide if _keeps_exits() else provide_with_yield, scope="request")]
-
-
-class _Pending(NamedTuple):
-    """A job added in a request and not yet stored; `origin` is the container that it was added to."""
-
-    job: NewJob
-    origin: BackgroundTasks | BackgroundTask
-    run_on_error: bool
-
-
-class Call:
-    """One request or websocket, from the first byte in to the end of the last dependency: its durable tasks.
-
-    - Added before the response starts: stored as it starts; if that fails, the client gets 503.
-    - Added while the response streams: stored before its last chunk leaves.
-    - Added in a websocket: stored and started at once.
-    - Added later: stored when the call ends.
-
-    What is stored starts when the call is over, however it ends.
-    """
-
-    # What most requests never change costs them nothing.
-    _kept: Kept | None = None
-    _started = _sent = _over = False
-    is_seen_inside = False
-    """Does a middleware of ours, inside of all others, see what the response answers?"""
-    _loop: asyncio.AbstractEventLoop | None = None
-    refusal: StoreError | None = None
-
-    def __init__(self, intake: Intake, scope: Scope, send: Send) -> None:
-        self._intake = intake
-        self._send = send
-        self._pending: list[_Pending] = []
-        self._around = sys.exception()  # what the caller of the whole app is handling is no affair of this call
-        self._is_websocket = scope["type"] == "websocket"
-        if self._is_websocket:
-            self._loop = asyncio.get_running_loop()
-            self._storing: set[asyncio.Task[None]] = set()
-
-    @property
-    def answer_is_due(self) -> bool:
-        """Was storing refused before the client got anything?"""
-        return self.refusal is not None and not self._started and not self._is_websocket
-
-    @property
-    def is_answered(self) -> bool:
-        """Has the last chunk of the response left?"""
-        return self._sent
-
-    def add(
-        self,
-        task: Task[..., Any],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        origin: BackgroundTasks | BackgroundTask,
-    ) -> JobHandle:
-        """Take one durable task. May be called from any thread."""
-        job = task.new_job(args, kwargs)
-        with _ADDING:
-            if self._over:
-                raise NotInARequest(
-                    f"task {task.name} was added after its request was over; "
-                    f"use `await {task.__name__}.enqueue(…)` there"
-                )
-            self._pending.append(_Pending(job, origin, task.call_options.run_on_error))
-        if self._loop is not None:
-            self._loop.call_soon_threadsafe(self._store_soon)
-        return JobHandle(job.id, job.task)
-
-    def discard(self, origin: BackgroundTasks | None = None) -> None:
-        """Drop what is not yet stored: of one container, or of all; but never what is to run on an error."""
-        if not self._is_websocket:
-            with _ADDING:
-                self._pending = [
-                    p for p in self._pending if p.run_on_error or (origin is not None and p.origin is not origin)
-                ]
-
-    def fail(self) -> None:
-        """The application ends in an exception: unless a response has begun, none of what it has added is wanted."""
-        if not self._started:
-            self.discard()
-
-    def sift(self, around: BaseException | None) -> None:
-        """A response starts. If it answers an exception, drop what was added for another that is not sent now.
-
-        An exception handler sends its response while it handles: what goes with that response is kept. An exception
-        that is being handled `around` the application is no affair of this request's.
-        """
-        answered = sys.exception()
-        if self._pending and answered is not None and answered is not around:
-            with_it = _background_being_sent()
-            with _ADDING:
-                self._pending = [
-                    p for p in self._pending if p.run_on_error or any(p.origin is task for task in with_it)
-                ]
-
-    async def send(self, message: Message) -> None:
-        """The application's `send`: nothing that promises a job leaves before the job is stored."""
-        kind = message["type"]
-        if kind == "http.response.start":
-            if self.refusal is not None:
-                return  # the answer is ours to give
-            if self._pending:
-                if not self.is_seen_inside:
-                    self.sift(self._around)
-                await self._store(direct=_has_length(message))
-            self._started = True
-        elif kind == "http.response.body":
-            if self.answer_is_due:
-                return
-            if not message.get("more_body", False):
-                if self._pending:
-                    await self._store(direct=False)
-                self._sent = True
-        elif self._is_websocket and (self._pending or self._storing):
-            self._store_soon()
-            await self._stored()
-        await self._send(message)
-
-    async def end(self) -> None:
-        """The call is over: store what was added late, and start all that is stored."""
-        with _ADDING:
-            self._over = True  # from here on, whoever adds is refused
-        try:
-            if self._is_websocket and self._storing:
-                await asyncio.wait(self._storing)  # what they could not store is still pending
-            if self._pending and not self._started and not self._is_websocket:
-                self.discard()
-            if self._pending and (self.refusal is None or self._is_websocket):
-                await self._store(direct=False)
-        except StoreError as error:
-            for lost in self._pending:
-                emit(logging.ERROR, "job.not_stored", error, job_id=lost.job.id, task=lost.job.task)
-        finally:
-            if self._kept is not None:
-                crash_point("after_response")
-                await self._intake.let_go(self._kept)
-            self._send = _send_nowhere  # the server's leads back here by its scope: a circle for each request
-
-    async def _store(self, *, direct: bool) -> None:
-        with _ADDING:
-            pending, self._pending = self._pending, []
-        if self._kept is None:
-            self._kept = Kept([], [])
-        crash_point("before_store")
-        try:
-            await self._intake.keep([p.job for p in pending], self._kept, direct=direct)
-        except StoreError as error:
-            with _ADDING:
-                self._pending = [*pending, *self._pending]
-            self.refusal = error
-            raise
-        crash_point("after_store")
-
-    def _store_soon(self) -> None:
-        if self._pending and not self._over:
-            storing = asyncio.get_running_loop().create_task(self._store_and_start())
-            self._storing.add(storing)
-            storing.add_done_callback(self._forget_if_stored)
-
-    def _forget_if_stored(self, storing: asyncio.Task[None]) -> None:
-        if not storing.cancelled() and storing.exception() is None:
-            self._storing.discard(storing)
-
-    async def _store_and_start(self) -> None:
-        await self._store(direct=True)
-        if self._kept is not None:
-            await self._intake.let_go(self._kept)
-
-    async def _stored(self) -> None:
-        storing, self._storing = self._storing, set()
-        if storing:
-            await asyncio.wait(storing)
-        for task in storing:
-            task.result()
-
-
-class DurableTasksMiddleware:
-    """Wraps a whole ASGI application, outside of all its other middleware."""
-
-    def __init__(self, app: ASGIApp, owner: Owner, intake: Intake, served: Callable[[], None]) -> None:
-        self._app = app
-        self._owner = owner
-        self._intake = intake
-        self._served = served
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        calls = _calls_in(scope)
-        if scope["type"] not in ("http", "websocket") or self._owner in calls:
-            await self._app(scope, receive, send)
-            return
-        self._served()
-        call = Call(self._intake, scope, send)
-        scope[_SCOPE_KEY] = calls = {**calls, self._owner: call}
-        token = _CALLS.set(calls)
-        try:
-            try:
-                await self._app(scope, receive, call.send)
-            except Exception:
-                if not call.answer_is_due:
-                    raise
-            if call.answer_is_due:
-                await _answer_unavailable(call, send)
-        finally:
-            _CALLS.reset(token)
-            await call.end()
-
-
-class FailureMiddleware:
-    """Between all middleware: where an exception passes, what was added for its request is dropped."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await self._app(scope, receive, send)
-        except BaseException:
-            for call in _calls_in(scope).values():
-                call.fail()
-            raise
-
-
-class InnermostMiddleware(FailureMiddleware):
-    """Inside of all other middleware, where the exception that a response answers can still be seen.
-
-    One that is being handled around all of this, by a middleware or by who started the server, is not of this request.
-    """
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        calls = _calls_in(scope)
-        around = sys.exception()
-        for call in calls.values():
-            call.is_seen_inside = True
-
-        async def send_sifted(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                for call in calls.values():
-                    call.sift(around)
-            await send(message)
-
-        await super().__call__(scope, receive, send_sifted if calls else send)
-
-
-def with_failures_seen(middleware: Sequence[Middleware]) -> list[Middleware]:
-    """An application's own middleware, with ours between that sees how each ends; none where there is none."""
-    if not middleware:
-        return []
-    around = [one for theirs in middleware for one in (Middleware(FailureMiddleware), theirs)]
-    return [*around, Middleware(InnermostMiddleware)]
-
-
-def _calls_in(scope: Scope) -> dict[Owner, Call]:
-    calls: dict[Owner, Call] | None = scope.get(_SCOPE_KEY)
-    return {} if calls is None else calls
-
-
-async def _send_nowhere(_message: Message) -> None:
-    raise RuntimeError("the call is over: nothing can be sent any more")
-
-
-async def _answer_unavailable(call: Call, send: Send) -> None:
-    emit(logging.ERROR, "request.refused", call.refusal, reason=str(call.refusal))
-    body = b'{"detail":"The request could not be accepted now; try again later."}'
-    headers = [
-        (b"content-type", b"application/json"),
-        (b"content-length", str(len(body)).encode()),
-        (b"retry-after", str(RETRY_AFTER_SECONDS).encode()),
-    ]
-    await send({"type": "http.response.start", "status": 503, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
-
-
-def _background_being_sent() -> list[Any]:
-    """The tasks of the response that the calling code is sending: found in the frames that lead here."""
-    frame = inspect.currentframe()
-    while frame is not None:
-        sender = frame.f_locals.get("self")
-        if isinstance(sender, Response) and sender.background is not None:
-            return [sender.background, *getattr(sender.background, "tasks", ())]
-        frame = frame.f_back
-    return []
-
-
-def _has_length(message: Message) -> bool:
-    """Is this the start of a response whose length is known: one that does not stream?"""
-    return any(name.lower() == b"content-length" for name, _ in message.get("headers", ()))
-
-
-def is_answered() -> bool:
-    """Does the calling code run in a request whose response has left?"""
-    return any(call.is_answered for call in _CALLS.get({}).values())
-
-
-def _call_of(task: Task[..., Any], calls: dict[Owner, Call] | None) -> Call:
-    """The request that a task is added in: that of the container, or that of the calling code."""
-    call = (calls or _CALLS.get({})).get(task.owner)
-    if call is None:
-        raise NotInARequest(
-            f"task {task.name} was added outside of a request of an app that its Afterward is installed on; call "
-            f"tasks.install(app) where the app is made, or use `await {task.__name__}.enqueue(…)` outside of requests"
-        )
-    return call
