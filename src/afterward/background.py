@@ -11,6 +11,7 @@ from fastapi import Depends
 from fastapi.requests import HTTPConnection
 from starlette.background import BackgroundTask as StockBackgroundTask
 
+from afterward.onlookers import Participant
 from afterward.request import Call, call_of, calls_in
 from afterward.task import JobHandle, Owner, Task
 
@@ -18,7 +19,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class BackgroundTasks(StockBackgroundTask):
+class BackgroundTasks(StockBackgroundTask, Participant):
     """What an endpoint or a dependency adds tasks to, in place of `fastapi.BackgroundTasks`.
 
     A task made durable by `@tasks.task` is stored before the response starts and runs after the request is over.
@@ -35,6 +36,9 @@ class BackgroundTasks(StockBackgroundTask):
     def tasks(self) -> list[StockBackgroundTask]:
         """The functions that run in memory, without durability."""
         return self._stock.tasks
+
+    def runs_in_memory(self) -> bool:
+        return bool(self._stock.tasks)
 
     @overload
     def add_task(self, func: Task[P, Any], /, *args: P.args, **kwargs: P.kwargs) -> JobHandle: ...
@@ -72,7 +76,7 @@ class BackgroundTasks(StockBackgroundTask):
                 call.discard(self)
 
 
-class BackgroundTask(StockBackgroundTask):
+class BackgroundTask(StockBackgroundTask, Participant):
     """One task, made by hand and given to a response as its `background`; as `starlette.background.BackgroundTask`."""
 
     if TYPE_CHECKING:
@@ -93,6 +97,9 @@ class BackgroundTask(StockBackgroundTask):
             super().__init__(func)
             self.args, self.kwargs = args[1:], kwargs
             self.job = call_of(func, None).add(func, self.args, kwargs, self)
+
+    def runs_in_memory(self) -> bool:
+        return self.job is None
 
     async def __call__(self) -> None:
         if self.job is None:

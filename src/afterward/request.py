@@ -21,6 +21,7 @@ from afterward.faults import crash_point
 from afterward.intake import Intake, Kept
 from afterward.job import NewJob
 from afterward.observe import emit
+from afterward.onlookers import are_indifferent, looks_on
 from afterward.task import JobHandle, Owner, Task
 
 _SCOPE_KEY = "afterward.calls"
@@ -41,7 +42,8 @@ class _Pending(NamedTuple):
 class Call:
     """One request or websocket, from the first byte in to the end of the last dependency: its durable tasks.
 
-    - Added before the response starts: stored as it starts; if that fails, the client gets 503.
+    - Added before the response starts: stored as it starts, or, where nothing in the application could tell the
+      difference, once the application has returned; if that fails, the client gets 503.
     - Added while the response streams: stored before its last chunk leaves.
     - Added in a websocket: stored and started at once.
     - Added later: stored when the call ends.
@@ -54,6 +56,9 @@ class Call:
     _started = _sent = _over = False
     is_seen_inside = False
     """Does a middleware of ours, inside of all others, see what the response answers?"""
+    is_looked_at = False
+    """Is there a middleware of which it is not known that it does nothing once the response is sent?"""
+    _withheld: list[Message] | None = None
     _loop: asyncio.AbstractEventLoop | None = None
     refusal: StoreError | None = None
 
@@ -127,25 +132,60 @@ class Call:
     async def send(self, message: Message) -> None:
         """The application's `send`: nothing that promises a job leaves before the job is stored."""
         kind = message["type"]
+        leaves = True
         if kind == "http.response.start":
-            if self.refusal is not None:
-                return  # the answer is ours to give
-            if self._pending:
-                if not self.is_seen_inside:
-                    self.sift(self._around)
-                await self._store(direct=_has_length(message))
-            self._started = True
+            leaves = await self._begin_response(message)
         elif kind == "http.response.body":
-            if self.answer_is_due:
-                return
-            if not message.get("more_body", False):
-                if self._pending:
-                    await self._store(direct=False)
-                self._sent = True
+            leaves = await self._go_on_with_response(message)
         elif self._is_websocket and (self._pending or self._storing):
             self._store_soon()
             await self._stored()
-        await self._send(message)
+        if leaves:
+            await self._send(message)
+
+    async def _begin_response(self, start: Message) -> bool:
+        if self.refusal is not None:
+            return False  # the answer is ours to give
+        if self._pending:
+            if not self.is_seen_inside:
+                self.sift(self._around)
+            if self._can_wait(start):
+                self._withheld = [start]
+                return False
+            await self._store(direct=_has_length(start))
+        self._started = True
+        return True
+
+    async def _go_on_with_response(self, chunk: Message) -> bool:
+        if self.answer_is_due:
+            return False
+        if self._withheld is not None:
+            self._withheld.append(chunk)
+            return False
+        if not chunk.get("more_body", False):
+            if self._pending:
+                await self._store(direct=False)
+            self._sent = True
+        return True
+
+    def _can_wait(self, start: Message) -> bool:
+        """Can this response leave when the application has returned, instead of while it waits for that?"""
+        return (
+            not self.is_looked_at
+            and _has_length(start)
+            and sys.exception() is self._around
+            and not looks_on(DurableTasksMiddleware.__call__.__code__, self)
+        )
+
+    async def send_withheld(self) -> None:
+        """The application has returned: store its tasks, then let its response leave, if it is still here."""
+        messages, self._withheld = self._withheld, None
+        if messages is not None:
+            await self._store(direct=True)
+            self._started = True
+            for message in messages:
+                await self._send(message)
+            self._sent = True
 
     async def end(self) -> None:
         """The call is over: store what was added late, and start all that is stored."""
@@ -226,6 +266,7 @@ class DurableTasksMiddleware:
         try:
             try:
                 await self._app(scope, receive, call.send)
+                await call.send_withheld()
             except Exception:
                 if not call.answer_is_due:
                     raise
@@ -255,13 +296,19 @@ class InnermostMiddleware(FailureMiddleware):
     """Inside of all other middleware, where the exception that a response answers can still be seen.
 
     One that is being handled around all of this, by a middleware or by who started the server, is not of this request.
+    `onlookers`: may one of the others do something once the response is sent?
     """
+
+    def __init__(self, app: ASGIApp, onlookers: bool) -> None:
+        super().__init__(app)
+        self._onlookers = onlookers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         calls = calls_in(scope)
         around = sys.exception()
         for call in calls.values():
             call.is_seen_inside = True
+            call.is_looked_at = call.is_looked_at or self._onlookers
 
         async def send_sifted(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -277,7 +324,7 @@ def with_failures_seen(middleware: Sequence[Middleware]) -> list[Middleware]:
     if not middleware:
         return []
     around = [one for theirs in middleware for one in (Middleware(FailureMiddleware), theirs)]
-    return [*around, Middleware(InnermostMiddleware)]
+    return [*around, Middleware(InnermostMiddleware, onlookers=not are_indifferent(middleware))]
 
 
 def calls_in(scope: Scope) -> dict[Owner, Call]:

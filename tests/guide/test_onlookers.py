@@ -1,0 +1,338 @@
+"""When a request's tasks are stored: once the application has returned, unless something in it looks on.
+
+An onlooker is whatever could learn that its response was not sent after all, or does something once it has been sent.
+"""
+
+import inspect
+from collections.abc import AsyncIterator, Callable, Iterator
+from types import FrameType
+from typing import Any
+
+import pytest
+import starlette.background
+from fastapi import APIRouter, Depends, FastAPI, HTTPException, UploadFile
+from fastapi.responses import PlainTextResponse, Response, StreamingResponse
+from fastapi.testclient import TestClient
+from starlette.applications import Starlette
+from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
+from starlette.middleware.cors import CORSMiddleware
+from starlette.middleware.gzip import GZipMiddleware
+from starlette.requests import Request
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from afterward import Afterward, BackgroundTask, BackgroundTasks, Task
+from tests.support.waiting import wait_until
+
+Note = Task[[str], Any]
+Build = Callable[[Afterward, FastAPI, Note], None]
+
+
+@pytest.fixture
+def note(tasks: Afterward, happened: list[str]) -> Note:
+    """A durable task that writes down that it has run."""
+
+    @tasks.task
+    async def note(what: str) -> None:
+        happened.append(what)
+
+    return note
+
+
+@pytest.fixture
+def places(tasks: Afterward, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Where each storing took place: while the application waited, or after it had returned."""
+    found: list[str] = []
+    enqueue = tasks.store.enqueue
+
+    def watched(*args: Any) -> Any:
+        found.append("inside" if _responding(inspect.currentframe()) else "after")
+        return enqueue(*args)
+
+    monkeypatch.setattr(tasks.store, "enqueue", watched)
+    return found
+
+
+def _responding(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if isinstance(frame.f_locals.get("self"), Response):
+            return True
+        frame = frame.f_back
+    return False
+
+
+def add(app: FastAPI | APIRouter, note: Note) -> None:
+    """An endpoint that adds a task, and answers."""
+
+    @app.post("/")
+    async def endpoint(background_tasks: BackgroundTasks) -> str:
+        background_tasks.add_task(note, "durable")
+        return "accepted"
+
+
+def nothing_else(_tasks: Afterward, app: FastAPI, note: Note) -> None:
+    add(app, note)
+
+
+def a_plain_endpoint(_tasks: Afterward, app: FastAPI, note: Note) -> None:
+    @app.post("/")
+    def endpoint(background_tasks: BackgroundTasks) -> str:
+        background_tasks.add_task(note, "durable")
+        return "accepted"
+
+
+def an_included_router(_tasks: Afterward, app: FastAPI, note: Note) -> None:
+    router = APIRouter()
+    add(router, note)
+    app.include_router(router, prefix="")
+
+
+def a_mounted_app(_tasks: Afterward, app: FastAPI, note: Note) -> None:
+    inner = FastAPI()
+    add(inner, note)
+    app.mount("", inner)
+
+
+def a_dependency_that_returns(_tasks: Afterward, app: FastAPI, note: Note) -> None:
+    async def dependency(background_tasks: BackgroundTasks) -> None:
+        background_tasks.add_task(note, "durable")
+
+    @app.post("/", dependencies=[Depends(dependency)])
+    async def endpoint() -> str:
+        return "accepted"
+
+
+def middleware_that_only_passes_on(_tasks: Afterward, app: FastAPI, note: Note) -> None:
+    app.add_middleware(CORSMiddleware, allow_origins=["*"])
+    app.add_middleware(GZipMiddleware, minimum_size=1)
+    add(app, note)
+
+
+def a_response_with_a_durable_background(_tasks: Afterward, app: FastAPI, note: Note) -> None:
+    @app.post("/")
+    async def endpoint() -> Response:
+        return PlainTextResponse("accepted", background=BackgroundTask(note, "durable"))
+
+
+INDIFFERENT: list[Build] = [
+    nothing_else,
+    a_plain_endpoint,
+    an_included_router,
+    a_mounted_app,
+    a_dependency_that_returns,
+    middleware_that_only_passes_on,
+    a_response_with_a_durable_background,
+]
+
+
+class PassOn:
+    """A middleware of the user's own."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._app(scope, receive, send)
+
+
+def a_dependency_with_yield(_tasks: Afterward, app: FastAPI, note: Note) -> None:
+    async def dependency() -> AsyncIterator[None]:
+        yield
+
+    @app.post("/", dependencies=[Depends(dependency)])
+    async def endpoint(background_tasks: BackgroundTasks) -> str:
+        background_tasks.add_task(note, "durable")
+        return "accepted"
+
+
+def a_plain_dependency_with_yield(_tasks: Afterward, app: FastAPI, note: Note) -> None:
+    def dependency(background_tasks: BackgroundTasks) -> Iterator[None]:
+        background_tasks.add_task(note, "durable")
+        yield
+
+    @app.post("/", dependencies=[Depends(dependency)])
+    async def endpoint() -> str:
+        return "accepted"
+
+
+def a_dependency_that_exits_before_the_response(_tasks: Afterward, app: FastAPI, note: Note) -> None:
+    """FastAPI keeps something of its own until after it."""
+
+    async def dependency() -> AsyncIterator[None]:
+        yield
+
+    @app.post("/", dependencies=[Depends(dependency, scope="function")])
+    async def endpoint(background_tasks: BackgroundTasks) -> str:
+        background_tasks.add_task(note, "durable")
+        return "accepted"
+
+
+def an_uploaded_file(_tasks: Afterward, app: FastAPI, note: Note) -> None:
+    @app.post("/")
+    async def endpoint(background_tasks: BackgroundTasks, file: UploadFile | None = None) -> str:
+        background_tasks.add_task(note, "durable")
+        return "accepted"
+
+
+def a_middleware(_tasks: Afterward, app: FastAPI, note: Note) -> None:
+    app.add_middleware(PassOn)
+    add(app, note)
+
+
+def a_base_http_middleware(_tasks: Afterward, app: FastAPI, note: Note) -> None:
+    async def dispatch(request: Request, call_next: RequestResponseEndpoint) -> Response:
+        return await call_next(request)
+
+    app.add_middleware(BaseHTTPMiddleware, dispatch=dispatch)
+    add(app, note)
+
+
+def a_middleware_of_a_mounted_app(_tasks: Afterward, app: FastAPI, note: Note) -> None:
+    inner = FastAPI()
+    inner.add_middleware(PassOn)
+    add(inner, note)
+    app.mount("", inner)
+
+
+def a_wrapped_stack(_tasks: Afterward, app: FastAPI, note: Note) -> None:
+    add(app, note)
+    app.router.default = PassOn(app.router.default)
+    inner, app.routes[-1].app = app.routes[-1].app, None  # type: ignore[attr-defined]
+    app.routes[-1].app = PassOn(inner)  # type: ignore[attr-defined]
+
+
+def a_task_in_memory(_tasks: Afterward, app: FastAPI, note: Note) -> None:
+    @app.post("/")
+    async def endpoint(background_tasks: BackgroundTasks) -> str:
+        background_tasks.add_task(note, "durable")
+        background_tasks.add_task(str)
+        return "accepted"
+
+
+def a_background_of_the_response(_tasks: Afterward, app: FastAPI, note: Note) -> None:
+    @app.post("/")
+    async def endpoint(background_tasks: BackgroundTasks) -> Response:
+        background_tasks.add_task(note, "durable")
+        return PlainTextResponse("accepted", background=starlette.background.BackgroundTask(str))
+
+
+def a_response_of_a_class_of_its_own(_tasks: Afterward, app: FastAPI, note: Note) -> None:
+    class Own(PlainTextResponse):
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            await super().__call__(scope, receive, send)
+
+    @app.post("/")
+    async def endpoint(background_tasks: BackgroundTasks) -> Response:
+        background_tasks.add_task(note, "durable")
+        return Own("accepted")
+
+
+def a_stream_of_known_length(_tasks: Afterward, app: FastAPI, note: Note) -> None:
+    @app.post("/")
+    async def endpoint(background_tasks: BackgroundTasks) -> Response:
+        background_tasks.add_task(note, "durable")
+        return StreamingResponse(iter(["ab", "cd"]), headers={"content-length": "4"})
+
+
+def an_answer_to_an_exception(_tasks: Afterward, app: FastAPI, note: Note) -> None:
+    @app.post("/")
+    async def endpoint(background_tasks: BackgroundTasks) -> None:
+        background_tasks.add_task(note.options(run_on_error=True), "durable")
+        raise HTTPException(200)
+
+
+ONLOOKERS: list[Build] = [
+    a_dependency_with_yield,
+    a_plain_dependency_with_yield,
+    a_dependency_that_exits_before_the_response,
+    an_uploaded_file,
+    a_middleware,
+    a_base_http_middleware,
+    a_middleware_of_a_mounted_app,
+    a_wrapped_stack,
+    a_task_in_memory,
+    a_background_of_the_response,
+    a_response_of_a_class_of_its_own,
+    a_stream_of_known_length,
+    an_answer_to_an_exception,
+]
+
+
+@pytest.mark.parametrize("build", INDIFFERENT)
+def test_where_nothing_looks_on_tasks_are_stored_once_the_application_has_returned(
+    *, build: Build, tasks: Afterward, app: FastAPI, note: Note, places: list[str], happened: list[str]
+) -> None:
+    """It need not wait for the disk with all that a request holds. The response still leaves only then (P1)."""
+    build(tasks, app, note)
+    with TestClient(app) as client:
+        assert client.post("/").status_code == 200
+        assert places == ["after"]
+        wait_until(lambda: happened == ["durable"])
+
+
+@pytest.mark.parametrize("build", ONLOOKERS)
+def test_where_something_looks_on_tasks_are_stored_while_the_application_waits(
+    *, build: Build, tasks: Afterward, app: FastAPI, note: Note, places: list[str], happened: list[str]
+) -> None:
+    """So that it learns of a failure, and that what it does afterwards is done after the response."""
+    build(tasks, app, note)
+    with TestClient(app) as client:
+        assert client.post("/", files={"file": b"content"}).status_code == 200
+        assert places == ["inside"]
+        wait_until(lambda: happened == ["durable"])
+
+
+def test_in_plain_starlette(tasks: Afterward, note: Note, places: list[str]) -> None:
+    """A container made by hand, in an application without dependencies."""
+
+    async def endpoint(request: Request) -> Response:
+        background = BackgroundTasks()
+        background.add_task(note, "durable")
+        return PlainTextResponse("accepted", background=background)
+
+    app = Starlette(routes=[Route("/", endpoint)])
+    tasks.install(app)
+    with TestClient(app) as client:
+        assert client.get("/").text == "accepted"
+    assert places == ["after"]
+
+
+def test_a_response_sent_by_hand_may_be_followed_by_anything(
+    tasks: Afterward, app: FastAPI, note: Note, places: list[str], happened: list[str]
+) -> None:
+    """An ASGI application of the user's, or an endpoint that sends its response itself."""
+
+    async def by_hand(scope: Scope, receive: Receive, send: Send) -> None:
+        BackgroundTasks().add_task(note, "durable")
+        await PlainTextResponse("accepted")(scope, receive, send)
+        happened.append("sent")
+
+    app.mount("/", by_hand)
+    with TestClient(app) as client:
+        assert client.get("/").text == "accepted"
+        assert places == ["inside"]
+        wait_until(lambda: happened == ["sent", "durable"])
+
+
+def _sees_nothing(*_: Any) -> bool:
+    return False
+
+
+def test_what_was_overlooked_and_fails_afterwards_leaves_neither_answer_nor_task(
+    app: FastAPI, note: Note, stored: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Compiled code cannot be seen on the way. If it raises, nothing has left yet, and nothing has been promised."""
+    monkeypatch.setattr("afterward.request.looks_on", _sees_nothing)
+
+    async def dependency() -> AsyncIterator[None]:
+        yield
+        raise RuntimeError("after the response")
+
+    @app.post("/", dependencies=[Depends(dependency)])
+    async def endpoint(background_tasks: BackgroundTasks) -> str:
+        background_tasks.add_task(note, "durable")
+        return "accepted"
+
+    with TestClient(app, raise_server_exceptions=False) as client:
+        assert client.post("/").status_code == 500
+    assert stored() == []
