@@ -9,18 +9,20 @@ goes through them again and again.
 
 from __future__ import annotations
 
-import inspect
+import contextlib
+import importlib
+import sys
 from collections.abc import Sequence
 from types import CodeType
-from typing import Any
+from typing import Any, NamedTuple
 
 import fastapi
 import starlette.background
 from starlette.middleware import Middleware
 from starlette.responses import Response
+from starlette.routing import Host, Mount
 
-_INDIFFERENT = frozenset((
-    "afterward.onlookers",
+_INDIFFERENT_MODULES = (
     "afterward.request",
     "fastapi._body_limit",
     "fastapi.applications",
@@ -36,17 +38,20 @@ _INDIFFERENT = frozenset((
     "starlette.middleware.sessions",
     "starlette.middleware.trustedhost",
     "starlette.routing",
-))  # fmt: skip
+)
 """Modules whose code passes a response on, and neither knows nor does anything about it afterwards."""
 
-_INDIFFERENT_AMONG_OTHERS = frozenset((("fastapi.telemetry._asgi", "ExceptionTelemetryMiddleware.__call__"),))
-"""Such code of modules that hold other code as well."""
+_INDIFFERENT_CLASSES = (("fastapi.telemetry._asgi", "ExceptionTelemetryMiddleware"),)
+"""The same, of modules that hold other code as well."""
 
 _STACKS = ("fastapi_inner_astack", "fastapi_function_astack", "fastapi_middleware_astack")
 """Where FastAPI keeps what is to exit after the response: dependencies with `yield`, uploaded files."""
 
 _STOCK = (fastapi.BackgroundTasks, starlette.background.BackgroundTasks)
 _RESPOND = Response.__call__.__code__
+_frame = sys._getframe  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - the only one that leaves out those between
+_DETOURS = (Mount.handle.__code__, Host.handle.__code__)
+"""What leads from the application to another one."""
 
 
 class Participant:
@@ -59,29 +64,99 @@ class Participant:
 
 def are_indifferent(middleware: Sequence[Middleware]) -> bool:
     """Do all of an application's own middleware just pass a response on?"""
-    return all(getattr(each.cls, "__module__", None) in _INDIFFERENT for each in middleware)
+    return all(getattr(each.cls, "__module__", None) in _INDIFFERENT_MODULES for each in middleware)
 
 
-def looks_on(outermost: CodeType, call: object) -> bool:
-    """Might anything between the calling code and the frame of `outermost` that serves `call` look on?
+class _Way(NamedTuple):
+    """A way on which nobody looks on: how many calls up the response is sent, and where our own middleware stands."""
 
-    Answered by what can be seen of it: each function on the way from there to here is one that is known not to.
+    route: object
+    response: int
+    middleware: int
+
+
+class Onlookers:
+    """Looks for onlookers between the calling code and the frame of `middleware` that serves a call.
+
+    Each function on the way is looked at, which costs as much as storing a job. So the way to a route is remembered if
+    it leads there from the application itself: no way to the same route is shorter, and each onlooker makes it longer.
     """
-    frame = inspect.currentframe()  # each await shows in these, whoever wrapped whom
-    responds = False
-    while frame is not None:
-        code = frame.f_code
-        if code is _RESPOND:
-            if responds or _has_sequel(frame.f_locals["self"], frame.f_locals["scope"]):
+
+    def __init__(self, middleware: CodeType) -> None:
+        self._middleware = middleware
+        self._indifferent = _indifferent_code(but_for=middleware)
+        self._ways: dict[int, _Way] = {}
+        self._response = 0
+
+    def look_on(self, call: object) -> bool:
+        """Might anything look on while this call's response leaves?"""
+        at = self._response
+        frame: Any = _frame(at)
+        if frame.f_code is _RESPOND:
+            response, scope = frame.f_locals["self"], frame.f_locals["scope"]
+            route = scope.get("route")
+            way = self._ways.get(id(route))
+            if way is not None and way.route is route and way.response == at:
+                try:
+                    if _frame(way.middleware).f_code is self._middleware:
+                        return _has_sequel(response, scope)
+                except ValueError:  # not so many calls
+                    return True
+        return self._walk(call)
+
+    def _walk(self, call: object) -> bool:
+        frame: Any = _frame(2)  # each await shows in these, whoever wrapped whom
+        response, response_at, depth = None, 0, 1
+        is_direct = True
+        while True:
+            code = frame.f_code
+            if code is _RESPOND and response is None:
+                response, response_at = frame, depth
+            elif code is self._middleware:
+                if frame.f_locals.get("call") is call:
+                    break
+                is_direct = False
+            elif id(code) not in self._indifferent:
                 return True
-            responds = True
-        elif (module := frame.f_globals.get("__name__")) not in _INDIFFERENT:
-            if (module, code.co_qualname) not in _INDIFFERENT_AMONG_OTHERS:
-                return True
-        elif code is outermost and frame.f_locals.get("call") is call:
-            return not responds  # one that was sent by hand may be followed by anything
-        frame = frame.f_back
-    return True  # another task is in between
+            is_direct = is_direct and code not in _DETOURS
+            frame = frame.f_back
+            depth += 1
+        if response is None:
+            return True  # what is sent by hand may be followed by anything
+        scope = response.f_locals["scope"]
+        self._response = response_at
+        if is_direct and (route := scope.get("route")) is not None:
+            self._ways[id(route)] = _Way(route, response_at, depth)
+        return _has_sequel(response.f_locals["self"], scope)
+
+
+def _indifferent_code(*, but_for: CodeType) -> dict[int, CodeType]:
+    """All code that is indifferent, by its id."""
+    found: dict[int, CodeType] = {}
+    for name in _INDIFFERENT_MODULES:
+        with contextlib.suppress(ModuleNotFoundError):  # not of this version
+            for thing in vars(importlib.import_module(name)).values():
+                if getattr(thing, "__module__", None) == name:
+                    _add_code(thing, found)
+    for name, cls in _INDIFFERENT_CLASSES:
+        with contextlib.suppress(ModuleNotFoundError):
+            _add_code(getattr(importlib.import_module(name), cls, None), found)
+    del found[id(but_for)]
+    return found
+
+
+def _add_code(thing: Any, found: dict[int, CodeType]) -> None:
+    """The code of a function, of what is defined inside of it, and of a class's functions."""
+    if isinstance(thing, type):
+        for inside in vars(thing).values():
+            _add_code(inside, found)
+        return
+    code = thing if isinstance(thing, CodeType) else getattr(thing, "__code__", None)
+    if code is not None:
+        found[id(code)] = code
+        for inside in code.co_consts:
+            if isinstance(inside, CodeType):
+                _add_code(inside, found)
 
 
 def _has_sequel(response: Any, scope: Any) -> bool:

@@ -21,7 +21,7 @@ from afterward.faults import crash_point
 from afterward.intake import Intake, Kept
 from afterward.job import NewJob
 from afterward.observe import emit
-from afterward.onlookers import are_indifferent, looks_on
+from afterward.onlookers import Onlookers, are_indifferent
 from afterward.task import JobHandle, Owner, Task
 
 _SCOPE_KEY = "afterward.calls"
@@ -62,8 +62,9 @@ class Call:
     _loop: asyncio.AbstractEventLoop | None = None
     refusal: StoreError | None = None
 
-    def __init__(self, intake: Intake, scope: Scope, send: Send) -> None:
+    def __init__(self, intake: Intake, onlookers: Onlookers, scope: Scope, send: Send) -> None:
         self._intake = intake
+        self._onlookers = onlookers
         self._send = send
         self._pending: list[_Pending] = []
         self._around = sys.exception()  # what the caller of the whole app is handling is no affair of this call
@@ -174,7 +175,7 @@ class Call:
             not self.is_looked_at
             and _has_length(start)
             and sys.exception() is self._around
-            and not looks_on(DurableTasksMiddleware.__call__.__code__, self)
+            and not self._onlookers.look_on(self)
         )
 
     async def send_withheld(self) -> None:
@@ -253,6 +254,7 @@ class DurableTasksMiddleware:
         self._owner = owner
         self._intake = intake
         self._served = served
+        self._onlookers = Onlookers(DurableTasksMiddleware.__call__.__code__)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         calls = calls_in(scope)
@@ -260,7 +262,7 @@ class DurableTasksMiddleware:
             await self._app(scope, receive, send)
             return
         self._served()
-        call = Call(self._intake, scope, send)
+        call = Call(self._intake, self._onlookers, scope, send)
         scope[_SCOPE_KEY] = calls = {**calls, self._owner: call}
         token = _CALLS.set(calls)
         try:

@@ -125,6 +125,13 @@ INDIFFERENT: list[Build] = [
 ]
 
 
+class Own(PlainTextResponse):
+    """A response that may do something once it has been sent."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await super().__call__(scope, receive, send)
+
+
 class PassOn:
     """A middleware of the user's own."""
 
@@ -152,18 +159,6 @@ def a_plain_dependency_with_yield(_tasks: Afterward, app: FastAPI, note: Note) -
 
     @app.post("/", dependencies=[Depends(dependency)])
     async def endpoint() -> str:
-        return "accepted"
-
-
-def a_dependency_that_exits_before_the_response(_tasks: Afterward, app: FastAPI, note: Note) -> None:
-    """FastAPI keeps something of its own until after it."""
-
-    async def dependency() -> AsyncIterator[None]:
-        yield
-
-    @app.post("/", dependencies=[Depends(dependency, scope="function")])
-    async def endpoint(background_tasks: BackgroundTasks) -> str:
-        background_tasks.add_task(note, "durable")
         return "accepted"
 
 
@@ -217,10 +212,6 @@ def a_background_of_the_response(_tasks: Afterward, app: FastAPI, note: Note) ->
 
 
 def a_response_of_a_class_of_its_own(_tasks: Afterward, app: FastAPI, note: Note) -> None:
-    class Own(PlainTextResponse):
-        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-            await super().__call__(scope, receive, send)
-
     @app.post("/")
     async def endpoint(background_tasks: BackgroundTasks) -> Response:
         background_tasks.add_task(note, "durable")
@@ -244,7 +235,6 @@ def an_answer_to_an_exception(_tasks: Afterward, app: FastAPI, note: Note) -> No
 ONLOOKERS: list[Build] = [
     a_dependency_with_yield,
     a_plain_dependency_with_yield,
-    a_dependency_that_exits_before_the_response,
     an_uploaded_file,
     a_middleware,
     a_base_http_middleware,
@@ -265,9 +255,10 @@ def test_where_nothing_looks_on_tasks_are_stored_once_the_application_has_return
     """It need not wait for the disk with all that a request holds. The response still leaves only then (P1)."""
     build(tasks, app, note)
     with TestClient(app) as client:
-        assert client.post("/").status_code == 200
-        assert places == ["after"]
-        wait_until(lambda: happened == ["durable"])
+        for _ in range(3):  # by then, the way to it is known
+            assert client.post("/").status_code == 200
+        assert places == ["after"] * 3
+        wait_until(lambda: happened == ["durable"] * 3)
 
 
 @pytest.mark.parametrize("build", ONLOOKERS)
@@ -277,9 +268,10 @@ def test_where_something_looks_on_tasks_are_stored_while_the_application_waits(
     """So that it learns of a failure, and that what it does afterwards is done after the response."""
     build(tasks, app, note)
     with TestClient(app) as client:
-        assert client.post("/", files={"file": b"content"}).status_code == 200
-        assert places == ["inside"]
-        wait_until(lambda: happened == ["durable"])
+        for _ in range(3):
+            assert client.post("/", files={"file": b"content"}).status_code == 200
+        assert places == ["inside"] * 3
+        wait_until(lambda: happened == ["durable"] * 3)
 
 
 def test_in_plain_starlette(tasks: Afterward, note: Note, places: list[str]) -> None:
@@ -295,6 +287,39 @@ def test_in_plain_starlette(tasks: Afterward, note: Note, places: list[str]) -> 
     with TestClient(app) as client:
         assert client.get("/").text == "accepted"
     assert places == ["after"]
+
+
+def test_a_route_may_be_reached_on_two_ways(tasks: Afterward, app: FastAPI, note: Note, places: list[str]) -> None:
+    """Somebody looks on at one of them. What is known of the other says nothing about it."""
+    inner = FastAPI()
+    add(inner, note)
+    app.router.routes.extend(inner.router.routes)
+    app.mount("/watched", PassOn(inner))
+    app.mount("/unwatched", inner)
+    with TestClient(app) as client:
+        for path in ("/", "/watched/", "/", "/unwatched/", "/watched/", "/"):
+            assert client.post(path).status_code == 200
+    assert places == ["after", "inside", "after", "after", "inside", "after"]
+
+
+def test_an_endpoint_may_answer_in_different_ways(app: FastAPI, note: Note, places: list[str]) -> None:
+    """Each response is looked at, whatever others of the same endpoint were like."""
+
+    @app.post("/{kind}")
+    async def endpoint(kind: str, background_tasks: BackgroundTasks) -> Response:
+        background_tasks.add_task(note, "durable")
+        if kind == "own":
+            return Own("accepted")
+        if kind == "memory":
+            background_tasks.add_task(str)
+        if kind == "background":
+            return PlainTextResponse("accepted", background=starlette.background.BackgroundTask(str))
+        return PlainTextResponse("accepted")
+
+    with TestClient(app) as client:
+        for kind in ("plain", "own", "plain", "memory", "background", "plain"):
+            assert client.post(f"/{kind}").status_code == 200
+    assert places == ["after", "inside", "after", "inside", "inside", "after"]
 
 
 def test_a_response_sent_by_hand_may_be_followed_by_anything(
@@ -322,7 +347,7 @@ def test_what_was_overlooked_and_fails_afterwards_leaves_neither_answer_nor_task
     app: FastAPI, note: Note, stored: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Compiled code cannot be seen on the way. If it raises, nothing has left yet, and nothing has been promised."""
-    monkeypatch.setattr("afterward.request.looks_on", _sees_nothing)
+    monkeypatch.setattr("afterward.request.Onlookers.look_on", _sees_nothing)
 
     async def dependency() -> AsyncIterator[None]:
         yield

@@ -42,8 +42,6 @@ class Operation:
         self.error: StoreError | None = None
 
 
-_ANSWERED_AT_ONCE = 16
-
 Stage = Callable[[apsw.Connection, Sequence[Operation]], None]
 """Runs the statements of a batch inside an open transaction, and sets each operation's answer."""
 
@@ -194,15 +192,7 @@ class Writer:
                     self._gathered = [operation for operation in self._gathered if operation.loop is not loop]
 
     def _answer(self, operations: list[Operation]) -> None:
-        """On a loop: give the answers, and go on with what has gathered meanwhile.
-
-        A large batch is answered in two turns of the loop: what the first half does next is under way while the second
-        is answered, so that loop and disk work at the same time instead of in turn.
-        """
-        if len(operations) > _ANSWERED_AT_ONCE:
-            half = len(operations) // 2
-            operations[0].loop.call_soon(self._answer, operations[half:])
-            operations = operations[:half]
+        """On a loop: give the answers, and go on with what has gathered meanwhile."""
         for operation in operations:
             if operation.error is None:
                 operation.future.set_result(operation.answer)
