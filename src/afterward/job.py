@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
-from enum import StrEnum
+from enum import Enum, StrEnum
 from typing import NamedTuple, TypeAlias
 
 
@@ -41,6 +41,17 @@ class Placement(StrEnum):
     """It is the first attempt of the process that stored it: no claim is needed."""
 
 
+class OnDuplicate(Enum):
+    """What to do with a call whose unique key an unfinished job of the same task has."""
+
+    keep = "keep"
+    """Store nothing: the id of the call leads to the job that is there."""
+    replace = "replace"
+    """Cancel the job that waits. One that runs gives up the key, and is not tried again."""
+    refuse = "refuse"
+    """Store nothing, also not what is enqueued with it."""
+
+
 class Stored(StrEnum):
     """The store's answer to one job of an `enqueue`."""
 
@@ -48,12 +59,33 @@ class Stored(StrEnum):
     """The job is on stable storage."""
     exists = "exists"
     """An unfinished job with the same task and unique key was there; the new id now leads to that one."""
+    refused = "refused"
+    """The same, but the call does not want to be stored then: nothing of this `enqueue` was stored."""
+    dropped = "dropped"
+    """Another job of the same `enqueue` was refused."""
     stranger = "stranger"
     """The process that wanted to hold or lease it has no liveness row; nothing was stored."""
 
 
+class Ruling(StrEnum):
+    """The store's answer to what a person wants of one job."""
+
+    done = "done"
+    """It was moved."""
+    unknown = "unknown"
+    """There is no such job."""
+    forbidden = "forbidden"
+    """Its status does not allow the move."""
+    taken = "taken"
+    """Another unfinished job has its unique key by now."""
+
+
 class NewJob(NamedTuple):
-    """A job about to be stored. `delay` (seconds) and `run_at` exclude each other; neither means at once."""
+    """A job about to be stored. `delay` (seconds) and `run_at` exclude each other; neither means at once.
+
+    `expires`: no attempt begins after so many seconds, or after this time. `max_attempts`, `timeout`: None means what
+    the task says.
+    """
 
     id: str
     task: str
@@ -64,10 +96,17 @@ class NewJob(NamedTuple):
     delay: float | None = None
     run_at: datetime | None = None
     unique: str | None = None
+    on_duplicate: OnDuplicate = OnDuplicate.keep
+    expires: float | datetime | None = None
+    max_attempts: int | None = None
+    timeout: float | None = None
 
 
 class Lease(NamedTuple):
-    """One process's right to one numbered attempt of a job. `id` and `attempt` together are the fence."""
+    """One process's right to one numbered attempt of a job. `id` and `attempt` together are the fence.
+
+    `max_attempts`, `timeout`: what was said of the call in place of what the task says, or None.
+    """
 
     id: str
     attempt: int
@@ -77,6 +116,8 @@ class Lease(NamedTuple):
     context: str | None = None
     failures: int = 0
     deaths: int = 0
+    max_attempts: int | None = None
+    timeout: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,16 +131,21 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Succeeded:
-    """running → succeeded. `result` is JSON text, None when the function returned None."""
+    """running → succeeded. `result` is JSON text, None when the function returned None.
+
+    `then`: a job that is stored with it, if the attempt still holds its own.
+    """
 
     result: str | None = None
+    then: NewJob | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """running → failed, for good."""
+    """running → failed, for good. `then`: as for `Succeeded`."""
 
     failure: Failure
+    then: NewJob | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,11 +170,15 @@ class Released:
 
 @dataclass(frozen=True, slots=True)
 class Died:
-    """running → queued, or failed: the child process that ran the attempt died. One more death is counted."""
+    """running → queued, or failed: the child process that ran the attempt died. One more death is counted.
+
+    `then`: as for `Succeeded`; only with a final one.
+    """
 
     failure: Failure
     delay: float
     final: bool
+    then: NewJob | None = None
 
 
 Outcome: TypeAlias = Succeeded | Failed | Retry | Released | Died
@@ -170,6 +220,9 @@ class Job:
     started_at: datetime | None
     finished_at: datetime | None
     unfit_for: str = ""
+    max_attempts: int | None = None
+    timeout: float | None = None
+    expires_at: datetime | None = None
     attempts: tuple[Attempt, ...] = field(default=())
 
 

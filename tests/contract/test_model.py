@@ -6,9 +6,10 @@ were made, and attempts only grew. A seed gives the same life again.
 
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import inf
 from random import Random
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -19,11 +20,14 @@ from afterward.job import (
     Died,
     Failed,
     Lease,
+    NewJob,
+    OnDuplicate,
     Outcome,
     Placement,
     Process,
     Released,
     Retry,
+    Ruling,
     Status,
     Stored,
     Succeeded,
@@ -52,10 +56,16 @@ class Modelled:
     failures: int = 0
     deaths: int = 0
     unfit_for: str = ""
+    expires_at: float = inf
+    ended_at: float = inf
 
     def move(self, status: Status, process: str | None = None) -> None:
         assert status is self.status or status in ALLOWED[self.status]
         self.status, self.process = status, process
+
+    def end(self, status: Status, now: float) -> None:
+        self.move(status)
+        self.ended_at = now
 
     def orphan(self, now: float) -> None:
         """Its process is dead."""
@@ -114,32 +124,59 @@ class Life:
                 priority=self.random.randint(-1, 1),
                 delay=None if placement is Placement.leased else self.random.choice([None, None, 0.0, 10.0]),
                 unique=self.random.choice([None, None, None, "k"]),
+                on_duplicate=self.random.choice(list(OnDuplicate)),
+                expires=self.random.choice([None, None, 30.0]),
             )
             for _ in range(self.random.randint(1, 3))
         ]
-        expected: list[Stored] = []
-        for job in new:
-            taken = [
-                there.id
-                for there in self.jobs.values()
-                if job.unique and there.unique == job.unique and there.task == job.task and there.status not in TERMINAL
-            ]
-            if placement is not Placement.free and process == "nobody":
-                expected.append(Stored.stranger)
-            elif taken:
-                expected.append(Stored.exists)
-                self.alias[job.id] = taken[0]
+        answers = [self._answer_to(job, placement, process, new) for job in new]
+        if Stored.refused in answers:
+            answers = [answer if answer is Stored.refused else Stored.dropped for answer in answers]
+        else:
+            for job, answer in zip(new, answers, strict=True):
+                self._enter(job, answer, placement, process)
+        assert await self.store.enqueue([(job, placement) for job in new], process) == answers
+        self.happened.update(answers)
+
+    def _holders(self, task: str, unique: str | None) -> list[Modelled]:
+        return [
+            job
+            for job in self.jobs.values()
+            if unique and (job.task, job.unique) == (task, unique) and job.status not in TERMINAL
+        ]
+
+    def _answer_to(self, job: NewJob, placement: Placement, process: str, batch: list[NewJob]) -> Stored:
+        if placement is not Placement.free and process == "nobody":
+            return Stored.stranger
+        before = [other for other in batch[: batch.index(job)] if other.unique and other.unique == job.unique]
+        if job.on_duplicate is OnDuplicate.replace:
+            return Stored.stored
+        if self._holders(job.task, job.unique) or any(other.task == job.task for other in before):
+            return Stored.refused if job.on_duplicate is OnDuplicate.refuse else Stored.exists
+        return Stored.stored
+
+    def _enter(self, job: NewJob, answer: Stored, placement: Placement, process: str) -> None:
+        if answer is Stored.stranger:
+            return
+        holders = self._holders(job.task, job.unique)
+        if answer is Stored.exists:
+            self.alias[job.id] = holders[0].id
+            return
+        for holder in holders:
+            if holder.status is Status.queued:
+                holder.end(Status.cancelled, self.now)
+                self.happened["replaced while queued"] += 1
             else:
-                expected.append(Stored.stored)
-                modelled = Modelled(job.id, job.task, job.queue, job.unique, self.now + (job.delay or 0))
-                if placement is not Placement.free:
-                    modelled.process = process
-                if placement is Placement.leased:
-                    modelled.status, modelled.attempt = Status.running, 1
-                    self.leases.append(Lease(job.id, 1, process, job.task, job.arguments))
-                self.jobs[job.id] = modelled
-        assert await self.store.enqueue([(job, placement) for job in new], process) == expected
-        self.happened.update(expected)
+                holder.unique, holder.expires_at = None, min(holder.expires_at, self.now)
+                self.happened["replaced while running"] += 1
+        expires_at = inf if job.expires is None else self.now + cast("float", job.expires)
+        modelled = Modelled(job.id, job.task, job.queue, job.unique, self.now + (job.delay or 0), expires_at=expires_at)
+        if placement is not Placement.free:
+            modelled.process = process
+        if placement is Placement.leased:
+            modelled.status, modelled.attempt = Status.running, 1
+            self.leases.append(Lease(job.id, 1, process, job.task, job.arguments))
+        self.jobs[job.id] = modelled
 
     async def release(self) -> None:
         process = self.alive.get(self.name(), "nobody")
@@ -157,6 +194,10 @@ class Life:
         tasks = set(self.random.sample(TASKS, self.random.randint(0, 2)))
         queues = self.random.choice([None, None, set(self.random.sample(QUEUES, self.random.randint(0, 2)))])
         limit, unfit_for = self.random.randint(1, 4), self.random.choice([set[str](), {"v1"}])
+        for job in self.jobs.values():
+            if job.status is Status.queued and job.process is None and job.expires_at <= self.now:
+                job.end(Status.cancelled, self.now)
+                self.happened["expired"] += 1
         before = await self.store.list(limit=10_000)
         places = {job.id: (-job.priority, job.run_at, -number) for number, job in enumerate(before)}
         eligible = [
@@ -199,19 +240,30 @@ class Life:
         if leases and self.random.random() < 0.2:
             leases.insert(0, altered(leases[-1], attempt=leases[-1].attempt + self.random.choice([-1, 1])))
         # The order in which the ends of one job are taken within a batch is the store's: each job once.
-        ends = [(lease, self.random.choice(OUTCOMES)) for lease in {lease.id: lease for lease in leases}.values()]
-        accepted = [self._end(self.jobs[lease.id], lease, outcome) for lease, outcome in ends]
+        ends = [(lease, self._outcome()) for lease in {lease.id: lease for lease in leases}.values()]
+        accepted = [self._end(lease, outcome) for lease, outcome in ends]
         assert await self.store.finish(ends) == accepted
 
-    def _end(self, job: Modelled, lease: Lease, outcome: Outcome) -> bool:
-        if job.status is not Status.running or (job.attempt, job.process) != (lease.attempt, lease.process):
-            self.happened["refused"] += 1
+    def _outcome(self) -> Outcome:
+        outcome = self.random.choice(OUTCOMES)
+        if isinstance(outcome, Succeeded | Failed) and self.random.random() < 0.3:
+            return replace(outcome, then=new_job(task=TASKS[0], queue=QUEUES[0]))
+        return outcome
+
+    def _end(self, lease: Lease, outcome: Outcome) -> bool:
+        job = self.jobs.get(lease.id)
+        if (
+            job is None
+            or job.status is not Status.running
+            or (job.attempt, job.process) != (lease.attempt, lease.process)
+        ):
+            self.happened["fenced"] += 1
             return False
         match outcome:
             case Succeeded():
-                job.move(Status.succeeded)
+                job.end(Status.succeeded, self.now)
             case Failed() | Died(final=True):
-                job.move(Status.failed)
+                job.end(Status.failed, self.now)
             case Retry(delay=delay) | Released(delay=delay) | Died(delay=delay):
                 job.move(Status.queued)
                 if delay:
@@ -220,7 +272,56 @@ class Life:
         job.failures += isinstance(outcome, Failed | Retry)
         job.deaths += isinstance(outcome, Died)
         self.happened[type(outcome).__name__] += 1
+        if isinstance(outcome, Succeeded | Failed) and outcome.then is not None:
+            then = outcome.then
+            self.jobs[then.id] = Modelled(then.id, then.task, then.queue, None, self.now)
+            self.happened["follow-up"] += 1
         return True
+
+    async def cancel(self) -> None:
+        """By a person: what waits, held or not, and by any of its ids."""
+        id_, job = self._one()
+        expected = Ruling.unknown if job is None else Ruling.forbidden
+        if job is not None and job.status is Status.queued:
+            job.end(Status.cancelled, self.now)
+            expected = Ruling.done
+        assert await self.store.cancel([id_]) == [expected]
+        self.happened[f"cancel: {expected}"] += 1
+
+    async def retry(self) -> None:
+        """By a person: what has ended without success, unless another has its unique key."""
+        id_, job = self._one()
+        expected = Ruling.unknown if job is None else Ruling.forbidden
+        if job is not None and job.status in {Status.failed, Status.cancelled}:
+            expected = Ruling.taken if self._holders(job.task, job.unique) else Ruling.done
+            if expected is Ruling.done:
+                job.move(Status.queued)
+                job.due_at, job.failures, job.deaths, job.unfit_for = self.now, 0, 0, ""
+                job.expires_at = job.ended_at = inf
+        assert await self.store.retry([id_]) == [expected]
+        self.happened[f"retry: {expected}"] += 1
+
+    def _one(self) -> tuple[str, Modelled | None]:
+        id_ = self.random.choice([self.random.choice([*self.jobs, *self.alias, "nothing"])] * 7 + ["nothing"])
+        return id_, self.jobs.get(self.alias.get(id_, id_))
+
+    async def prune(self) -> None:
+        """The oldest first, and what leads to them goes with them."""
+        ages, limit = {Status.succeeded: 60.0, Status.cancelled: 60.0, Status.failed: 120.0}, 3
+        expected = 0
+        for status, age in ages.items():
+            old = [job for job in self.jobs.values() if job.status is status and job.ended_at <= self.now - age]
+            expected += min(limit - expected, len(old))
+        assert await self.store.prune(ages, limit) == expected
+        there = {job.id for job in await self.store.list(limit=10_000)}
+        gone = [job for job in self.jobs.values() if job.id not in there]
+        assert len(gone) == expected
+        for job in gone:
+            left = [other for other in self.jobs.values() if other.status is job.status and other not in gone]
+            assert job.ended_at <= min([self.now - ages[job.status], *(other.ended_at for other in left)])
+            del self.jobs[job.id]
+            self.alias = {alias: id_ for alias, id_ in self.alias.items() if id_ != job.id}
+            self.happened["pruned"] += 1
 
     async def beat(self) -> None:
         """With what it knows, or having forgotten some of it."""
@@ -301,6 +402,9 @@ async def test_a_store_is_as_its_model(place: Place, seed: int) -> None:
         life.beat: 3,
         life.die: 4,
         life.time_passes: 4,
+        life.cancel: 2,
+        life.retry: 4,
+        life.prune: 1,
     }
     for number in range(2000):
         if number >= 200 and life.happened.keys() >= EVENTS:
@@ -314,6 +418,9 @@ async def test_a_store_is_as_its_model(place: Place, seed: int) -> None:
 
 
 EVENTS: set[Any] = {
-    *Stored, "let go", "claimed", "claimed again", "refused", "given back", "dead", "frozen", "awake", "left",
+    *Stored, "let go", "claimed", "claimed again", "fenced", "given back", "dead", "frozen", "awake", "left",
     "orphan: queued", "orphan: running", "Succeeded", "Failed", "Retry", "Released", "Died",
+    "replaced while queued", "replaced while running", "expired", "follow-up", "pruned",
+    *(f"{move}: {ruling}" for move in ("cancel", "retry") for ruling in ("done", "unknown", "forbidden")),
+    "retry: taken",
 }  # fmt: skip

@@ -12,9 +12,11 @@ from afterward.job import (
     Failed,
     Job,
     Lease,
+    OnDuplicate,
     Placement,
     Released,
     Retry,
+    Ruling,
     Status,
     Succeeded,
 )
@@ -39,7 +41,7 @@ def finish(outcome: Any) -> Operation:
 # What makes each move. A move that is allowed and stands here with nothing is one that no operation makes yet.
 MADE_BY: dict[Move, list[Operation]] = {
     (Status.queued, Status.running): [lambda worker, _, job: worker.claim()],
-    (Status.queued, Status.cancelled): [],
+    (Status.queued, Status.cancelled): [lambda worker, _, job: worker.store.cancel([job.id])],
     (Status.running, Status.queued): [
         finish(Retry(OOPS, 0)),
         finish(Released("a shutdown")),
@@ -50,19 +52,16 @@ MADE_BY: dict[Move, list[Operation]] = {
     (Status.running, Status.succeeded): [finish(Succeeded())],
     (Status.running, Status.failed): [finish(Failed(OOPS)), finish(Died(OOPS, 0, final=True))],
     (Status.running, Status.cancelled): [],
-    (Status.failed, Status.queued): [],
-    (Status.cancelled, Status.queued): [],
+    (Status.failed, Status.queued): [lambda worker, _, job: worker.store.retry([job.id])],
+    (Status.cancelled, Status.queued): [lambda worker, _, job: worker.store.retry([job.id])],
 }
-BY_A_PERSON = {move for move, operations in MADE_BY.items() if not operations}
 
 
 def test_the_table_below_speaks_of_every_move_that_is_allowed() -> None:
-    """And of no other; those that nothing makes belong to operations that the contract does not have."""
+    """And of no other; the one that nothing makes belongs to an operation that the contract does not have."""
     assert set(MADE_BY) == {(before, after) for before, afters in ALLOWED.items() for after in afters}
     assert set(ALLOWED) == set(Status)
-    assert all(Status.cancelled in move or move == (Status.failed, Status.queued) for move in BY_A_PERSON)
-    assert not hasattr(Store, "cancel")
-    assert not hasattr(Store, "retry")
+    assert [move for move, operations in MADE_BY.items() if not operations] == [(Status.running, Status.cancelled)]
 
 
 def test_what_is_succeeded_stays_so() -> None:
@@ -115,6 +114,12 @@ async def ended(worker: Living, outcome: Any) -> Job:
     return await get(worker.store, lease.id)
 
 
+async def cancelled(worker: Living) -> Job:
+    job = await later(worker)
+    assert await worker.store.cancel([job.id]) == [Ruling.done]
+    return await get(worker.store, job.id)
+
+
 STATES: dict[str, Callable[[Living], Awaitable[Job]]] = {
     "free": free,
     "held": held,
@@ -124,8 +129,9 @@ STATES: dict[str, Callable[[Living], Awaitable[Job]]] = {
     "succeeded": lambda worker: ended(worker, Succeeded("1")),
     "failed": lambda worker: ended(worker, Failed(OOPS)),
     "died": lambda worker: ended(worker, Died(OOPS, 0, final=True)),
+    "cancelled": cancelled,
 }
-MAKERS = {Status.queued: free, Status.running: running}
+MAKERS = {Status.queued: free, Status.running: running, Status.failed: STATES["failed"], Status.cancelled: cancelled}
 
 EVERYTHING: dict[str, Operation] = {
     **{f"finish: {name_of(outcome)}": finish(outcome) for outcome in OUTCOMES},
@@ -144,7 +150,12 @@ EVERYTHING: dict[str, Operation] = {
     "leave": lambda worker, _, job: worker.store.leave(worker.id),
     "get": lambda worker, _, job: worker.store.get([job.id]),
     "list": lambda worker, _, job: worker.store.list(),
+    "prune": lambda worker, _, job: worker.store.prune(dict.fromkeys(TERMINAL, 60), 100),
+    "replace": lambda worker, _, job: worker.enqueue(new_job(unique=worker.id, on_duplicate=OnDuplicate.replace)),
+    "refuse": lambda worker, _, job: worker.enqueue(new_job(unique=worker.id, on_duplicate=OnDuplicate.refuse)),
+    "cancel": lambda worker, _, job: worker.store.cancel([job.id]),
 }
+BY_A_PERSON: dict[str, Operation] = {"retry": lambda worker, _, job: worker.store.retry([job.id])}
 
 
 async def refused(operation: Awaitable[Any]) -> None:
@@ -156,9 +167,9 @@ async def refused(operation: Awaitable[Any]) -> None:
 async def test_no_operation_makes_a_move_that_is_not_allowed(place: Place, state: str) -> None:
     """Every operation, on a job in every state: each job stays where it is, or makes a move that is allowed.
 
-    What has ended does not change at all; an attempt's number never goes back.
+    What has ended does not change at all, unless a person says so; an attempt's number never goes back.
     """
-    for name, operation in EVERYTHING.items():
+    for name, operation in (EVERYTHING | BY_A_PERSON).items():
         worker, other = await place.process(), await place.process()
         job = await STATES[state](worker)
         before = await everything(other.store)
@@ -171,7 +182,7 @@ async def test_no_operation_makes_a_move_that_is_not_allowed(place: Place, state
             assert now.attempt >= was.attempt, name
             assert (now.status is Status.running) <= (now.process is not None), name
             assert (now.finished_at is not None) == (now.status in TERMINAL), name
-            if was.status in TERMINAL:
+            if was.status in TERMINAL and name not in BY_A_PERSON:
                 assert now == was, name
 
 

@@ -88,6 +88,13 @@ async def test_no_query_reads_jobs_from_end_to_end(opened: Opened, name: str) ->
         ("claimed", "jobs_taken (process=?)"),
         ("orphans", "jobs_taken (process=?)"),
         ("succeed", "sqlite_autoindex_jobs_1 (id=?)"),
+        ("replace_waiting", "jobs_unique (task=? AND unique_key=?)"),
+        ("replace_running", "jobs_unique (task=? AND unique_key=?)"),
+        ("expire", "jobs_expiring (expires_at<?)"),
+        ("prune", "jobs_finished (status=? AND finished_at<?)"),
+        ("prune_aliases", "aliases_job (job=?)"),
+        ("cancel", "sqlite_autoindex_jobs_1 (id=?)"),
+        ("retry", "sqlite_autoindex_jobs_1 (id=?)"),
         ("get", "sqlite_autoindex_jobs_1 (id=?)"),
     ],
 )
@@ -97,7 +104,9 @@ async def test_each_query_goes_by_its_index(opened: Opened, name: str, index: st
 
 
 def _bindings(name: str) -> list[None]:
-    return [None] * {"candidates": 4, "lanes": 0, "promote": 2, "next_due": 0, "claimed": 2, "succeed": 5}.get(name, 1)
+    counts = {"candidates": 4, "lanes": 0, "promote": 2, "next_due": 0, "claimed": 2, "succeed": 5, "expire": 2}
+    counts |= {"replace_waiting": 4, "replace_running": 3, "prune": 3, "cancel": 2, "retry": 2}
+    return [None] * counts.get(name, 1)
 
 
 async def claim_nothing(opened: Opened) -> int:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias, TypeVar
 
-from afterward.job import Job, Lease, NewJob, Outcome, Placement, Process, Status, Stored
+from afterward.job import Job, Lease, NewJob, Outcome, Placement, Process, Ruling, Status, Stored
 
 T = TypeVar("T")
 
@@ -136,8 +136,9 @@ class Store(Protocol):
         ...
 
     def enqueue(self, jobs: Sequence[tuple[NewJob, Placement]], process: str | None) -> Answer[list[Stored]]:
-        """Store jobs: all of them, or none when it raises. One answer for each, in order.
+        """Store jobs: all of them, or none when it raises or one of them is refused. One answer for each, in order.
 
+        A job whose unique key an unfinished job of its task has is dealt with by its `on_duplicate`, atomically.
         `held` and `leased` name `process`, whose liveness row must exist, else the answer is `stranger`.
         A leased job starts as attempt 1, running.
         """
@@ -150,9 +151,11 @@ class Store(Protocol):
     def claim(self, process: str, wanted: Sequence[Wanted], token: str) -> Answer[Claimed]:
         """queued → running, with one attempt more, for jobs that
 
-        - are due by the store's clock, and held by nobody;
+        - are due by the store's clock, not expired, and held by nobody;
         - are of a wanted task and queue, and not marked unfit for it (others are passed over by index, not read);
         - are the most urgent: by priority (largest first), then due time, then age.
+
+        queued → cancelled, for jobs that have expired.
 
         Nothing is given to a process without a liveness row. Repeating a call with the same token gives the same
         leases again, as long as they are running.
@@ -162,8 +165,27 @@ class Store(Protocol):
     def finish(self, ends: Sequence[tuple[Lease, Outcome]]) -> Answer[list[bool]]:
         """End attempts: the one way out of `running`. False for an attempt that no longer holds its job.
 
+        What is to follow an attempt (`then`) is stored in the same transaction, if the attempt is accepted.
         One that is released because its arguments do not fit is not remembered: its function never began. The job
         keeps the mark, as any note, until it is claimed again.
+        """
+        ...
+
+    def cancel(self, jobs: Sequence[str]) -> Answer[list[Ruling]]:
+        """queued → cancelled, held or not, because a person says so. One answer for each, in order."""
+        ...
+
+    def retry(self, jobs: Sequence[str]) -> Answer[list[Ruling]]:
+        """failed or cancelled → queued, due at once, because a person says so. One answer for each, in order.
+
+        Failures and deaths are counted anew, attempts go on; an expiry that has passed is forgotten.
+        """
+        ...
+
+    def prune(self, ages: Mapping[Status, float], limit: int) -> Answer[int]:
+        """Forget jobs that ended with one of these statuses more than so many seconds ago, the oldest first.
+
+        At most `limit` of them, so that nobody waits long for it; how many they were.
         """
         ...
 

@@ -51,14 +51,24 @@ WHERE seq = ?1 AND process = ?2 AND attempt = ?3;
 
 -- name: enqueue
 -- new -> queued, held by a process (?7), free (null), or already leased to it as attempt 1
-INSERT INTO jobs (id, task, queue, priority, status, attempt, process, due, run_at, unique_key, arguments, context, created_at, started_at)
-VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)
+INSERT INTO jobs (id, task, queue, priority, status, attempt, process, due, run_at, unique_key, arguments, context, created_at, started_at, max_attempts, timeout, expires_at)
+VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)
 ON CONFLICT (task, unique_key) WHERE unique_key IS NOT NULL AND status IN ('queued', 'running') DO NOTHING;
 
 -- name: alias
 -- The id of a call that found its unique key taken leads to the job that has it.
 INSERT INTO aliases (id, job)
 SELECT ?1, id FROM jobs WHERE task = ?2 AND unique_key = ?3 AND status IN ('queued', 'running');
+
+-- name: replace_waiting
+-- queued -> cancelled: another takes its unique key
+UPDATE jobs SET status = 'cancelled', process = NULL, note = 'replaced by ' || ?3, finished_at = ?4
+WHERE task = ?1 AND unique_key = ?2 AND status IN ('queued', 'running') AND status = 'queued';
+
+-- name: replace_running
+-- It keeps its attempt, and neither its unique key nor another attempt.
+UPDATE jobs SET unique_key = NULL, expires_at = min(coalesce(expires_at, ?3), ?3)
+WHERE task = ?1 AND unique_key = ?2 AND status IN ('queued', 'running') AND status = 'running';
 
 -- name: release
 -- queued and held -> queued
@@ -67,6 +77,11 @@ UPDATE jobs SET process = NULL WHERE id = ?1 AND process = ?2 AND status = 'queu
 -- name: promote
 -- Its time has come.
 UPDATE jobs SET due = 1 WHERE seq IN (SELECT seq FROM jobs WHERE status = 'queued' AND due = 0 AND run_at <= ?1 ORDER BY run_at LIMIT ?2);
+
+-- name: expire
+-- queued -> cancelled: no attempt of it may begin any more
+UPDATE jobs SET status = 'cancelled', note = 'expired', finished_at = ?1
+WHERE seq IN (SELECT seq FROM jobs WHERE status = 'queued' AND expires_at <= ?1 AND process IS NULL ORDER BY expires_at LIMIT ?2);
 
 -- name: next_due
 SELECT min(run_at) FROM jobs WHERE status = 'queued' AND due = 0;
@@ -109,12 +124,12 @@ ORDER BY priority DESC, run_at, seq LIMIT ?4;
 -- name: claim
 -- queued -> running
 UPDATE jobs SET status = 'running', process = ?2, token = ?3, attempt = attempt + 1, started_at = ?4, note = NULL, unfit_for = ''
-WHERE seq = ?1 AND status = 'queued' AND process IS NULL
-RETURNING id, attempt, process, task, arguments, context, failures, deaths;
+WHERE seq = ?1 AND status = 'queued' AND process IS NULL AND (expires_at IS NULL OR expires_at > ?4)
+RETURNING id, attempt, process, task, arguments, context, failures, deaths, max_attempts, timeout;
 
 -- name: claimed
 -- What an earlier call with the same token was given.
-SELECT id, attempt, process, task, arguments, context, failures, deaths FROM jobs
+SELECT id, attempt, process, task, arguments, context, failures, deaths, max_attempts, timeout FROM jobs
 WHERE process = ?1 AND token = ?2 AND status = 'running' ORDER BY seq;
 
 -- name: succeed
@@ -136,7 +151,7 @@ WHERE id = ?1 AND attempt = ?2 AND process = ?3 AND status = 'running' RETURNING
 
 -- name: get
 SELECT seq, id, task, queue, priority, status, attempt, failures, deaths, arguments, result, failure, note, unique_key,
-    process, created_at, run_at, started_at, finished_at, unfit_for
+    process, created_at, run_at, started_at, finished_at, unfit_for, max_attempts, timeout, expires_at
 FROM jobs WHERE id = coalesce((SELECT job FROM aliases WHERE id = ?1), ?1);
 
 -- name: attempts
@@ -145,7 +160,7 @@ SELECT number, outcome, started_at, ended_at, failure, note FROM attempts WHERE 
 -- name: list
 -- A null filter lets everything pass.
 SELECT seq, id, task, queue, priority, status, attempt, failures, deaths, arguments, result, failure, note, unique_key,
-    process, created_at, run_at, started_at, finished_at, unfit_for
+    process, created_at, run_at, started_at, finished_at, unfit_for, max_attempts, timeout, expires_at
 FROM jobs
 WHERE (?1 IS NULL OR status = ?1) AND (?2 IS NULL OR task = ?2) AND (?3 IS NULL OR queue = ?3)
     AND seq < coalesce(
@@ -156,3 +171,25 @@ ORDER BY seq DESC LIMIT ?5;
 -- name: give_back
 -- running -> queued, or held -> queued: jobs in a process's name that it does not know of
 UPDATE jobs SET status = 'queued', process = NULL, token = NULL WHERE id = ?1 AND attempt = ?2 AND process = ?3;
+
+-- name: cancel
+-- queued -> cancelled
+UPDATE jobs SET status = 'cancelled', process = NULL, note = 'cancelled', finished_at = ?2
+WHERE id = coalesce((SELECT job FROM aliases WHERE id = ?1), ?1) AND status = 'queued';
+
+-- name: retry
+-- failed | cancelled -> queued, with all its attempts before it; not while another unfinished job has its unique key
+UPDATE OR IGNORE jobs SET status = 'queued', due = 1, run_at = ?2, failures = 0, deaths = 0, token = NULL,
+    note = 'retried', unfit_for = '', finished_at = NULL, expires_at = NULL
+WHERE id = coalesce((SELECT job FROM aliases WHERE id = ?1), ?1) AND status IN ('failed', 'cancelled');
+
+-- name: status
+SELECT status FROM jobs WHERE id = coalesce((SELECT job FROM aliases WHERE id = ?1), ?1);
+
+-- name: prune
+-- The oldest of those that ended with this status up to a time; their attempts go with them.
+DELETE FROM jobs
+WHERE seq IN (SELECT seq FROM jobs WHERE status = ?1 AND finished_at <= ?2 ORDER BY finished_at LIMIT ?3) RETURNING id;
+
+-- name: prune_aliases
+DELETE FROM aliases WHERE job = ?1;

@@ -31,13 +31,23 @@ def row_of(job: NewJob, placement: Placement, process: str | None, now: float) -
         job.context,
         now,
         now if leased else None,
+        job.max_attempts,
+        job.timeout,
+        _expiry(job.expires, now),
     )
+
+
+def _expiry(expires: float | datetime | None, now: float) -> float | None:
+    if expires is None:
+        return None
+    return expires.timestamp() if isinstance(expires, datetime) else now + expires
 
 
 def job_of(row: Any, attempts: Iterable[Any]) -> Job:
     """The job of a row of the queries `get` and `list`, with rows of the query `attempts`."""
     (_seq, id_, task, queue, priority, status, attempt, failures, deaths, arguments, result, failure, note, unique,
-     process, created_at, run_at, started_at, finished_at, unfit_for) = row  # fmt: skip
+     process, created_at, run_at, started_at, finished_at, unfit_for, max_attempts,
+     timeout, expires_at) = row  # fmt: skip
     return Job(
         id=id_,
         task=task,
@@ -58,6 +68,9 @@ def job_of(row: Any, attempts: Iterable[Any]) -> Job:
         started_at=_time_or_none(started_at),
         finished_at=_time_or_none(finished_at),
         unfit_for=unfit_for,
+        max_attempts=max_attempts,
+        timeout=timeout,
+        expires_at=_time_or_none(expires_at),
         attempts=tuple(
             Attempt(number, outcome, _time_or_none(began), _time(ended), _failure(why), said)
             for number, outcome, began, ended, why, said in attempts

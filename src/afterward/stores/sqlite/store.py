@@ -7,7 +7,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,28 +15,16 @@ import apsw
 
 from afterward.errors import StoreUnavailable
 from afterward.faults import crash_point
-from afterward.job import (
-    Died,
-    Failed,
-    Job,
-    Lease,
-    NewJob,
-    Outcome,
-    Placement,
-    Process,
-    Released,
-    Retry,
-    Status,
-    Stored,
-    Succeeded,
-)
+from afterward.job import Job, Lease, NewJob, Outcome, Placement, Process, Ruling, Status, Stored
 from afterward.stores.base import Answer, Beat, Claimed, Known, Reaped, Wanted
 from afterward.stores.sql import load_queries
+from afterward.stores.sqlite import moves
 from afterward.stores.sqlite.connect import connect
 from afterward.stores.sqlite.doorbell import Doorbell
+from afterward.stores.sqlite.entry import Entry
 from afterward.stores.sqlite.files import LivenessLocks
 from afterward.stores.sqlite.reader import Reader
-from afterward.stores.sqlite.rows import job_of, row_of, text_of
+from afterward.stores.sqlite.rows import job_of
 from afterward.stores.sqlite.writer import Operation, Writer
 from afterward.text import is_storable
 
@@ -48,10 +36,10 @@ PAGE = 200
 """How many jobs one call of `reap` queues again at most."""
 
 PROMOTED = 1000
-"""How many jobs whose time has come one claim makes ready at most."""
+"""How many jobs whose time has come one claim makes ready at most, and how many it finds expired."""
 
 _Q = load_queries("afterward.stores.sqlite")
-_ORDER = ("join", "beat", "reap", "enqueue", "release", "finish", "claim", "leave")
+_ORDER = ("join", "beat", "reap", "enqueue", "release", "finish", "cancel", "retry", "claim", "prune", "leave")
 
 
 class SQLiteStore:
@@ -138,6 +126,15 @@ class SQLiteStore:
 
     def finish(self, ends: Sequence[tuple[Lease, Outcome]]) -> Answer[list[bool]]:
         return self._ask("finish", ends)
+
+    def cancel(self, jobs: Sequence[str]) -> Answer[list[Ruling]]:
+        return self._ask("cancel", jobs)
+
+    def retry(self, jobs: Sequence[str]) -> Answer[list[Ruling]]:
+        return self._ask("retry", jobs)
+
+    def prune(self, ages: Mapping[Status, float], limit: int) -> Answer[int]:
+        return self._ask("prune", (ages, limit))
 
     def get(self, jobs: Sequence[str]) -> Answer[list[Job | None]]:
         return self._look(lambda connection: [_get(connection, job) for job in jobs])
@@ -257,26 +254,10 @@ class SQLiteStore:
             operation.answer = Reaped(len(orphans), more=len(orphans) == PAGE)
 
     def _stage_enqueue(self, connection: apsw.Connection, operations: Sequence[Operation], now: float) -> None:
-        alive: dict[str | None, bool] = {None: False}
-        plain: list[tuple[Any, ...]] = []
+        entry = Entry(connection, now)
         for operation in operations:
-            jobs, process = operation.items
-            if process not in alive:
-                alive[process] = bool(connection.execute(_Q["exists"], (process,)).get)
-            answers: list[Stored] = []
-            for job, placement in jobs:
-                if placement is not Placement.free and not alive[process]:
-                    answers.append(Stored.stranger)
-                    continue
-                row = row_of(job, placement, process, now)
-                if job.unique is None:
-                    plain.append(row)
-                    answers.append(Stored.stored)
-                else:
-                    answers.append(_enqueue_unique(connection, job, row))
-            operation.answer = answers
-        if plain:
-            connection.executemany(_Q["enqueue"], plain)
+            operation.answer = entry.enqueue(*operation.items)
+        entry.end()
 
     def _stage_release(self, connection: apsw.Connection, operations: Sequence[Operation], _now: float) -> None:
         for operation in operations:
@@ -286,6 +267,7 @@ class SQLiteStore:
             operation.answer = [job in released for job in jobs]
 
     def _stage_claim(self, connection: apsw.Connection, operations: Sequence[Operation], now: float) -> None:
+        connection.execute(_Q["expire"], (now, PROMOTED))
         connection.execute(_Q["promote"], (now, PROMOTED))
         for operation in operations:
             process, wanted, token = operation.items
@@ -320,20 +302,28 @@ class SQLiteStore:
         return Claimed(leases, more, None if due is None else max(0.0, due - now))
 
     def _stage_finish(self, connection: apsw.Connection, operations: Sequence[Operation], now: float) -> None:
-        succeeded = [
-            (lease.id, lease.attempt, lease.process, outcome.result, now)
-            for operation in operations
-            for lease, outcome in operation.items
-            if isinstance(outcome, Succeeded)
-        ]
-        all_did = _succeed_all(connection, succeeded)
+        accepted = iter(moves.finish(connection, [end for operation in operations for end in operation.items], now))
         for operation in operations:
-            operation.answer = [
-                all_did or _succeed(connection, lease, outcome, now)
-                if isinstance(outcome, Succeeded)
-                else _end(connection, lease, outcome, now)
-                for lease, outcome in operation.items
-            ]
+            operation.answer = [next(accepted) for _ in operation.items]
+
+    def _stage_cancel(self, connection: apsw.Connection, operations: Sequence[Operation], now: float) -> None:
+        for operation in operations:
+            operation.answer = [moves.cancel(connection, job, now) for job in operation.items]
+
+    def _stage_retry(self, connection: apsw.Connection, operations: Sequence[Operation], now: float) -> None:
+        for operation in operations:
+            operation.answer = [moves.retry(connection, job, now) for job in operation.items]
+
+    def _stage_prune(self, connection: apsw.Connection, operations: Sequence[Operation], now: float) -> None:
+        for operation in operations:
+            ages, limit = operation.items
+            pruned: list[Any] = []
+            for status, age in ages.items():
+                rest = limit - len(pruned)
+                pruned += connection.execute(_Q["prune"], (status, now - age, rest)).fetchall() if rest else []
+                crash_point("in_prune")
+            connection.executemany(_Q["prune_aliases"], pruned)
+            operation.answer = len(pruned)
 
 
 _STAGES: dict[str, Callable[[SQLiteStore, apsw.Connection, Sequence[Operation], float], None]] = {
@@ -356,47 +346,3 @@ def _get(connection: apsw.Connection, job: str) -> Job | None:
     with connection:  # the job and its attempts as they are at one moment
         row: Any = connection.execute(_Q["get"], (job,)).fetchone()
         return job_of(row, connection.execute(_Q["attempts"], (row[0],)).fetchall()) if row else None
-
-
-def _enqueue_unique(connection: apsw.Connection, job: NewJob, row: tuple[Any, ...]) -> Stored:
-    before = connection.total_changes()
-    connection.execute(_Q["enqueue"], row)
-    if connection.total_changes() > before:
-        return Stored.stored
-    connection.execute(_Q["alias"], (job.id, job.task, job.unique))
-    return Stored.exists
-
-
-def _succeed_all(connection: apsw.Connection, succeeded: Sequence[tuple[Any, ...]]) -> bool:
-    """running → succeeded, for all of them or, when one does not hold its job any more, for none."""
-    before = connection.total_changes()
-    connection.execute("SAVEPOINT succeed")
-    connection.executemany(_Q["succeed"], succeeded)
-    all_did = connection.total_changes() - before == len(succeeded)
-    if not all_did:
-        connection.execute("ROLLBACK TO succeed")
-    connection.execute("RELEASE succeed")
-    return all_did
-
-
-def _succeed(connection: apsw.Connection, lease: Lease, outcome: Succeeded, now: float) -> bool:
-    """running → succeeded, for one attempt that still holds its job."""
-    connection.execute(_Q["succeed"], (lease.id, lease.attempt, lease.process, outcome.result, now))
-    return connection.changes() == 1
-
-
-def _end(connection: apsw.Connection, lease: Lease, outcome: Outcome, now: float) -> bool:
-    """running → queued or failed, for one attempt that still holds its job."""
-    fence = (lease.id, lease.attempt, lease.process)
-    failure = text_of(outcome.failure) if isinstance(outcome, Failed | Retry | Died) else None
-    note = outcome.note if isinstance(outcome, Released) else None
-    unfit_for = outcome.unfit_for if isinstance(outcome, Released) else ""
-    delay = outcome.delay if isinstance(outcome, Retry | Released | Died) else 0.0
-    final = isinstance(outcome, Failed) or (isinstance(outcome, Died) and outcome.final)
-    failed, died = int(isinstance(outcome, Failed | Retry)), int(isinstance(outcome, Died))
-    if not unfit_for:
-        connection.execute(_Q["remember"], (*fence, type(outcome).__name__.lower(), now, failure, note))
-    status = Status.failed if final else Status.queued
-    due, run_at = int(delay <= 0), now + delay if delay > 0 else None
-    values = (status.value, due, run_at, failed, died, failure, note, now if final else None, unfit_for)
-    return connection.execute(_Q["end"], (*fence, *values)).get is not None

@@ -1,0 +1,74 @@
+"""new → queued or running: how jobs enter the table, one `enqueue` after the other in one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import apsw
+
+from afterward.job import NewJob, OnDuplicate, Placement, Stored
+from afterward.stores.sql import load_queries
+from afterward.stores.sqlite.rows import row_of
+
+_Q = load_queries("afterward.stores.sqlite")
+
+
+class Entry:
+    """One transaction's new jobs. Those without a unique key are gathered, and inserted by `end` as one."""
+
+    def __init__(self, connection: apsw.Connection, now: float) -> None:
+        self._connection = connection
+        self._now = now
+        self._alive: dict[str | None, bool] = {None: False}
+        self._plain: list[tuple[Any, ...]] = []
+
+    def enqueue(self, jobs: Sequence[tuple[NewJob, Placement]], process: str | None) -> list[Stored]:
+        """One `enqueue`: all of it, or, when one of its jobs is refused, none."""
+        if any(job.on_duplicate is OnDuplicate.refuse for job, _ in jobs):
+            return self._enqueue_or_not(jobs, process)
+        return [self._enter(job, placement, process) for job, placement in jobs]
+
+    def end(self) -> None:
+        """Insert what has gathered."""
+        if self._plain:
+            self._connection.executemany(_Q["enqueue"], self._plain)
+
+    def _enqueue_or_not(self, jobs: Sequence[tuple[NewJob, Placement]], process: str | None) -> list[Stored]:
+        before = len(self._plain)
+        self._connection.execute("SAVEPOINT enqueue")
+        answers = [self._enter(job, placement, process) for job, placement in jobs]
+        if Stored.refused in answers:
+            self._connection.execute("ROLLBACK TO enqueue")
+            del self._plain[before:]
+            answers = [answer if answer is Stored.refused else Stored.dropped for answer in answers]
+        self._connection.execute("RELEASE enqueue")
+        return answers
+
+    def _enter(self, job: NewJob, placement: Placement, process: str | None) -> Stored:
+        if placement is not Placement.free and not self._is_alive(process):
+            return Stored.stranger
+        row = row_of(job, placement, process, self._now)
+        if job.unique is None:
+            self._plain.append(row)
+            return Stored.stored
+        return self._enter_unique(job, row)
+
+    def _enter_unique(self, job: NewJob, row: tuple[Any, ...]) -> Stored:
+        connection, key = self._connection, (job.task, job.unique)
+        if job.on_duplicate is OnDuplicate.replace:
+            connection.execute(_Q["replace_waiting"], (*key, job.id, self._now))
+            connection.execute(_Q["replace_running"], (*key, self._now))
+        before = connection.total_changes()
+        connection.execute(_Q["enqueue"], row)
+        if connection.total_changes() > before:
+            return Stored.stored
+        if job.on_duplicate is OnDuplicate.refuse:
+            return Stored.refused
+        connection.execute(_Q["alias"], (job.id, *key))
+        return Stored.exists
+
+    def _is_alive(self, process: str | None) -> bool:
+        if process not in self._alive:
+            self._alive[process] = bool(self._connection.execute(_Q["exists"], (process,)).get)
+        return self._alive[process]

@@ -1,0 +1,92 @@
+"""The moves of jobs that are in the table: how attempts end, and what a person wants."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import apsw
+
+from afterward.job import Died, Failed, Lease, Outcome, Placement, Released, Retry, Ruling, Status, Succeeded
+from afterward.stores.sql import load_queries
+from afterward.stores.sqlite.rows import row_of, text_of
+from afterward.text import is_storable
+
+_Q = load_queries("afterward.stores.sqlite")
+_CAN_BE_RETRIED = (Status.failed, Status.cancelled)
+
+
+def finish(connection: apsw.Connection, ends: Sequence[tuple[Lease, Outcome]], now: float) -> list[bool]:
+    """running → succeeded, failed or queued, for attempts that still hold their jobs."""
+    succeeded = [
+        (lease.id, lease.attempt, lease.process, outcome.result, now)
+        for lease, outcome in ends
+        if isinstance(outcome, Succeeded)
+    ]
+    all_did = _succeed_all(connection, succeeded)
+    accepted = [
+        all_did or _succeed(connection, lease, outcome, now)
+        if isinstance(outcome, Succeeded)
+        else _end(connection, lease, outcome, now)
+        for lease, outcome in ends
+    ]
+    for (_, outcome), did in zip(ends, accepted, strict=True):
+        if did and isinstance(outcome, Succeeded | Failed | Died) and outcome.then is not None:
+            connection.execute(_Q["enqueue"], row_of(outcome.then, Placement.free, None, now))
+    return accepted
+
+
+def cancel(connection: apsw.Connection, job: str, now: float) -> Ruling:
+    """queued → cancelled, because a person says so."""
+    return _rule(connection, job, "cancel", now)
+
+
+def retry(connection: apsw.Connection, job: str, now: float) -> Ruling:
+    """failed or cancelled → queued, because a person says so."""
+    ruling = _rule(connection, job, "retry", now)
+    if ruling is Ruling.forbidden and connection.execute(_Q["status"], (job,)).get in _CAN_BE_RETRIED:
+        return Ruling.taken
+    return ruling
+
+
+def _rule(connection: apsw.Connection, job: str, query: str, now: float) -> Ruling:
+    if not is_storable(job) or connection.execute(_Q["status"], (job,)).get is None:
+        return Ruling.unknown
+    before = connection.total_changes()
+    connection.execute(_Q[query], (job, now))
+    return Ruling.done if connection.total_changes() > before else Ruling.forbidden
+
+
+def _succeed_all(connection: apsw.Connection, succeeded: Sequence[tuple[Any, ...]]) -> bool:
+    """running → succeeded, for all of them or, when one does not hold its job any more, for none."""
+    before = connection.total_changes()
+    connection.execute("SAVEPOINT succeed")
+    connection.executemany(_Q["succeed"], succeeded)
+    all_did = connection.total_changes() - before == len(succeeded)
+    if not all_did:
+        connection.execute("ROLLBACK TO succeed")
+    connection.execute("RELEASE succeed")
+    return all_did
+
+
+def _succeed(connection: apsw.Connection, lease: Lease, outcome: Succeeded, now: float) -> bool:
+    """running → succeeded, for one attempt that still holds its job."""
+    connection.execute(_Q["succeed"], (lease.id, lease.attempt, lease.process, outcome.result, now))
+    return connection.changes() == 1
+
+
+def _end(connection: apsw.Connection, lease: Lease, outcome: Outcome, now: float) -> bool:
+    """running → queued or failed, for one attempt that still holds its job."""
+    fence = (lease.id, lease.attempt, lease.process)
+    failure = text_of(outcome.failure) if isinstance(outcome, Failed | Retry | Died) else None
+    note = outcome.note if isinstance(outcome, Released) else None
+    unfit_for = outcome.unfit_for if isinstance(outcome, Released) else ""
+    delay = outcome.delay if isinstance(outcome, Retry | Released | Died) else 0.0
+    final = isinstance(outcome, Failed) or (isinstance(outcome, Died) and outcome.final)
+    failed, died = int(isinstance(outcome, Failed | Retry)), int(isinstance(outcome, Died))
+    if not unfit_for:
+        connection.execute(_Q["remember"], (*fence, type(outcome).__name__.lower(), now, failure, note))
+    status = Status.failed if final else Status.queued
+    due, run_at = int(delay <= 0), now + delay if delay > 0 else None
+    values = (status.value, due, run_at, failed, died, failure, note, now if final else None, unfit_for)
+    return connection.execute(_Q["end"], (*fence, *values)).get is not None

@@ -1,0 +1,83 @@
+"""A unique key that is taken: the call is kept back, takes the place of the other, or is refused."""
+
+import pytest
+
+from afterward.job import OnDuplicate, Placement, Retry, Status, Stored, Succeeded
+from afterward.stores.base import Store
+from tests.support.stores import OOPS, Living, Place, get, ids, new_job, put, send
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_one_that_replaces_cancels_the_one_that_waits(store: Store, worker: Living) -> None:
+    """It runs once, with the arguments of the last call; the first id goes on telling what became of the first."""
+    [first] = await put(store, new_job(unique="report", arguments='{"n":1}'))
+    second = new_job(unique="report", arguments='{"n":2}', on_duplicate=OnDuplicate.replace)
+    await put(store, second)
+
+    replaced = await get(store, first)
+    assert (replaced.status, replaced.note) == (Status.cancelled, f"replaced by {second.id}")
+    [lease] = (await worker.claim()).leases
+    assert (lease.id, lease.arguments) == (second.id, '{"n":2}')
+
+
+async def test_one_that_is_held_can_be_replaced_too(worker: Living) -> None:
+    """Its own request, when it is over, has nothing to let go of."""
+    first = new_job(unique="report")
+    await worker.enqueue(first)
+    await put(worker.store, new_job(unique="report", on_duplicate=OnDuplicate.replace))
+    assert (await get(worker.store, first.id)).status is Status.cancelled
+    assert await worker.store.release(worker.id, [first.id]) == [False]
+
+
+async def test_one_that_runs_is_left_to_end_but_not_tried_again(place: Place, worker: Living) -> None:
+    """So that what was asked for earlier never comes after what was asked for later."""
+    first = await worker.leased(new_job(unique="report"))
+    second = new_job(unique="report", on_duplicate=OnDuplicate.replace)
+    await put(worker.store, second)
+    assert (await get(worker.store, first.id)).status is Status.running
+
+    assert await worker.store.finish([(first, Retry(OOPS, 5))]) == [True]
+    place.clock.advance(10)
+    assert ids((await worker.claim()).leases) == [second.id]
+    assert (await get(worker.store, first.id)).status is Status.cancelled
+
+
+async def test_one_that_runs_and_was_replaced_may_succeed(worker: Living) -> None:
+    first = await worker.leased(new_job(unique="report"))
+    await put(worker.store, new_job(unique="report", on_duplicate=OnDuplicate.replace))
+    assert await worker.store.finish([(first, Succeeded())]) == [True]
+    assert (await get(worker.store, first.id)).status is Status.succeeded
+
+
+async def test_one_that_refuses_is_not_stored_nor_is_what_came_with_it(store: Store) -> None:
+    """All of an `enqueue`, or none of it. What others enqueue at the same time is none of its affair."""
+    [first] = await put(store, new_job(unique="report"))
+    before, refused, after = new_job(), new_job(unique="report", on_duplicate=OnDuplicate.refuse), new_job()
+    beside = store.enqueue([(new_job(), Placement.free)], None)
+    together = [(job, Placement.free) for job in (before, refused, after)]
+    assert await store.enqueue(together, None) == [Stored.dropped, Stored.refused, Stored.dropped]
+    assert await beside == [Stored.stored]
+    assert await store.get([before.id, refused.id, after.id]) == [None, None, None]
+    assert len(await store.list()) == 2
+    assert (await get(store, first)).status is Status.queued
+
+
+async def test_one_that_refuses_is_stored_where_the_key_is_free(store: Store, worker: Living) -> None:
+    job = new_job(unique="report", on_duplicate=OnDuplicate.refuse)
+    lease = await worker.leased(job)
+    assert await worker.store.finish([(lease, Succeeded())]) == [True]
+    await put(store, new_job(unique="report", on_duplicate=OnDuplicate.refuse))
+
+
+async def test_two_of_one_enqueue_that_refuse_each_other_are_both_not_stored(store: Store) -> None:
+    jobs = [(new_job(unique="report", on_duplicate=OnDuplicate.refuse), Placement.free) for _ in range(2)]
+    assert await store.enqueue(jobs, None) == [Stored.dropped, Stored.refused]
+    assert await store.list() == []
+
+
+async def test_a_key_belongs_to_its_task(store: Store, worker: Living) -> None:
+    [first] = await put(store, new_job(unique="report"))
+    await put(store, new_job(task="app:other", unique="report", on_duplicate=OnDuplicate.refuse))
+    await put(store, new_job(task="app:third", unique="report", on_duplicate=OnDuplicate.replace))
+    assert ids((await worker.claim(send())).leases) == [first]
