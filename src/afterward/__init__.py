@@ -9,15 +9,24 @@ from afterward.errors import (
     AfterwardError,
     ArgumentError,
     ConfigurationError,
+    DuplicateJob,
+    GiveUp,
+    JobCancelled,
+    JobFailed,
+    JobUnknown,
     NoCurrentJob,
     NotInARequest,
+    ResultTimeout,
+    Retry,
     StoreError,
     StoreUnavailable,
     StoreUnusable,
     TaskError,
 )
-from afterward.job import Failure, Job, Status
-from afterward.task import JobHandle, Task
+from afterward.handle import JobHandle
+from afterward.hooks import EndedJob
+from afterward.job import Failure, Job, Ruling, Status
+from afterward.task import Task
 
 if TYPE_CHECKING:
     from afterward.background import BackgroundTasks
@@ -34,11 +43,20 @@ __all__ = [
     "BackgroundTask",
     "BackgroundTasks",
     "ConfigurationError",
+    "DuplicateJob",
+    "EndedJob",
     "Failure",
+    "GiveUp",
     "Job",
+    "JobCancelled",
+    "JobFailed",
     "JobHandle",
+    "JobUnknown",
     "NoCurrentJob",
     "NotInARequest",
+    "ResultTimeout",
+    "Retry",
+    "Ruling",
     "RunningJob",
     "Status",
     "StoreError",

@@ -6,10 +6,10 @@ import asyncio
 import inspect
 import logging
 import os
-from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
-from typing import Any, ParamSpec, TypeVar, overload
+from typing import Any, ParamSpec, TypeVar, cast, overload
 from urllib.parse import unquote, urlsplit
 
 from starlette.applications import Starlette
@@ -18,20 +18,21 @@ from afterward.carrier import Carrier
 from afterward.endpoints import warn_of_stock_endpoints
 from afterward.engine.worker import Worker, WorkerOptions
 from afterward.errors import ConfigurationError, StoreUnavailable, TaskError
+from afterward.handle import JobHandle, ids_of
+from afterward.hooks import EndedJob
 from afterward.intake import Intake
-from afterward.job import Job, NewJob, Status
+from afterward.job import Job, NewJob, Ruling, Status
 from afterward.liveness import Liveness
 from afterward.observe import emit
 from afterward.payload import DEFAULT_MAX_BYTES
 from afterward.request import DurableTasksMiddleware, is_answered, with_failures_seen
-from afterward.retry import RetryPolicy
+from afterward.retry import RetryPolicy, RetryRule
 from afterward.signals import told_by_signals
 from afterward.stores.base import Store
 from afterward.stores.sqlite import SQLiteStore
 from afterward.task import (
     AsyncTask,
     CallOptions,
-    JobHandle,
     Seconds,
     Task,
     TaskOptions,
@@ -40,9 +41,11 @@ from afterward.task import (
     name_of,
     seconds,
 )
+from afterward.waiting import until_ended
 
 P = ParamSpec("P")
 R = TypeVar("R")
+T = TypeVar("T")
 
 DEFAULT_URL = "sqlite:///afterward.db"
 
@@ -94,8 +97,10 @@ class Afterward:
         timeout: Seconds | None = None,
         backoff: Seconds = 1.0,
         max_backoff: Seconds = 600.0,
-        retry_on: type[BaseException] | Sequence[type[BaseException]] = (Exception,),
+        retry_on: type[BaseException] | Sequence[type[BaseException]] | RetryRule = (Exception,),
         give_up_on: type[BaseException] | Sequence[type[BaseException]] = (),
+        on_success: Task[[EndedJob], Any] | None = None,
+        on_failure: Task[[EndedJob], Any] | None = None,
         run_on_error: bool = False,
     ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
     def task(  # pyright: ignore[reportInconsistentOverload] - P and R are the second overload's result's own
@@ -110,8 +115,10 @@ class Afterward:
         timeout: Seconds | None = None,
         backoff: Seconds = 1.0,
         max_backoff: Seconds = 600.0,
-        retry_on: type[BaseException] | Sequence[type[BaseException]] = (Exception,),
+        retry_on: type[BaseException] | Sequence[type[BaseException]] | RetryRule = (Exception,),
         give_up_on: type[BaseException] | Sequence[type[BaseException]] = (),
+        on_success: Task[[EndedJob], Any] | None = None,
+        on_failure: Task[[EndedJob], Any] | None = None,
         run_on_error: bool = False,
     ) -> Any:
         """Make a function durable: by saying so, its author allows it to run more than once.
@@ -120,8 +127,10 @@ class Afterward:
         that has jobs waiting. `max_attempts`: failures after which a job is failed for good. `timeout`: seconds for
         each attempt. `backoff`, `max_backoff`: the n-th failure waits a random part of
         `min(max_backoff, backoff * 2**(n-1))` seconds. `retry_on`, `give_up_on`: which exceptions are worth another
-        attempt. `run_on_error`: keep it though the request ends in an exception before its response.
-        Raises `TaskError`.
+        attempt; or, as `retry_on`, a function of the number of failures so far and the exception, which answers False,
+        True, or the seconds to wait. `on_success`, `on_failure`: tasks that take an `EndedJob`, stored together with
+        the end of a job that has succeeded, or failed for good. `run_on_error`: keep it though the request ends in an
+        exception before its response. Raises `TaskError`.
         """
 
         def declare(function: Callable[..., Any]) -> Task[..., Any]:
@@ -129,9 +138,10 @@ class Afterward:
             if max_attempts < 1:
                 raise TaskError(f"task {label}: max_attempts={max_attempts} must be 1 or more")
             policy = RetryPolicy(
-                max_attempts, seconds(backoff), seconds(max_backoff), _kinds(retry_on, label), _kinds(give_up_on, label)
+                max_attempts, seconds(backoff), seconds(max_backoff), _rule(retry_on, label), _kinds(give_up_on, label)
             )
-            options = TaskOptions(policy, None if timeout is None else seconds(timeout))
+            self._check_hooks(label, on_success, on_failure)
+            options = TaskOptions(policy, None if timeout is None else seconds(timeout), on_success, on_failure)
             calls = checked(CallOptions(queue=queue, priority=priority, run_on_error=run_on_error), label)
             return self._register(function, label, options, calls)
 
@@ -152,26 +162,70 @@ class Afterward:
         self.tasks[name] = task
         return task
 
+    def _check_hooks(self, name: str, *hooks: object) -> None:
+        for hook in hooks:
+            if hook is not None and (not isinstance(hook, Task) or hook.owner is not self):
+                raise TaskError(
+                    f"task {name}: on_success= and on_failure= take tasks of the same Afterward, not {hook!r}"
+                )
+
     # making jobs without a request, and looking at them
 
-    async def enqueue_many(self, jobs: Iterable[NewJob]) -> list[JobHandle]:
+    async def enqueue_many(self, jobs: Iterable[NewJob]) -> list[JobHandle[Any]]:
         """Store many calls as one: all of them, or none. Make each with `task.prepare(…)`.
 
-        Raises `StoreUnavailable` when they could not be stored.
+        Raises `DuplicateJob` when one of them is refused, `StoreUnavailable` when they could not be stored.
         """
         jobs = list(jobs)
+        handles = [self._handle_of(job) for job in jobs]
         if jobs:
             await self._intake.put(jobs)
-        return [JobHandle(job.id, job.task) for job in jobs]
+        return handles
 
-    def enqueue_many_sync(self, jobs: Iterable[NewJob]) -> list[JobHandle]:
+    def enqueue_many_sync(self, jobs: Iterable[NewJob]) -> list[JobHandle[Any]]:
         """`enqueue_many` for code without an event loop. It blocks until the jobs are stored."""
-        return self._liveness.run(self.enqueue_many(jobs))
+        return self.run_sync(self.enqueue_many(jobs))
 
-    async def get(self, job: str) -> Job | None:
+    def _handle_of(self, job: NewJob) -> JobHandle[Any]:
+        task = self.tasks.get(job.task)
+        if task is None:
+            raise TaskError(f"task {job.task} is none of this Afterward's; enqueue it with the one that declares it")
+        return task.handle(job.id)
+
+    def run_sync(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine on afterward's own event loop, from code that has none, and wait for it."""
+        return self._liveness.run(work)
+
+    async def get(self, job: str, /) -> Job | None:
         """The job of this id as the store holds it now; None when it is unknown."""
         await self._liveness.start()
         return (await self.store.get([job]))[0]
+
+    async def ended(self, jobs: Sequence[str], /, timeout: Seconds | None = None) -> list[Job | None]:
+        """The jobs of these ids, in order, once each has ended; None for an unknown one. Raises `ResultTimeout`."""
+        await self._liveness.start()
+        return await until_ended(self.store, jobs, None if timeout is None else seconds(timeout))
+
+    async def results(self, handles: Iterable[JobHandle[R]], *, timeout: Seconds | None = None) -> list[R]:
+        """What several jobs return, in order, once each has ended; raises for the first as its `result()` would."""
+        handles = list(handles)
+        jobs = await self.ended(ids_of(handles), timeout)
+        return [handle.result_of(job) for handle, job in zip(handles, jobs, strict=True)]
+
+    async def cancel(self, job: str, /) -> Ruling:
+        """Cancel a job that waits: `done`, `unknown`, or `forbidden` when it runs or has ended."""
+        await self._liveness.start()
+        return (await self.store.cancel([job]))[0]
+
+    async def retry(self, job: str, /) -> Ruling:
+        """Queue a failed or cancelled job again, due at once: `done`, `unknown`, `forbidden`, or `taken`.
+
+        Its failures are counted anew. `taken`: another unfinished job has its unique key by now.
+        """
+        await self._liveness.start()
+        ruling = (await self.store.retry([job]))[0]
+        self.store.ring()
+        return ruling
 
     async def list(
         self, *, status: Status | None = None, task: str | None = None, queue: str | None = None,
@@ -324,6 +378,12 @@ def store_of(url: str) -> Store:
     raise ConfigurationError(
         f"{parts.scheme or url!r} names no store of this version; use sqlite:///relative.db or sqlite:////absolute/path.db"
     )
+
+
+def _rule(errors: Any, name: str) -> tuple[type[BaseException], ...] | RetryRule:
+    if callable(errors) and not isinstance(errors, type):
+        return cast("RetryRule", errors)
+    return _kinds(errors, name)
 
 
 def _kinds(errors: Any, name: str) -> tuple[type[BaseException], ...]:

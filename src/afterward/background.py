@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, TypeVar, cast, overload
 
@@ -11,9 +11,10 @@ from fastapi import Depends
 from fastapi.requests import HTTPConnection
 from starlette.background import BackgroundTask as StockBackgroundTask
 
+from afterward.handle import JobHandle
 from afterward.onlookers import Participant
 from afterward.request import Call, call_of, calls_in
-from afterward.task import JobHandle, Owner, Task
+from afterward.task import Owner, Task
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -41,10 +42,12 @@ class BackgroundTasks(StockBackgroundTask, Participant):
         return bool(self._stock.tasks)
 
     @overload
-    def add_task(self, func: Task[P, Any], /, *args: P.args, **kwargs: P.kwargs) -> JobHandle: ...
+    def add_task(self, func: Task[P, Coroutine[Any, Any, R]], /, *args: P.args, **kwargs: P.kwargs) -> JobHandle[R]: ...
+    @overload
+    def add_task(self, func: Task[P, R], /, *args: P.args, **kwargs: P.kwargs) -> JobHandle[R]: ...
     @overload
     def add_task(self, func: Callable[P, Any], /, *args: P.args, **kwargs: P.kwargs) -> None: ...
-    def add_task(self, /, *args: Any, **kwargs: Any) -> JobHandle | None:
+    def add_task(self, /, *args: Any, **kwargs: Any) -> JobHandle[Any] | None:
         """Run `func` after the response, with these arguments.
 
         For a durable task: its handle, with the id under which the job can be found. Raises `ArgumentError` when the
@@ -83,7 +86,7 @@ class BackgroundTask(StockBackgroundTask, Participant):
 
         def __init__(self, func: Callable[P, Any], /, *args: P.args, **kwargs: P.kwargs) -> None: ...
 
-        job: JobHandle | None
+        job: JobHandle[Any] | None
     else:
 
         def __init__(self, /, *args: Any, **kwargs: Any) -> None:

@@ -1,5 +1,9 @@
 """Everything afterward raises, in one small tree."""
 
+from __future__ import annotations
+
+from datetime import timedelta
+
 
 class AfterwardError(Exception):
     """The root of all errors of this library."""
@@ -41,8 +45,54 @@ class AttemptTimedOut(AfterwardError, TimeoutError):
     """What is recorded of an attempt that ran longer than its task's `timeout`."""
 
 
+class Retry(AfterwardError):
+    """Raised inside a task: this attempt has failed, try again `in_` seconds (or a `timedelta`) from now.
+
+    Without `in_`, after the task's usual back-off. It counts as a failure: after the last of `max_attempts`, the job
+    has failed for good.
+    """
+
+    def __init__(self, message: str = "", *, in_: float | timedelta | None = None) -> None:
+        super().__init__(message)
+        self.seconds = in_.total_seconds() if isinstance(in_, timedelta) else in_
+
+
+class GiveUp(AfterwardError):
+    """Raised inside a task: the job has failed for good, whatever attempts are left."""
+
+
+class JobFailed(AfterwardError):
+    """`result()` of a job that failed for good: the message is the task's own error, as text.
+
+    `job`: the job's id. `kind`: the qualified name of the exception that the task raised. `traceback`: its text.
+    """
+
+    def __init__(self, job: str, task: str, kind: str, message: str, traceback: str) -> None:
+        super().__init__(f"job {job} of task {task} failed: {kind}: {message}" if message else f"{kind}")
+        self.job, self.kind, self.traceback = job, kind, traceback
+
+
+class JobCancelled(AfterwardError):
+    """`result()` of a job that was cancelled, replaced, or has expired."""
+
+
+class JobUnknown(AfterwardError):
+    """The store does not have this job: never stored, not stored yet, or pruned since."""
+
+
+class ResultTimeout(AfterwardError, TimeoutError):
+    """`result(timeout=…)` of a job that had not ended in that time. The job goes on."""
+
+
 class StoreError(AfterwardError):
     """The store could not do what it was asked."""
+
+
+class DuplicateJob(StoreError):
+    """A call with `on_duplicate="refuse"` whose unique key an unfinished job has; nothing was stored.
+
+    Raised by `enqueue`. In a request, where it is found as the response starts, the client gets 409.
+    """
 
 
 class StoreUnavailable(StoreError):

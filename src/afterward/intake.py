@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from afterward.errors import StoreUnavailable
+from afterward.errors import DuplicateJob, StoreUnavailable
 from afterward.job import Lease, NewJob, Placement, Stored
 from afterward.liveness import Liveness
 from afterward.stores.base import Store
@@ -57,12 +57,15 @@ class Intake:
         while True:
             placed = self._place(jobs, direct)
             answer: asyncio.Future[list[Stored]] | None = None
+            answers: list[Stored] | None = None
             try:
                 answer = self.store.enqueue(placed, process)
                 await answer
             finally:  # cancelled, too: what was stored is accounted for
-                stored = answer is not None and answer.done() and answer.exception() is None
-                strangers = self._account(placed, answer.result() if answer and stored else None, process, kept)
+                if answer is not None and answer.done() and answer.exception() is None:
+                    answers = answer.result()
+                strangers = self._account(placed, answers, process, kept)
+            _raise_if_refused(jobs, answers)
             if not strangers:
                 return
             process, jobs = await self._new_identity(process), strangers  # its row was gone
@@ -94,7 +97,7 @@ class Intake:
     async def put(self, jobs: Sequence[NewJob]) -> None:
         """Store jobs that anybody may start as soon as they are due. Raises `StoreError`; then none is stored."""
         await self.liveness.start()
-        await self.store.enqueue([(job, Placement.free) for job in jobs], None)
+        _raise_if_refused(jobs, await self.store.enqueue([(job, Placement.free) for job in jobs], None))
         self.store.ring()
 
     def _place(self, jobs: Sequence[NewJob], direct: bool) -> list[tuple[NewJob, Placement]]:
@@ -119,7 +122,7 @@ class Intake:
             if stored is Stored.stored:
                 holdings.have(job.id, 1 if leased else 0)
                 if leased:
-                    kept.leases.append(Lease(job.id, 1, process, job.task, job.arguments, job.context))
+                    kept.leases.append(_first_lease(job, process))
                 else:
                     kept.held.append(job.id)
                 continue
@@ -145,3 +148,16 @@ class Intake:
                 return process
             await asyncio.sleep(0.02)
         raise StoreUnavailable("this process was taken for dead by another, and is still finding out")
+
+
+def _first_lease(job: NewJob, process: str) -> Lease:
+    return Lease(job.id, 1, process, job.task, job.arguments, job.context, 0, 0, job.max_attempts, job.timeout)
+
+
+def _raise_if_refused(jobs: Sequence[NewJob], answers: Sequence[Stored] | None) -> None:
+    if answers is not None and Stored.refused in answers:
+        job = jobs[answers.index(Stored.refused)]
+        raise DuplicateJob(
+            f"task {job.task}: an unfinished job has the unique key {job.unique!r} already; nothing was stored "
+            f'(on_duplicate="keep" would lead to that job, "replace" take its place)'
+        )

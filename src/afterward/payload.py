@@ -151,7 +151,7 @@ class ArgumentCodec:
         """Raise `TaskError` when the function's annotations cannot be stored."""
         self._codec  # noqa: B018 - built and kept
 
-    def dump(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+    def dump(self, args: tuple[Any, ...], kwargs: dict[str, Any], *, limited: bool = True) -> str:
         """The JSON text of one call. Raises `ArgumentError`, naming the argument and the mend."""
         given = self._bind(args, kwargs)
         codec = self._codec
@@ -159,7 +159,7 @@ class ArgumentCodec:
             data = codec.dump_unchecked(given) if self._is_plain(given) else codec.dump(given)
         except Exception as error:  # whatever a user's type raises while it is dumped, read or compared
             raise self._refusal(given) from error
-        if len(data) > self._max_bytes:
+        if limited and len(data) > self._max_bytes:
             raise ArgumentError(
                 f"task {self._name}: its arguments take {len(data):,} bytes, more than the {self._max_bytes:,} "
                 f"allowed; keep the data elsewhere and pass where it is, or raise Afterward(max_payload_bytes=…)"

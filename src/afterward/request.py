@@ -16,13 +16,14 @@ from starlette.middleware import Middleware
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from afterward.errors import NotInARequest, StoreError
+from afterward.errors import DuplicateJob, NotInARequest, StoreError
 from afterward.faults import crash_point
+from afterward.handle import JobHandle
 from afterward.intake import Intake, Kept
 from afterward.job import NewJob
 from afterward.observe import emit
 from afterward.onlookers import Onlookers, are_indifferent
-from afterward.task import JobHandle, Owner, Task
+from afterward.task import Owner, Task
 
 _SCOPE_KEY = "afterward.calls"
 _CALLS: ContextVar[dict[Owner, Call]] = ContextVar("afterward.calls")
@@ -89,7 +90,7 @@ class Call:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         origin: StockBackgroundTask,
-    ) -> JobHandle:
+    ) -> JobHandle[Any]:
         """Take one durable task. May be called from any thread."""
         job = task.new_job(args, kwargs)
         with _ADDING:
@@ -101,7 +102,7 @@ class Call:
             self._pending.append(_Pending(job, origin, task.call_options.run_on_error))
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._store_soon)
-        return JobHandle(job.id, job.task)
+        return task.handle(job.id)
 
     def discard(self, origin: StockBackgroundTask | None = None) -> None:
         """Drop what is not yet stored: of one container, or of all; but never what is to run on an error."""
@@ -273,7 +274,7 @@ class DurableTasksMiddleware:
                 if not call.answer_is_due:
                     raise
             if call.answer_is_due:
-                await _answer_unavailable(call, send)
+                await _answer_refused(call.refusal, send)
         finally:
             _CALLS.reset(token)
             await call.end()
@@ -338,15 +339,19 @@ async def _send_nowhere(_message: Message) -> None:
     raise RuntimeError("the call is over: nothing can be sent any more")
 
 
-async def _answer_unavailable(call: Call, send: Send) -> None:
-    emit(logging.ERROR, "request.refused", call.refusal, reason=str(call.refusal))
-    body = b'{"detail":"The request could not be accepted now; try again later."}'
-    headers = [
-        (b"content-type", b"application/json"),
-        (b"content-length", str(len(body)).encode()),
-        (b"retry-after", str(RETRY_AFTER_SECONDS).encode()),
-    ]
-    await send({"type": "http.response.start", "status": 503, "headers": headers})
+async def _answer_refused(refusal: StoreError | None, send: Send) -> None:
+    """409 where the request asks for what is there already, else 503: it may be tried again."""
+    is_duplicate = isinstance(refusal, DuplicateJob)
+    if is_duplicate:
+        emit(logging.INFO, "request.duplicate", reason=str(refusal))
+        status, body = 409, b'{"detail":"The same is being done already."}'
+    else:
+        emit(logging.ERROR, "request.refused", refusal, reason=str(refusal))
+        status, body = 503, b'{"detail":"The request could not be accepted now; try again later."}'
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    if not is_duplicate:
+        headers.append((b"retry-after", str(RETRY_AFTER_SECONDS).encode()))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 
 

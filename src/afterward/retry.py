@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
+from typing import TypeAlias
 
+from afterward.errors import GiveUp
+from afterward.errors import Retry as RetryWanted
 from afterward.job import Failed, Failure, Outcome, Retry
+
+RetryRule: TypeAlias = Callable[[int, BaseException], bool | float | timedelta | None]
+"""Decides after the n-th failure (from 1), by the error: False or None, give up; True, try again after the usual
+back-off; a number of seconds or a `timedelta`, after that long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,12 +28,26 @@ class RetryPolicy:
     max_attempts: int = 5
     backoff: float = 1.0
     max_backoff: float = 600.0
-    retry_on: tuple[type[BaseException], ...] = (Exception,)
+    retry_on: tuple[type[BaseException], ...] | RetryRule = (Exception,)
     give_up_on: tuple[type[BaseException], ...] = ()
 
-    def wants(self, error: BaseException) -> bool:
-        """Is this error one that another attempt may mend?"""
-        return isinstance(error, self.retry_on) and not isinstance(error, self.give_up_on)
+    def wants(self, failures: int, error: BaseException) -> bool | float | timedelta | None:
+        """What to do after the `failures`-th failure, as a `RetryRule` says it; `max_attempts` is no part of it.
+
+        A rule that raises leaves it at the usual back-off.
+        """
+        if isinstance(error, GiveUp):
+            return False
+        if isinstance(error, RetryWanted):
+            return True if error.seconds is None else error.seconds
+        if isinstance(error, self.give_up_on):
+            return False
+        if not callable(self.retry_on):
+            return isinstance(error, self.retry_on)
+        try:
+            return self.retry_on(failures, error)
+        except Exception:  # noqa: BLE001 - whatever a user's rule raises: the job is no worse for it
+            return True
 
 
 def backoff_seconds(failures: int, policy: RetryPolicy, random: Callable[[], float]) -> float:
@@ -33,11 +56,25 @@ def backoff_seconds(failures: int, policy: RetryPolicy, random: Callable[[], flo
     return random() * ceiling
 
 
-def after_failure(
-    error: BaseException, failure: Failure, failures_before: int, policy: RetryPolicy, random: Callable[[], float]
+def after_failure(  # noqa: PLR0917 - all that the decision depends on
+    error: BaseException,
+    failure: Failure,
+    failures_before: int,
+    policy: RetryPolicy,
+    random: Callable[[], float],
+    max_attempts: int | None = None,
 ) -> Outcome:
-    """What becomes of an attempt that raised `error`, after `failures_before` earlier failures."""
+    """What becomes of an attempt that raised `error`, after `failures_before` earlier failures.
+
+    `max_attempts`: what was said of the call in place of what the policy says.
+    """
     failures = failures_before + 1
-    if failures >= policy.max_attempts or not policy.wants(error):
+    wants = policy.wants(failures, error)
+    if failures >= (max_attempts or policy.max_attempts) or wants is None or wants is False:
         return Failed(failure)
-    return Retry(failure, backoff_seconds(failures, policy, random))
+    return Retry(failure, backoff_seconds(failures, policy, random) if wants is True else _seconds(wants))
+
+
+def _seconds(wanted: float | timedelta) -> float:
+    seconds = wanted.total_seconds() if isinstance(wanted, timedelta) else float(wanted)
+    return min(max(seconds, 0.0), 1e10) if math.isfinite(seconds) else 0.0

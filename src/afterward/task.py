@@ -6,16 +6,17 @@ import functools
 import inspect
 import random
 import sys
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Generic, NamedTuple, ParamSpec, Protocol, TypeVar, cast
+from typing import Any, Generic, Literal, ParamSpec, Protocol, TypeVar, cast, overload
 
 from afterward.errors import TaskError
+from afterward.handle import JobHandle, Jobs
 from afterward.identity import new_id
-from afterward.job import NewJob
+from afterward.job import NewJob, OnDuplicate
 from afterward.payload import DEFAULT_MAX_BYTES, ArgumentCodec, ResultCodec
 from afterward.retry import RetryPolicy
 from afterward.text import is_storable
@@ -37,25 +38,27 @@ class CallOptions:
     delay: float | None = None
     run_at: datetime | None = None
     unique: str | None = None
+    on_duplicate: OnDuplicate = OnDuplicate.keep
+    expires: float | datetime | None = None
+    max_attempts: int | None = None
+    timeout: float | None = None
     run_on_error: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class TaskOptions:
-    """What is said of a task once, where it is declared. `timeout` is in seconds, for each attempt."""
+    """What is said of a task once, where it is declared. `timeout` is in seconds, for each attempt.
+
+    `on_success`, `on_failure`: tasks that are called with an `EndedJob` when a job has ended so.
+    """
 
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     timeout: float | None = None
+    on_success: Task[..., Any] | None = None
+    on_failure: Task[..., Any] | None = None
 
 
-class JobHandle(NamedTuple):
-    """What `add_task` and `enqueue` return: the job's id, good before the job is stored and ever after."""
-
-    id: str
-    task: str
-
-
-class Owner(Protocol):
+class Owner(Jobs, Protocol):
     """What a task needs of the `Afterward` it belongs to."""
 
     def capture_context(self) -> str | None: ...
@@ -64,9 +67,9 @@ class Owner(Protocol):
 
     def hear_of_direct_call(self, task: str) -> None: ...
 
-    async def enqueue_many(self, jobs: Iterable[NewJob]) -> list[JobHandle]: ...
+    async def enqueue_many(self, jobs: Iterable[NewJob]) -> list[JobHandle[Any]]: ...
 
-    def enqueue_many_sync(self, jobs: Iterable[NewJob]) -> list[JobHandle]: ...
+    def enqueue_many_sync(self, jobs: Iterable[NewJob]) -> list[JobHandle[Any]]: ...
 
 
 class Task(Generic[P, R_co]):
@@ -93,6 +96,7 @@ class Task(Generic[P, R_co]):
         self.name_in_code = _importable_name(function)
         self.is_async = is_async(function)
         self.task_options = options
+        self.has_hooks = options.on_success is not None or options.on_failure is not None
         self.call_options = call_options
         self.arguments = ArgumentCodec(function, name, max_bytes)
         self.result = ResultCodec(function, name, max_bytes)
@@ -112,24 +116,36 @@ class Task(Generic[P, R_co]):
         queue: str | None = None,
         priority: int | None = None,
         unique: str | None = None,
+        on_duplicate: Literal["keep", "replace", "refuse"] | None = None,
+        expires: Seconds | datetime | None = None,
+        max_attempts: int | None = None,
+        timeout: Seconds | None = None,
         run_on_error: bool | None = None,
     ) -> Task[P, R_co]:
         """A copy of this task with other options, for one call or for many.
 
-        `delay` or `run_at` (with a time zone): not before then. `priority`: larger is more urgent.
-        `unique`: while an unfinished job of this task has the same key, no other is stored, and the handle leads there.
-        `run_on_error`: keep the task though the request ends in an exception before its response.
+        - `delay` or `run_at` (with a time zone): not before then. `priority`: larger is more urgent.
+        - `unique`: a key that one unfinished job of this task can have. `on_duplicate`: what to do when it is taken:
+          `"keep"` stores nothing, and the handle leads to the job that is there; `"replace"` cancels the one that waits
+          (one that runs is not tried again); `"refuse"` raises `DuplicateJob`, or answers the request with 409.
+        - `expires`: no attempt begins after so many seconds, or after that time; the job is cancelled then.
+        - `max_attempts`, `timeout`: in place of what the task says.
+        - `run_on_error`: keep the task though the request ends in an exception before its response.
+
+        Raises `TaskError` for what makes no sense.
         """
         if delay is not None and run_at is not None:
             raise TaskError(f"task {self.name}: delay= and run_at= exclude each other")
-        if run_at is not None and run_at.tzinfo is None:
-            raise TaskError(f"task {self.name}: run_at={run_at!r} has no time zone; use datetime.now(UTC), for one")
         changes: dict[str, Any] = {
             "delay": None if delay is None else seconds(delay),
             "run_at": run_at,
             "queue": queue,
             "priority": priority,
             "unique": unique,
+            "on_duplicate": None if on_duplicate is None else _on_duplicate(on_duplicate, self.name),
+            "expires": expires if expires is None or isinstance(expires, datetime) else seconds(expires),
+            "max_attempts": max_attempts,
+            "timeout": None if timeout is None else seconds(timeout),
             "run_on_error": run_on_error,
         }
         given = {name: value for name, value in changes.items() if value is not None}
@@ -147,29 +163,49 @@ class Task(Generic[P, R_co]):
         """
         return self.new_job(args, kwargs)
 
-    def new_job(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> NewJob:
-        """`prepare`, for arguments that are at hand as a tuple and a dict."""
+    def new_job(self, args: tuple[Any, ...], kwargs: dict[str, Any], *, limited: bool = True) -> NewJob:
+        """`prepare`, for arguments that are at hand as a tuple and a dict. `limited`: of the size that is allowed."""
         options = self.call_options
         return NewJob(
             new_id(),
             self.name,
             options.queue,
             options.priority,
-            self.arguments.dump(args, kwargs),
+            self.arguments.dump(args, kwargs, limited=limited),
             self.owner.capture_context(),
             options.delay,
             options.run_at,
             options.unique,
+            options.on_duplicate,
+            options.expires,
+            options.max_attempts,
+            options.timeout,
         )
 
-    async def enqueue(self, /, *args: P.args, **kwargs: P.kwargs) -> JobHandle:
+    @overload
+    def handle(self: Task[P, Coroutine[Any, Any, R]], job: str) -> JobHandle[R]: ...
+    @overload
+    def handle(self, job: str) -> JobHandle[R_co]: ...
+    def handle(self, job: str) -> JobHandle[Any]:
+        """A handle of the job of this id, which is one of this task; from whatever process it came."""
+        return JobHandle(job, self.name, self.owner, self.result)
+
+    @overload
+    async def enqueue(self: Task[P, Coroutine[Any, Any, R]], /, *args: P.args, **kwargs: P.kwargs) -> JobHandle[R]: ...
+    @overload
+    async def enqueue(self, /, *args: P.args, **kwargs: P.kwargs) -> JobHandle[R_co]: ...
+    async def enqueue(self, /, *args: P.args, **kwargs: P.kwargs) -> JobHandle[Any]:
         """Store one call of this task now; it is on stable storage when this returns.
 
-        Raises `ArgumentError`, and `StoreUnavailable` when it could not be stored.
+        Raises `ArgumentError`, `DuplicateJob`, and `StoreUnavailable` when it could not be stored.
         """
         return (await self.owner.enqueue_many([self.prepare(*args, **kwargs)]))[0]
 
-    def enqueue_sync(self, /, *args: P.args, **kwargs: P.kwargs) -> JobHandle:
+    @overload
+    def enqueue_sync(self: Task[P, Coroutine[Any, Any, R]], /, *args: P.args, **kwargs: P.kwargs) -> JobHandle[R]: ...
+    @overload
+    def enqueue_sync(self, /, *args: P.args, **kwargs: P.kwargs) -> JobHandle[R_co]: ...
+    def enqueue_sync(self, /, *args: P.args, **kwargs: P.kwargs) -> JobHandle[Any]:
         """`enqueue` for code without an event loop. It blocks until the job is stored."""
         return self.owner.enqueue_many_sync([self.prepare(*args, **kwargs)])[0]
 
@@ -202,12 +238,38 @@ def checked(options: CallOptions, name: str) -> CallOptions:
         raise TaskError(f"task {name}: queue={options.queue!r} must have 1 to 100 characters")
     if type(options.priority) is not int or not -(2**31) <= options.priority < 2**31:
         raise TaskError(f"task {name}: priority={options.priority!r} must be an int from -2**31 to 2**31 - 1")
+    if options.run_at is not None and options.run_at.tzinfo is None:
+        raise TaskError(f"task {name}: run_at={options.run_at!r} has no time zone; use datetime.now(UTC), for one")
+    if options.max_attempts is not None and options.max_attempts < 1:
+        raise TaskError(f"task {name}: max_attempts={options.max_attempts} must be 1 or more")
+    if options.on_duplicate is not OnDuplicate.keep and options.unique is None:
+        raise TaskError(f"task {name}: on_duplicate={options.on_duplicate.value!r} needs a unique= key to go by")
+    _check_expiry(options, name)
     if options.unique is not None and not 0 < len(options.unique) <= 500:
         raise TaskError(f"task {name}: unique={options.unique!r} must have 1 to 500 characters")
     for text in (name, options.queue, options.unique or ""):
         if not is_storable(text):
             raise TaskError(f"task {name!r}: {text!r} holds characters that cannot be stored")
     return options
+
+
+def _check_expiry(options: CallOptions, name: str) -> None:
+    expires = options.expires
+    if isinstance(expires, datetime):
+        if expires.tzinfo is None:
+            raise TaskError(f"task {name}: expires={expires!r} has no time zone; use datetime.now(UTC), for one")
+        begins = options.run_at
+    else:
+        begins = options.delay
+    if expires is not None and (expires == 0 or (begins is not None and expires <= begins)):  # type: ignore[operator]
+        raise TaskError(f"task {name}: it would expire before it is due; expires= must be later than delay= or run_at=")
+
+
+def _on_duplicate(word: str, name: str) -> OnDuplicate:
+    try:
+        return OnDuplicate(word)
+    except ValueError:
+        raise TaskError(f"task {name}: on_duplicate={word!r} must be 'keep', 'replace' or 'refuse'") from None
 
 
 def is_async(function: Callable[..., Any]) -> bool:

@@ -15,8 +15,13 @@ from afterward import (
     Afterward,
     BackgroundTask,
     BackgroundTasks,
+    EndedJob,
+    Failure,
+    GiveUp,
     Job,
     JobHandle,
+    Retry,
+    Ruling,
     RunningJob,
     Status,
     Task,
@@ -94,12 +99,12 @@ async def endpoint(
     q: Annotated[str | None, Depends(dependency)],
 ) -> dict[str, str]:
     job = background_tasks.add_task(send, email, message="some notification")
-    assert_type(job, JobHandle)
+    assert_type(job, JobHandle[bool])
     assert_type(job.id, str)
-    assert_type(background_tasks.add_task(double, 4, times=2), JobHandle)
-    assert_type(background_tasks.add_task(varied, 1, "a", "b", x=1.0), JobHandle)
-    assert_type(same.add_task(sell, what="a book"), JobHandle)
-    assert_type(same.add_task(send.options(delay=60, run_on_error=False), email), JobHandle)
+    assert_type(background_tasks.add_task(double, 4, times=2), JobHandle[int])
+    assert_type(background_tasks.add_task(varied, 1, "a", "b", x=1.0), JobHandle[None])
+    assert_type(same.add_task(sell, what="a book"), JobHandle[None])
+    assert_type(same.add_task(send.options(delay=60, run_on_error=False), email), JobHandle[bool])
     assert_type(background_tasks.add_task(plain, "text"), None)
     assert_type(background_tasks.add_task(waits, what="text"), None)
     assert_type(background_tasks.add_task(Shop().sell, "text"), None)
@@ -115,7 +120,7 @@ def stream(background_tasks: BackgroundTasks) -> StreamingResponse:
 
 @app.websocket("/")
 async def websocket(websocket: WebSocket, background_tasks: BackgroundTasks) -> None:
-    assert_type(background_tasks.add_task(double, 4), JobHandle)
+    assert_type(background_tasks.add_task(double, 4), JobHandle[int])
 
 
 def helper(background_tasks: BackgroundTasks, maybe: BackgroundTasks | None = None) -> None:
@@ -129,7 +134,7 @@ def helper(background_tasks: BackgroundTasks, maybe: BackgroundTasks | None = No
 
 async def in_starlette(request: Request) -> Response:
     single = BackgroundTask(send, "ada@example.com", message="hello")
-    assert_type(single.job, JobHandle | None)
+    assert_type(single.job, JobHandle[Any] | None)
     several = BackgroundTasks([single, BackgroundTask(plain, "text"), BackgroundTask(double, number=4)])
     several.add_task(double, number=4)
     helper(several)
@@ -144,15 +149,57 @@ async def in_starlette(request: Request) -> Response:
 
 async def without_a_request() -> None:
     assert_type(await send("ada@example.com"), bool)
-    assert_type(await send.enqueue("ada@example.com", message="hello"), JobHandle)
-    assert_type(double.enqueue_sync(4, times=2), JobHandle)
+    assert_type(await send.enqueue("ada@example.com", message="hello"), JobHandle[bool])
+    assert_type(double.enqueue_sync(4, times=2), JobHandle[int])
     later = send.options(run_at=datetime.now(UTC), queue="mail", priority=3, unique="key", run_on_error=True)
-    assert_type(await later.enqueue("ada@example.com"), JobHandle)
+    assert_type(await later.enqueue("ada@example.com"), JobHandle[bool])
     prepared = [send.prepare("ada@example.com"), double.prepare(4)]
-    assert_type(await tasks.enqueue_many(prepared), list[JobHandle])
-    assert_type(tasks.enqueue_many_sync(double.prepare(number) for number in range(3)), list[JobHandle])
+    assert_type(await tasks.enqueue_many(prepared), list[JobHandle[Any]])
+    assert_type(tasks.enqueue_many_sync(double.prepare(number) for number in range(3)), list[JobHandle[Any]])
     assert_type(await tasks.get("id"), Job | None)
     assert_type(await tasks.list(status=Status.failed, limit=3), list[Job])
     assert_type(current_job(), RunningJob)
     assert_type(current_job().attempt, int)
     assert_type(current_job().idempotency_key, str)
+
+
+# What became of a job
+
+
+async def ends(background_tasks: BackgroundTasks) -> None:
+    handle = await send.enqueue("ada@example.com")
+    assert_type(await handle.result(timeout=10), bool)
+    assert_type(double.enqueue_sync(4).result_sync(timeout=timedelta(seconds=1)), int)
+    assert_type(await background_tasks.add_task(double, 4).result(), int)
+    assert_type(await send.handle("id").result(), bool)
+    assert_type(await double.handle("id").job(), Job | None)
+    assert_type(await tasks.results([await double.enqueue(1), await double.enqueue(2)]), list[int])
+    assert_type(await tasks.cancel("id"), Ruling)
+    assert_type(await tasks.retry("id"), Ruling)
+    bare: JobHandle = handle
+    assert_type(bare.id, str)
+
+
+# All options
+
+
+def wait_longer(failures: int, error: BaseException) -> float | bool:
+    return failures * 60.0 if isinstance(error, OSError) else False
+
+
+@tasks.task
+async def tell(ended: EndedJob) -> None:
+    assert_type(ended.failure, Failure | None)
+
+
+@tasks.task(retry_on=wait_longer, on_success=tell, on_failure=tell)
+def careful(number: int) -> int:
+    if number < 0:
+        raise GiveUp("negative")
+    if number == 0:
+        raise Retry("later", in_=timedelta(minutes=1))
+    return number
+
+
+careful.options(unique="one", on_duplicate="replace", expires=60, max_attempts=2, timeout=timedelta(seconds=5))
+careful.options(expires=datetime.now(UTC))

@@ -82,7 +82,7 @@ def test_a_job_is_tried_max_attempts_times_and_no_more(policy: RetryPolicy) -> N
 def test_by_default_every_exception_is_tried_again_and_what_ends_programs_is_not(
     error: BaseException, wanted: bool
 ) -> None:
-    assert RetryPolicy().wants(error) is wanted
+    assert RetryPolicy().wants(1, error) is wanted
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_by_default_every_exception_is_tried_again_and_what_ends_programs_is_not
 )
 def test_rules_name_exceptions_and_their_subclasses(error: BaseException, wanted: bool) -> None:
     """What is to be given up on wins over what is to be tried again."""
-    assert RetryPolicy(retry_on=(OSError,), give_up_on=(PermissionError,)).wants(error) is wanted
+    assert RetryPolicy(retry_on=(OSError,), give_up_on=(PermissionError,)).wants(1, error) is wanted
 
 
 def test_what_is_not_wanted_again_fails_at_once() -> None:

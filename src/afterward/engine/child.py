@@ -55,7 +55,7 @@ async def _run(order: dict[str, Any], answer: BinaryIO) -> Outcome:
         return Released(f"no child process could load it: {failure_of(error).message}", 60.0)
     lease = Lease(
         order["id"], order["attempt"], order["process"], order["task"], order["arguments"], order["context"],
-        order["failures"], order["deaths"],
+        order["failures"], order["deaths"], order["max_attempts"], order["timeout"],
     )  # fmt: skip
     answer.write(b"ready\n")
     answer.flush()

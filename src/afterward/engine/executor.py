@@ -44,7 +44,7 @@ class Executor:
         try:
             if lease.context is not None:
                 self._restore(lease.context)
-            timeout = task.task_options.timeout
+            timeout = task.task_options.timeout if lease.timeout is None else lease.timeout
             if timeout is None and task.is_async:
                 result = await task.function(*args, **kwargs)
             elif timeout is None:
@@ -58,9 +58,9 @@ class Executor:
             current = asyncio.current_task()
             if current is not None and current.cancelling():
                 raise  # asked for from outside: who asked knows what it means
-            return after_failure(error, failure_of(error), lease.failures, task.task_options.retry, jitter)
+            return outcome_of(error, task, lease)
         except BaseException as error:  # noqa: BLE001 - SystemExit and KeyboardInterrupt too: a task never ends its worker
-            return after_failure(error, failure_of(error), lease.failures, task.task_options.retry, jitter)
+            return outcome_of(error, task, lease)
 
     async def _call(self, task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if task.is_async:
@@ -84,13 +84,19 @@ class Executor:
         if call.done():
             return await call
         await _cancel(call)
-        raise AttemptTimedOut(f"the attempt took longer than the task's timeout of {timeout:g} s")
+        raise AttemptTimedOut(f"the attempt took longer than its timeout of {timeout:g} s")
 
 
 async def _cancel(call: asyncio.Future[Any]) -> None:
     call.cancel()
     await asyncio.wait({call}, timeout=_CANCEL_SECONDS)
     call.add_done_callback(lambda late: late.cancelled() or late.exception())
+
+
+def outcome_of(error: BaseException, task: Task[..., Any], lease: Lease) -> Outcome:
+    """What becomes of an attempt that raised `error`."""
+    policy = task.task_options.retry
+    return after_failure(error, failure_of(error), lease.failures, policy, jitter, lease.max_attempts)
 
 
 def failure_of(error: BaseException) -> Failure:

@@ -7,12 +7,11 @@ import json
 import sys
 from typing import Any, cast
 
-from afterward.engine.executor import failure_of
+from afterward.engine.executor import failure_of, outcome_of
 from afterward.errors import AttemptTimedOut, WorkerDied
 from afterward.job import Died, Failed, Failure, Lease, Outcome, Released, Retry, Succeeded
 from afterward.liveness import MAX_DEATHS, SUSPECT_AFTER, SUSPECT_DELAY_SECONDS
-from afterward.retry import after_failure
-from afterward.task import Task, jitter
+from afterward.task import Task
 
 _LATE_SECONDS = 1.5
 """What a child gets beyond the task's timeout, which it keeps by itself unless its interpreter is blocked."""
@@ -32,7 +31,8 @@ async def run_in_child(task: Task[..., Any], lease: Lease) -> Outcome:
     order = {
         "sys_path": sys.path, "module": module, "path": path, "id": lease.id, "attempt": lease.attempt,
         "process": lease.process, "task": lease.task, "arguments": lease.arguments, "context": lease.context,
-        "failures": lease.failures, "deaths": lease.deaths,
+        "failures": lease.failures, "deaths": lease.deaths, "max_attempts": lease.max_attempts,
+        "timeout": lease.timeout,
     }  # fmt: skip
     try:
         child = await asyncio.create_subprocess_exec(
@@ -51,14 +51,14 @@ async def run_in_child(task: Task[..., Any], lease: Lease) -> Outcome:
         if not await stdout.readline():  # it died while it imported the task: no doing of the job's
             return _not_begun(f"its child process ended before it began ({_ended(await child.wait())})", lease)
         # From here on, time counts, and a death is the job's.
-        timeout = task.task_options.timeout
+        timeout = task.task_options.timeout if lease.timeout is None else lease.timeout
         try:
             async with asyncio.timeout(None if timeout is None else timeout + _LATE_SECONDS):
                 said = await stdout.read()
                 code = await child.wait()
         except TimeoutError:
-            late = AttemptTimedOut(f"the attempt took longer than the task's timeout of {timeout} s")
-            return after_failure(late, failure_of(late), lease.failures, task.task_options.retry, jitter)
+            late = AttemptTimedOut(f"the attempt took longer than its timeout of {timeout} s")
+            return outcome_of(late, task, lease)
     finally:
         if child.returncode is None:
             child.kill()

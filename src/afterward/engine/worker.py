@@ -18,6 +18,7 @@ from afterward.engine.process import run_in_child
 from afterward.engine.threads import Key, Threads
 from afterward.errors import StoreError
 from afterward.faults import crash_point
+from afterward.hooks import with_follow_up
 from afterward.identity import new_id
 from afterward.job import Failed, Lease, NewJob, Outcome, Released, Retry
 from afterward.liveness import SUSPECT_AFTER, Liveness
@@ -269,6 +270,8 @@ class Worker:
         self._liveness.holdings.leave(lease.id, lease.attempt)
         if isinstance(outcome, Released) and outcome.unfit_for:
             self._pass_over(outcome.unfit_for)
+        elif (task := self._tasks[lease.task]).has_hooks:
+            outcome = with_follow_up(task, lease, outcome)
         self._ended.append((lease, outcome, time.monotonic() - began))
         if len(self._ended) == 1:
             asyncio.get_running_loop().call_soon(self._finish_ended)

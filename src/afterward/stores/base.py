@@ -200,6 +200,10 @@ class Store(Protocol):
         """Jobs, newest first, without their attempts; `before`: only those older than the job of this id."""
         ...
 
+    async def watch(self, jobs: Sequence[str], seconds: float) -> None:
+        """Return when one of these jobs may have ended, or after so many seconds. A hint, never a promise."""
+        ...
+
     async def wait(self, seconds: float) -> None:
         """Return when jobs may have become claimable, or after so many seconds. A hint, never a promise."""
         ...

@@ -25,6 +25,7 @@ from afterward.stores.sqlite.entry import Entry
 from afterward.stores.sqlite.files import LivenessLocks
 from afterward.stores.sqlite.reader import Reader
 from afterward.stores.sqlite.rows import job_of
+from afterward.stores.sqlite.watchers import Watchers
 from afterward.stores.sqlite.writer import Operation, Writer
 from afterward.text import is_storable
 
@@ -56,6 +57,7 @@ class SQLiteStore:
         self._identity: tuple[_Inode | None, _Inode | None] = (None, None)
         self._locks = LivenessLocks(self._path)
         self._doorbell = Doorbell()
+        self._watchers = Watchers()
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._forget_inherited)
 
@@ -125,7 +127,10 @@ class SQLiteStore:
         return self._ask("claim", (process, wanted, token))
 
     def finish(self, ends: Sequence[tuple[Lease, Outcome]]) -> Answer[list[bool]]:
-        return self._ask("finish", ends)
+        answer = self._ask("finish", ends)
+        if self._watchers:
+            answer.add_done_callback(lambda _: self._watchers.tell([lease.id for lease, _ in ends]))
+        return answer
 
     def cancel(self, jobs: Sequence[str]) -> Answer[list[Ruling]]:
         return self._ask("cancel", jobs)
@@ -145,6 +150,9 @@ class SQLiteStore:
     ) -> Answer[list[Job]]:  # fmt: skip
         filters = (status and status.value, task, queue, before, limit)
         return self._look(lambda connection: [job_of(row, []) for row in connection.execute(_Q["list"], filters)])
+
+    async def watch(self, jobs: Sequence[str], seconds: float) -> None:
+        await self._watchers.wait(jobs, seconds)
 
     async def wait(self, seconds: float) -> None:
         await self._doorbell.wait(seconds)
