@@ -9,6 +9,7 @@ import os
 from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
+from datetime import timedelta
 from typing import Any, ParamSpec, TypeVar, cast, overload
 from urllib.parse import unquote, urlsplit
 
@@ -16,8 +17,9 @@ from starlette.applications import Starlette
 
 from afterward.carrier import Carrier
 from afterward.endpoints import warn_of_stock_endpoints
+from afterward.engine.pruner import keep_pruning
 from afterward.engine.worker import Worker, WorkerOptions
-from afterward.errors import ConfigurationError, StoreUnavailable, TaskError
+from afterward.errors import ConfigurationError, StoreError, StoreUnavailable, TaskError
 from afterward.handle import JobHandle, ids_of
 from afterward.hooks import EndedJob
 from afterward.intake import Intake
@@ -59,7 +61,8 @@ class Afterward:
     `url`: where jobs live, `sqlite:///relative.db` or `sqlite:////absolute.db`; by default the environment's
     `AFTERWARD_URL`, else `sqlite:///afterward.db`. `lease`: seconds after which a frozen process loses its jobs (one
     that dies loses them at once). `max_payload_bytes`: the limit of one job's arguments, and of its result, as JSON.
-    `context_variables`: those whose values travel with a job.
+    `context_variables`: those whose values travel with a job. `keep`, `keep_failed`: how long a job can be looked at
+    after it has ended, or failed for good, before it is pruned; None keeps it for ever.
 
     Nothing is opened before it is needed. Raises `ConfigurationError` for a URL that names no store.
     """
@@ -71,6 +74,8 @@ class Afterward:
         lease: Seconds = 10.0,
         max_payload_bytes: int = DEFAULT_MAX_BYTES,
         context_variables: Sequence[ContextVar[Any]] = (),
+        keep: Seconds | None = timedelta(hours=24),
+        keep_failed: Seconds | None = timedelta(days=7),
         store: Store | None = None,
     ) -> None:
         self.store: Store = store or store_of(url or os.environ.get("AFTERWARD_URL") or DEFAULT_URL)
@@ -79,6 +84,8 @@ class Afterward:
         self._carrier = Carrier(context_variables)
         self._liveness = Liveness(self.store, seconds(lease))
         self._intake = Intake(self.store, self._liveness)
+        kept = {Status.succeeded: keep, Status.cancelled: keep, Status.failed: keep_failed}
+        self._ages = {status: seconds(age) for status, age in kept.items() if age is not None}
         self._lifespan_seen = False
         self._lives = 0
 
@@ -306,6 +313,7 @@ class Afterward:
         worker = Worker(self.store, self._liveness, self.tasks, options, self.restore_context)
         before, self._intake.direct = self._intake.direct, worker
         serving = asyncio.create_task(_keep_running(worker), name="afterward-worker")
+        pruning = asyncio.create_task(self._keep_pruning(), name="afterward-pruner")
         try:
             with told_by_signals(worker.drain):
                 yield worker
@@ -313,7 +321,16 @@ class Afterward:
             if self._intake.direct is worker:
                 self._intake.direct = before
             worker.stop()
-            await serving
+            pruning.cancel()
+            await asyncio.wait({serving, pruning})
+            serving.result()
+
+    async def _keep_pruning(self) -> None:
+        while self._ages:
+            try:
+                await self._liveness.beside(lambda: keep_pruning(self.store, self._ages))
+            except StoreError:  # it does not open yet; the worker tells of it
+                await asyncio.sleep(_AFTER_A_BREAK_SECONDS)
 
     async def _open_soon(self) -> None:
         """Open the store, but do not wait long for one that is slow or locked: requests and the worker try again."""

@@ -172,6 +172,12 @@ class Liveness:
         loop = cast("asyncio.AbstractEventLoop", self._loop)
         return asyncio.run_coroutine_threadsafe(work, loop).result()
 
+    async def beside(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Run a coroutine on the liveness loop, so that the calling one is never held up by it; cancelled with it."""
+        await self.start()
+        loop = cast("asyncio.AbstractEventLoop", self._loop)
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work(), loop))
+
     def _ensure_started(self) -> concurrent.futures.Future[str]:
         with self._starting:
             if self._thread is None:
