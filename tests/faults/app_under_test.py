@@ -12,13 +12,13 @@ from typing import Annotated, Any
 from fastapi import Depends, FastAPI, Request
 from fastapi.responses import StreamingResponse
 
-from afterward import Afterward, BackgroundTasks, Task, current_job
+from afterward import Afterward, BackgroundTasks, EndedJob, Task, current_job
 from tests.support.effects import recorded
 from tests.support.insides import would_lease
 
 VERSION = int(os.environ.get("APP_VERSION", "1"))
 
-tasks = Afterward(lease=float(os.environ.get("APP_LEASE", "10")))
+tasks = Afterward(lease=float(os.environ.get("APP_LEASE", "10")), keep=float(os.environ.get("APP_KEEP", "86400")))
 app = FastAPI()
 if int(os.environ.get("APP_INSTALLED", "1")):
     tasks.install(
@@ -77,6 +77,18 @@ async def fails_at_first(key: str, seconds: float) -> None:
         await asyncio.sleep(seconds)
         if current_job().attempt == 1:
             raise OSError("not yet")
+
+
+@tasks.task
+async def follows(ended: EndedJob) -> None:
+    with recorded(f"after {ended.arguments['key']}"):
+        pass
+
+
+@tasks.task(on_success=follows)
+async def followed(key: str) -> None:
+    with recorded(key):
+        pass
 
 
 # Tasks that do not.

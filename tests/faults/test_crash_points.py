@@ -162,6 +162,34 @@ def test_after_finish_a_failure_that_was_stored_is_counted_once(site: Site) -> N
     assert (job.status, job.attempt, job.failures, job.deaths, job.ended) == ("succeeded", 2, 1, 0, {1: "retry"})
 
 
+@pytest.mark.parametrize(("point", "runs"), [("before_finish", 2), ("after_finish", 1)])
+def test_what_follows_a_job_is_stored_with_its_end_or_not_at_all(site: Site, point: str, runs: int) -> None:
+    server = site.serve(crash=point)
+    refused(site, "/jobs/followed")
+    server.wait()
+    job, ran = after_a_restart(site)
+    assert job
+    assert (job.status, len(ran)) == ("succeeded", runs)
+    assert site.database.job(f"after {KEY}").status == "succeeded"
+    assert len(site.effects.of(f"after {KEY}")) == 1
+
+
+def test_in_prune_nothing_half_forgotten_is_left_and_the_next_does_it(site: Site) -> None:
+    server = site.serve()
+    site.pruned = {f"key~{number}" for number in range(6)}
+    for key in site.pruned:
+        site.door.add("quick", key)
+    wait_until(lambda: site.database.unfinished() == 0)
+    server.kill()
+
+    site.serve(crash="in_prune", keep=0, ready=False).wait()
+    assert {job.status for job in site.database.jobs().values()} == {"succeeded"}
+    assert len(site.database.jobs()) == 6
+
+    site.serve(keep=0)
+    wait_until(lambda: site.database.jobs() == {})
+
+
 def test_in_reap_each_orphan_is_queued_again_exactly_once(site: Site) -> None:
     """The reaper dies in the middle of a page; the next does all of it, and nothing of it twice."""
     server = site.serve()

@@ -37,7 +37,7 @@ class Database:
             return connection.execute(sql, bindings).fetchall()
 
     def jobs(self) -> dict[str, Row]:
-        """All jobs, by the `key` that each was given as an argument."""
+        """All jobs, by the `key` that each was given as an argument; what follows one, by `after` its key."""
         ended: dict[int, dict[int, str]] = {}
         rows: dict[str, Row] = {}
         with self._connected() as connection, connection:
@@ -47,7 +47,8 @@ class Database:
                 "SELECT seq, arguments, id, status, attempt, failures, deaths, process, result, failure, note FROM jobs"
             ):
                 id_, *more = rest
-                key = json.loads(arguments)["key"]
+                given = json.loads(arguments)
+                key = given["key"] if "key" in given else f"after {given['ended']['arguments']['key']}"
                 assert key not in rows
                 rows[key] = Row(id_, key, *more, ended=ended.get(seq, {}))
         return rows

@@ -100,6 +100,8 @@ class Site:
         self._outputs: list[Path] = []
         self._armed: list[tuple[str, Process]] = []
         self.processes: list[Process] = []
+        self.pruned: set[str] = set()
+        """The keys of jobs that ran, and are to be forgotten by the store."""
 
     @property
     def database(self) -> Database:
