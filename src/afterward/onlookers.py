@@ -48,9 +48,9 @@ _STACKS = ("fastapi_inner_astack", "fastapi_function_astack", "fastapi_middlewar
 """Where FastAPI keeps what is to exit after the response: dependencies with `yield`, uploaded files."""
 
 _STOCK = (fastapi.BackgroundTasks, starlette.background.BackgroundTasks)
-_RESPOND = Response.__call__.__code__
+_RESPOND = getattr(Response.__call__, "__code__", None)
 _frame = sys._getframe  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - the only one that leaves out those between
-_DETOURS = (Mount.handle.__code__, Host.handle.__code__)
+_DETOURS = tuple(getattr(cls.handle, "__code__", None) for cls in (Mount, Host))
 """What leads from the application to another one."""
 
 
@@ -74,6 +74,15 @@ class _Way(NamedTuple):
     response: int
     middleware: int
 
+    def leads_to(self, route: object, response: int, middleware: CodeType) -> bool:
+        """Is it the way that the calling code was reached on? Raises `ValueError` when there are not so many calls."""
+        one_more = 1  # this one
+        return (
+            self.route is route
+            and self.response == response
+            and _frame(self.middleware + one_more).f_code is middleware
+        )
+
 
 class Onlookers:
     """Looks for onlookers between the calling code and the frame of `middleware` that serves a call.
@@ -90,18 +99,16 @@ class Onlookers:
 
     def look_on(self, call: object) -> bool:
         """Might anything look on while this call's response leaves?"""
-        at = self._response
-        frame: Any = _frame(at)
-        if frame.f_code is _RESPOND:
-            response, scope = frame.f_locals["self"], frame.f_locals["scope"]
-            route = scope.get("route")
-            way = self._ways.get(id(route))
-            if way is not None and way.route is route and way.response == at:
-                try:
-                    if _frame(way.middleware).f_code is self._middleware:
-                        return _has_sequel(response, scope)
-                except ValueError:  # not so many calls
-                    return True
+        try:
+            frame: Any = _frame(self._response)  # where it was sent the last time
+            if frame.f_code is _RESPOND:
+                response, scope = _sent(frame)
+                route = scope.get("route")
+                way = self._ways.get(id(route))
+                if way is not None and way.leads_to(route, self._response, self._middleware):
+                    return _has_sequel(response, scope)
+        except ValueError:  # there are not so many calls
+            return True
         return self._walk(call)
 
     def _walk(self, call: object) -> bool:
@@ -123,11 +130,17 @@ class Onlookers:
             depth += 1
         if response is None:
             return True  # what is sent by hand may be followed by anything
-        scope = response.f_locals["scope"]
+        sent, scope = _sent(response)
         self._response = response_at
         if is_direct and (route := scope.get("route")) is not None:
             self._ways[id(route)] = _Way(route, response_at, depth)
-        return _has_sequel(response.f_locals["self"], scope)
+        return _has_sequel(sent, scope)
+
+
+def _sent(frame: Any) -> tuple[Any, Any]:
+    """The response that this frame of `Response.__call__` sends, and the scope that it sends it in."""
+    inside = frame.f_locals
+    return inside.get("self"), inside.get("scope") or {}
 
 
 def _indifferent_code(*, but_for: CodeType) -> dict[int, CodeType]:
@@ -160,7 +173,7 @@ def _add_code(thing: Any, found: dict[int, CodeType]) -> None:
 
 
 def _has_sequel(response: Any, scope: Any) -> bool:
-    background = response.background
+    background = getattr(response, "background", response)  # one that has no such thing is none that we know
     if background is not None:
         if type(background) in _STOCK:
             if background.tasks:

@@ -4,7 +4,11 @@ An onlooker is whatever could learn that its response was not sent after all, or
 """
 
 import inspect
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from textwrap import dedent
 from types import FrameType
 from typing import Any
 
@@ -361,3 +365,41 @@ def test_what_was_overlooked_and_fails_afterwards_leaves_neither_answer_nor_task
     with TestClient(app, raise_server_exceptions=False) as client:
         assert client.post("/").status_code == 500
     assert stored() == []
+
+
+def test_a_response_class_that_somebody_has_wrapped_is_looked_at_closely(tmp_path: Path) -> None:
+    """Tools that trace wrap `Response.__call__`, before afterward is imported: requests are served as ever."""
+    (tmp_path / "traced.py").write_text(
+        dedent("""
+        from starlette.responses import Response
+
+        respond, traced = Response.__call__, []
+
+        async def wrapper(*args, **kwargs):
+            await respond(*args, **kwargs)
+            traced.append("sent")
+
+        Response.__call__ = wrapper
+
+        from fastapi import FastAPI
+        from fastapi.testclient import TestClient
+        from afterward import Afterward, BackgroundTasks
+
+        app, tasks = FastAPI(), Afterward("sqlite:///jobs.db")
+        tasks.install(app)
+
+        @tasks.task
+        async def nothing() -> None: ...
+
+        @app.post("/", status_code=202)
+        async def endpoint(background_tasks: BackgroundTasks) -> str:
+            return background_tasks.add_task(nothing).id
+
+        with TestClient(app) as client:
+            for _ in range(3):
+                nothing.handle(client.post("/").raise_for_status().json()).result_sync(timeout=10)
+        print(*traced)
+        """)
+    )
+    run = subprocess.run([sys.executable, "traced.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert run.stdout == "sent sent sent\n", run.stderr
