@@ -53,14 +53,11 @@ def test_every_page_is_in_the_navigation() -> None:
     assert sorted(_targets(navigation)) == sorted(pages), "zensical.toml's nav and the files in docs/ differ"
 
 
-def _targets(entry: Any) -> list[str]:
-    match entry:
-        case str():
-            return [entry]
-        case list():
-            return [target for one in entry for target in _targets(one)]
-        case _:
-            return [target for one in entry.values() for target in _targets(one)]
+def _targets(entry: "str | list[Any] | dict[str, Any]") -> list[str]:
+    if isinstance(entry, str):
+        return [entry]
+    inside = list(entry.values()) if isinstance(entry, dict) else entry
+    return [target for one in inside for target in _targets(one)]
 
 
 # The runner itself

@@ -114,7 +114,7 @@ def write_file(block: Block, folder: Path) -> None:
     """Write the file that a block with a title shows, or shows the end of."""
     if block.title is not None:
         path = folder / block.title
-        _write(path, (path.read_text() if path.exists() else "") + block.code)
+        _write(path, f"{path.read_text()}\n\n{block.code}" if path.exists() else block.code)
 
 
 def environment(folder: Path) -> dict[str, str]:
@@ -127,6 +127,7 @@ def environment(folder: Path) -> dict[str, str]:
 def _python(page: Page, folder: Path, *arguments: str) -> str:
     ended = subprocess.run(
         [sys.executable, "-W", "error", *arguments],
+        check=False,
         cwd=folder,
         env=environment(folder),
         stdin=subprocess.DEVNULL,

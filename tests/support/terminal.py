@@ -32,7 +32,7 @@ class Terminal:
             )
 
     def type(self, commands: str) -> str:
-        """Run these commands, wait for their end (not for that of what they leave running), and answer what was said."""
+        """Run these commands, wait for their end (not of what they leave running), and answer what was said."""
         assert self._bash.stdin is not None
         before, mark = len(self.said()), secrets.token_hex(8)
         self._bash.stdin.write(f"{commands}\necho {mark}\n")
