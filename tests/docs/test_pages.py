@@ -75,9 +75,9 @@ def page(*blocks: tuple[str, str], name: str = "docs/some.md") -> Page:
     [
         [("python", "assert False")],
         [("python", "import warnings"), ("python", "warnings.warn('one', stacklevel=1)")],
-        [("python", "print(1)  #> 2")],
+        [("python", "print(1)  # -> 2")],
         [("python", "print(1)")],
-        [("python", "x = 1\n#> 1")],
+        [("python", "x = 1\n# -> 1")],
         [('python title="main.py"', "assert False")],
         [('python title="main.py"', "x = 1"), ("python", "from main import y")],
         [('python title="main.py"', "x = 1"), ('python title="main.py"', "assert x == 2")],
@@ -96,7 +96,7 @@ def test_what_is_right_on_a_page_runs(tmp_path: Path) -> None:
     blocks = [
         ("python", "from main import x"),
         ('python title="main.py"', "x = 1"),
-        ("python", "y = x + 1\nprint(y)\n#> 2"),
+        ("python", "y = x + 1\nprint(y)\n# -> 2"),
         ('python title="test_main.py"', "from main import x\n\ndef test_it() -> None:\n    assert x == 1"),
         ('{ .python not-run="it would not end" }', "while True: pass"),
     ]

@@ -6,7 +6,7 @@
   number that it has on the page.
 - So does a comment that begins with `<!-- proof`: it is run, and not shown.
 - A file named `test_*.py` is run by pytest.
-- What is printed is what stands behind `#>`, in order.
+- What is printed is what stands behind `# ->`, in order.
 - A block that is not run says why: ```` ```{ .python not-run="the reason" } ````.
 """
 
@@ -26,7 +26,7 @@ DOCS = REPOSITORY / "docs"
 _INFO = re.compile(r'(?P<language>[\w+-]*)(?: title="(?P<title>[^"]+)")?')
 _REASON = re.compile(r'\{ \.(?P<language>[\w+-]+)(?: title="(?P<title>[^"]+)")? not-run="(?P<reason>[^"]+)" \}')
 _PROOF = "<!-- proof\n"
-_PRINTED = re.compile(r"#> ?(.*)$", re.MULTILINE)
+_PRINTED = re.compile(r"# -> (.*)$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
