@@ -10,7 +10,7 @@ import pytest
 
 import afterward
 from afterward import Afterward, Job, Task, errors
-from tests.support.pages import DOCS
+from tests.support.pages import DOCS, REPOSITORY
 
 REFERENCE = (DOCS / "reference.md").read_text()
 OPTIONS = (DOCS / "options.md").read_text()
@@ -55,6 +55,14 @@ def test_the_tables_of_options_are_whole(heading: str, takes_them: Callable[...,
     assert options in tables
 
 
+def test_the_table_of_events_is_whole() -> None:
+    """In docs/logging.md: whatever the library emits, but for what the command line tells of its own processes."""
+    sources = [path for path in (REPOSITORY / "src").rglob("*.py") if "cli" not in path.parts]
+    told = [event for path in sources for event in re.findall(r"emit\(\s*[\w.]+,\s*([^,]*),", path.read_text())]
+    emitted = {name for event in told for name in re.findall(r'"([a-z_.]+)"', event)}
+    assert _first_column((DOCS / "logging.md").read_text()) == emitted
+
+
 def _first_column(text: str) -> set[str]:
     cells = re.findall(r"^\| ([^|]*) \|", text, flags=re.MULTILINE)
-    return {name for cell in cells for name in re.findall(r"`(\w+)`", cell)}
+    return {name for cell in cells for name in re.findall(r"`([\w.]+)`", cell)}
