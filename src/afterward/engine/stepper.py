@@ -27,7 +27,7 @@ class Stepper(Worker):
 
     async def claim(self) -> Lease | None:
         """A lease of the most urgent job that is due; None when nothing is."""
-        process = await self._liveness.start()
+        process = self._liveness.process or await self._liveness.start()
         holdings = self._liveness.holdings
         token = new_id()
         holdings.expect_claim(token)
