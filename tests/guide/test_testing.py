@@ -27,11 +27,14 @@ from afterward import (
     BackgroundTask,
     BackgroundTasks,
     ConfigurationError,
+    EndedJob,
+    JobFailed,
+    Retry,
     Status,
     Task,
     current_job,
 )
-from afterward.testing import Bench, JobFailed
+from afterward.testing import AttemptFailed, Bench
 from tests.support.opening import opened
 from tests.support.waiting import wait_until
 
@@ -537,10 +540,10 @@ def test_what_is_no_exception_is_the_cause_of_one(bench: Bench, tasks: Afterward
         background_tasks.add_task(leave)
 
     with TestClient(app) as client:
-        with pytest.raises(JobFailed, match="ended by SystemExit: 3") as raised:
+        with pytest.raises(AttemptFailed, match="ended by SystemExit: 3") as raised:
             client.post("/")
         assert isinstance(raised.value.__cause__, SystemExit)
-        with pytest.raises(JobFailed):
+        with pytest.raises(AttemptFailed):
             client.post("/")
 
 
@@ -590,6 +593,41 @@ def test_a_failure_that_nobody_was_told_of_is_raised_at_the_end(tasks: Afterward
         pytest.raises(KeyError, match="the endpoint's"),
     ):
         TestClient(app).post("/")
+
+
+def test_a_task_that_asks_to_be_tried_again_has_not_failed(bench: Bench, tasks: Afterward) -> None:
+    """It is raised on purpose, and raised in the test only when no attempt is left."""
+
+    @tasks.task(max_attempts=2)
+    async def not_yet() -> None:
+        raise Retry("not yet", in_=60)
+
+    not_yet.enqueue_sync()
+    assert bench.drain_sync() == []
+    bench.clock.advance(60)
+    with pytest.raises(Retry, match="not yet"):
+        bench.drain_sync()
+    assert [job.status for job in bench.jobs] == [Status.failed]
+
+
+def test_follow_ups_and_results(tasks: Afterward) -> None:
+    """What the store itself enqueues runs as well, and can be asked for; results are there at once."""
+    with Bench(tasks, raise_failures=False) as bench:
+
+        @tasks.task
+        def ended(job: EndedJob) -> str:
+            return f"{job.id} {job.status}"
+
+        @tasks.task(on_success=ended, on_failure=ended, max_attempts=1)
+        async def divide(number: int) -> float:
+            return 1 / number
+
+        good, bad = divide.enqueue_sync(4), divide.enqueue_sync(0)
+        assert good.result_sync(timeout=5) == 0.25
+        with pytest.raises(JobFailed, match="division by zero"):
+            bad.result_sync(timeout=5)
+        bench.assert_enqueued(ended)
+        assert {job.result for job in bench.enqueued(ended)} == {f'"{good.id} succeeded"', f'"{bad.id} failed"'}
 
 
 # Time.

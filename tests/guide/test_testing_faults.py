@@ -1,5 +1,6 @@
 """Faults that a user's own tests can inject: `afterward.testing.Bench`'s crashes, lost leases and restarts."""
 
+import asyncio
 import re
 from collections.abc import AsyncIterator, Iterator
 from typing import Annotated, Any, Literal, get_args
@@ -198,8 +199,9 @@ def test_dying_in_the_middle_of_a_task(bench: Bench, tasks: Afterward, happened:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(bank, "transfer", bench.crash)
-        pay.enqueue_sync(3)
+        handle = pay.enqueue_sync(3)
     assert happened == ["begin"]
+    assert asyncio.run(handle.job()) == bench.jobs[0]  # the process has started again
     assert [job.status for job in bench.jobs] == [Status.queued]
     [job] = bench.drain_sync()
     assert happened == ["begin", "begin", "transferred 3", "end"]
@@ -301,5 +303,5 @@ def test_every_crash_point_of_a_job_has_a_name_for_tests() -> None:
     """But those of the store's own keeping."""
     source = "".join(path.read_text() for path in (REPOSITORY / "src").rglob("*.py"))
     points = set(re.findall(r'crash_point\("(\w+)"\)', source))
-    assert set(POINTS.values()) == points - {"in_reap", "in_migration"}
+    assert set(POINTS.values()) == points - {"in_reap", "in_prune", "in_migration"}
     assert set(POINTS) == set(get_args(Point)) == set(RUNS)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import shutil
 import tempfile
+import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from contextvars import copy_context
 from datetime import datetime
 from pathlib import Path
@@ -20,13 +21,14 @@ from afterward.app import Afterward
 from afterward.context import RUNNING
 from afterward.engine.stepper import Stepper
 from afterward.engine.worker import WorkerOptions
-from afterward.errors import AfterwardError, ConfigurationError
+from afterward.errors import AfterwardError, ConfigurationError, Retry
 from afterward.faults import Crash, armed
+from afterward.handle import JobHandle
 from afterward.job import Job, Lease, NewJob, Status
 from afterward.life import Life
 from afterward.liveness import SUSPECT_AFTER, SUSPECT_DELAY_SECONDS
 from afterward.request import is_in_a_request
-from afterward.task import JobHandle, Task
+from afterward.task import Task
 from afterward.testing.clock import Clock
 from afterward.testing.enqueued import Enqueued, Expected, listing
 from afterward.testing.mortal import POINTS, MortalLife, MortalStore, Point
@@ -52,7 +54,8 @@ class Bench:
     - By default they run by themselves: when a request is over, every job that is due runs, one after the other, and so
       does what those enqueue; only then the client's call returns. `enqueue` outside of a request does the same.
     - `manual`: nothing runs until `drain`.
-    - `raise_failures`: what a job raises, at its first attempt or at a later one, the call that had it run raises.
+    - `raise_failures`: what a job raises, at its first attempt or at a later one, the call that had it run raises; but
+      not a `Retry`, which a task raises on purpose.
     - `now`: what the clock of the store shows (see `clock`).
 
     The store is a real one, in a temporary folder, and jobs are stored, claimed, run and finished by the same code as
@@ -75,6 +78,7 @@ class Bench:
         self._raise_failures = raise_failures
         self._context = copy_context()
         self._turns = Turns()
+        self._starting = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._new: dict[str, NewJob] = {}
         self._heard: dict[tuple[str, int], BaseException] = {}
@@ -118,9 +122,13 @@ class Bench:
         """The life that the tasks live now; a new one, if that has crashed."""
         if self._tasks.life is not self._life:
             raise ConfigurationError("this Bench is over, or another one for the same tasks has begun within it")
-        if self._life.is_over:
-            self.restart()
+        self._start_again_if_dead()
         return self._life
+
+    def _start_again_if_dead(self) -> None:
+        with self._starting:
+            if self._life.is_over and self._tasks.life is self._life:
+                self.restart()
 
     # running
 
@@ -132,7 +140,10 @@ class Bench:
         """
         if _is_in_a_job():
             raise ConfigurationError("drain was called within a job; what a job enqueues runs after it")
-        ran = await self._run_due()
+        try:
+            ran = await self._run_due()
+        finally:
+            self._start_again_if_dead()
         self._raise_what_failed()
         return ran
 
@@ -153,11 +164,9 @@ class Bench:
         """Run what is due by itself; what fails is told at the end of the call that had it run."""
         if not self._new or self._life.is_over or self._tasks.life is not self._life:
             return
-        with CancelScope(shield=True):  # a websocket that is closed by its client is cancelled
-            try:
-                await self._run_due()
-            except Crash:
-                return  # the client has its answer, and never hears of it
+        # Who is answered by now never hears of a crash. A websocket that is closed by its client is cancelled.
+        with CancelScope(shield=True), suppress(Crash):
+            await self._run_due()
 
     async def _run_due(self) -> list[Job]:
         async with self._turns.one():
@@ -192,7 +201,7 @@ class Bench:
         self._heard[lease.id, lease.attempt] = error
 
     def _note_failure(self, lease: Lease, job: Job, error: BaseException | None) -> None:
-        if not self._raise_failures:
+        if not self._raise_failures or (isinstance(error, Retry) and job.status is Status.queued):
             return
         if isinstance(error, Exception):
             self._errors.append(error)
@@ -283,7 +292,7 @@ class Bench:
         """The process dies here and now, as by `kill -9`: nothing that it does from now on reaches the store.
 
         It takes any arguments, so that it can stand in for whatever is to be the last thing that a task or an endpoint
-        calls. The process starts again when the bench is used next, or at `restart`.
+        calls. When all that it was about is unwound, the process starts again, as for `crash_after`.
         """
         self._life.crash()
         raise Crash("this process is dead")
@@ -312,10 +321,10 @@ class Bench:
                     raise
         if passes < nth:
             raise AssertionError(f"nothing crashed: {point!r} was come to {passes} times, and {nth} were asked for")
-        self.restart()
+        self._start_again_if_dead()
 
     @contextmanager
-    def lose_lease(self, of: Task[..., Any] | JobHandle | Job | str) -> Generator[None]:
+    def lose_lease(self, of: Task[..., Any] | JobHandle[Any] | Job | str) -> Generator[None]:
         """Within the block, the next attempt of this job, or of any job of this task, loses its lease as it begins.
 
         Other processes have taken this one for dead, as they do when it stands still for too long: the function runs to
@@ -359,6 +368,8 @@ class Bench:
         except Crash:
             if not is_answered:
                 raise NoAnswer("the process crashed before the client had its answer") from None
+        finally:
+            self._start_again_if_dead()
         self._raise_what_failed()
 
     @asynccontextmanager
@@ -383,6 +394,7 @@ class Bench:
     async def hear_of_put(self) -> None:
         if self._runs_by_itself() and not is_in_a_request(self._tasks):
             await self._settle()
+            self._start_again_if_dead()
             self._raise_what_failed()
 
     def hear_of_put_sync(self) -> None:
