@@ -181,17 +181,11 @@ class Liveness:
 
     async def beat(self) -> None:
         """Beat now, and not in its turn: a process that was taken for dead takes its new identity."""
-        await self.start()
-        await self._at_home(self._beat())
+        await self.beside(self._beat)
 
     async def bury_the_dead(self) -> None:
         """Look for deaths now, and not in its turn: what the dead held is queued again when this returns."""
-        await self.start()
-        await self._at_home(self._bury_the_dead())
-
-    def _at_home(self, work: Coroutine[Any, Any, None]) -> asyncio.Future[None]:
-        loop = cast("asyncio.AbstractEventLoop", self._loop)
-        return asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, loop))
+        await self.beside(self._bury_the_dead)
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine on the liveness loop and wait for it: the portal for code without an event loop."""
