@@ -24,6 +24,7 @@ from afterward.handle import JobHandle, ids_of
 from afterward.hooks import EndedJob
 from afterward.intake import Intake
 from afterward.job import Job, NewJob, Ruling, Status
+from afterward.life import Life
 from afterward.liveness import Liveness
 from afterward.observe import emit
 from afterward.payload import DEFAULT_MAX_BYTES
@@ -48,6 +49,7 @@ from afterward.waiting import until_ended
 P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
+W = TypeVar("W", bound=Worker)
 
 DEFAULT_URL = "sqlite:///afterward.db"
 
@@ -78,16 +80,27 @@ class Afterward:
         keep_failed: Seconds | None = timedelta(days=7),
         store: Store | None = None,
     ) -> None:
-        self.store: Store = store or store_of(url or os.environ.get("AFTERWARD_URL") or DEFAULT_URL)
+        store = store or store_of(url or os.environ.get("AFTERWARD_URL") or DEFAULT_URL)
+        self.life = Life.on(store, seconds(lease))
         self.tasks: dict[str, Task[..., Any]] = {}
         self._max_bytes = max_payload_bytes
         self._carrier = Carrier(context_variables)
-        self._liveness = Liveness(self.store, seconds(lease))
-        self._intake = Intake(self.store, self._liveness)
         kept = {Status.succeeded: keep, Status.cancelled: keep, Status.failed: keep_failed}
         self._ages = {status: seconds(age) for status, age in kept.items() if age is not None}
         self._lifespan_seen = False
-        self._lives = 0
+
+    @property
+    def store(self) -> Store:
+        """Where jobs live now."""
+        return self.life.store
+
+    @property
+    def _liveness(self) -> Liveness:
+        return self.life.liveness
+
+    @property
+    def _intake(self) -> Intake:
+        return self.life.intake
 
     # declaring tasks
 
@@ -191,7 +204,11 @@ class Afterward:
 
     def enqueue_many_sync(self, jobs: Iterable[NewJob]) -> list[JobHandle[Any]]:
         """`enqueue_many` for code without an event loop. It blocks until the jobs are stored."""
-        return self.run_sync(self.enqueue_many(jobs))
+        jobs = list(jobs)
+        handles = [self._handle_of(job) for job in jobs]
+        if jobs:
+            self._intake.put_sync(jobs)
+        return handles
 
     def _handle_of(self, job: NewJob) -> JobHandle[Any]:
         task = self.tasks.get(job.task)
@@ -273,7 +290,7 @@ class Afterward:
             others = app.user_middleware
             app.user_middleware = with_failures_seen(others)
             try:
-                return DurableTasksMiddleware(build(), self, self._intake, self._warn_without_lifespan)
+                return DurableTasksMiddleware(build(), self, lambda: self.life, self._warn_without_lifespan)
             finally:
                 app.user_middleware = others
 
@@ -295,42 +312,50 @@ class Afterward:
         """Live, and run jobs if `options` say so, while the block lasts. Never delays a start-up: jobs follow after."""
         for task in self.tasks.values():
             task.arguments.check()
-        self._lives += 1
+        life = self.life
+        life.apps += 1
         try:
             await self._open_soon()
-            if options is None:
+            if life.conductor is not None:
+                async with life.conductor.lifespan():
+                    yield None
+            elif options is None:
                 yield None
             else:
-                async with self._serving(options) as worker:
+                async with self._serving(options, life) as worker:
                     yield worker
         finally:
-            self._lives -= 1
-            if not self._lives:  # the last of the apps that share these tasks
-                await self._liveness.stop()
+            life.apps -= 1
+            if not life.apps:  # the last of the apps that share these tasks
+                await life.liveness.stop()
 
     @asynccontextmanager
-    async def _serving(self, options: WorkerOptions) -> AsyncGenerator[Worker]:
-        worker = Worker(self.store, self._liveness, self.tasks, options, self.restore_context)
-        before, self._intake.direct = self._intake.direct, worker
+    async def _serving(self, options: WorkerOptions, life: Life) -> AsyncGenerator[Worker]:
+        worker, intake = self.make_worker(Worker, options), life.intake
+        before, intake.direct = intake.direct, worker
         serving = asyncio.create_task(_keep_running(worker), name="afterward-worker")
-        pruning = asyncio.create_task(self._keep_pruning(), name="afterward-pruner")
+        pruning = asyncio.create_task(self._keep_pruning(life), name="afterward-pruner")
         try:
             with told_by_signals(worker.drain):
                 yield worker
         finally:
-            if self._intake.direct is worker:
-                self._intake.direct = before
+            if intake.direct is worker:
+                intake.direct = before
             worker.stop()
             pruning.cancel()
             await asyncio.wait({serving, pruning})
             serving.result()
 
-    async def _keep_pruning(self) -> None:
+    async def _keep_pruning(self, life: Life) -> None:
         while self._ages:
             try:
-                await self._liveness.beside(lambda: keep_pruning(self.store, self._ages))
+                await life.liveness.beside(lambda: keep_pruning(life.store, self._ages))
             except StoreError:  # it does not open yet; the worker tells of it
                 await asyncio.sleep(_AFTER_A_BREAK_SECONDS)
+
+    def make_worker(self, kind: type[W], options: WorkerOptions) -> W:
+        """A worker for these tasks, where they live now."""
+        return kind(self.store, self._liveness, self.tasks, options, self.restore_context)
 
     async def _open_soon(self) -> None:
         """Open the store, but do not wait long for one that is slow or locked: requests and the worker try again."""
@@ -367,7 +392,7 @@ class Afterward:
             )
 
     def _warn_without_lifespan(self) -> None:
-        if not self._lifespan_seen:
+        if not self._lifespan_seen and self.life.conductor is None:
             self._lifespan_seen = True
             emit(
                 logging.WARNING,

@@ -100,6 +100,10 @@ class Intake:
         _raise_if_refused(jobs, await self.store.enqueue([(job, Placement.free) for job in jobs], None))
         self.store.ring()
 
+    def put_sync(self, jobs: Sequence[NewJob]) -> None:
+        """`put`, for code without an event loop. It blocks until they are stored."""
+        self.liveness.run(self.put(jobs))
+
     def _place(self, jobs: Sequence[NewJob], direct: bool) -> list[tuple[NewJob, Placement]]:
         """Leased to the worker of this process where it has a slot, which is then reserved; else held."""
         worker = self.direct if direct else None

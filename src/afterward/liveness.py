@@ -18,10 +18,12 @@ import random
 import socket
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Generator, Iterable
+from contextlib import contextmanager
 from typing import Any, TypeVar, cast
 
 from afterward.errors import StoreError
+from afterward.faults import Crash
 from afterward.identity import new_id
 from afterward.job import Process
 from afterward.observe import emit
@@ -129,15 +131,21 @@ class Liveness:
         self._stop: asyncio.Event | None = None
         self._joined: concurrent.futures.Future[str] = concurrent.futures.Future()
         self._seen: dict[str, tuple[int, int]] = {}
+        self._is_killed = False
         self._on_lost: list[Callable[[dict[str, int]], None]] = []
         self.holdings = Holdings()
         self.process: str | None = None
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._forget_inherited)
 
-    def on_lost(self, callback: Callable[[dict[str, int]], None]) -> None:
-        """Call `callback`, in the liveness thread, with the attempts, by job id, that this process has lost."""
+    @contextmanager
+    def telling_lost(self, callback: Callable[[dict[str, int]], None]) -> Generator[None]:
+        """While the block lasts, `callback` is called, in the liveness thread, with attempts that are lost, by job."""
         self._on_lost.append(callback)
+        try:
+            yield
+        finally:
+            self._on_lost.remove(callback)
 
     @property
     def is_recent(self) -> bool:
@@ -153,6 +161,10 @@ class Liveness:
 
     async def stop(self) -> None:
         """Leave the store and close it. Lawful without a start, and twice."""
+        await asyncio.to_thread(self.stop_sync)
+
+    def stop_sync(self) -> None:
+        """`stop`, for code without an event loop. It blocks until the store is closed."""
         with self._starting:
             thread, loop, stop = self._thread, self._loop, self._stop
             self._thread = None
@@ -160,7 +172,20 @@ class Liveness:
             return
         atexit.unregister(self._leave_at_exit)
         loop.call_soon_threadsafe(stop.set)
-        await asyncio.to_thread(thread.join)
+        thread.join()
+
+    def kill(self) -> None:
+        """`stop_sync`, as a killed process does it: without leaving. What it holds is for whoever sees its death."""
+        self._is_killed = True
+        self.stop_sync()
+
+    async def beat(self) -> None:
+        """Beat now, and not in its turn: a process that was taken for dead takes its new identity."""
+        await self.beside(self._beat)
+
+    async def bury_the_dead(self) -> None:
+        """Look for deaths now, and not in its turn: what the dead held is queued again when this returns."""
+        await self.beside(self._bury_the_dead)
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine on the liveness loop and wait for it: the portal for code without an event loop."""
@@ -211,8 +236,9 @@ class Liveness:
             joined.set_exception(error)
             return
         joined.set_result(cast("str", self.process))
-        await self._beat_until(stop)
-        await self._leave()
+        with contextlib.suppress(Crash):  # a store that a test has crashed answers nothing more
+            await self._beat_until(stop)
+        await (self._store.close() if self._is_killed else self._leave())
 
     async def _beat_until(self, stop: asyncio.Event) -> None:
         clock = asyncio.get_running_loop().time

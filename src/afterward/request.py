@@ -7,10 +7,11 @@ import inspect
 import logging
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextvars import ContextVar
 from typing import Any, NamedTuple
 
+from anyio import CancelScope
 from starlette.background import BackgroundTask as StockBackgroundTask
 from starlette.middleware import Middleware
 from starlette.responses import Response
@@ -21,6 +22,7 @@ from afterward.faults import crash_point
 from afterward.handle import JobHandle
 from afterward.intake import Intake, Kept
 from afterward.job import NewJob
+from afterward.life import Life
 from afterward.observe import emit
 from afterward.onlookers import Onlookers, are_indifferent
 from afterward.task import Owner, Task
@@ -195,7 +197,8 @@ class Call:
             self._over = True  # from here on, whoever adds is refused
         try:
             if self._is_websocket and self._storing:
-                await asyncio.wait(self._storing)  # what they could not store is still pending
+                with CancelScope(shield=True):
+                    await asyncio.wait(self._storing)  # what they could not store is still pending
             if self._pending and not self._started and not self._is_websocket:
                 self.discard()
             if self._pending and (self.refusal is None or self._is_websocket):
@@ -250,20 +253,26 @@ class Call:
 class DurableTasksMiddleware:
     """Wraps a whole ASGI application, outside of all its other middleware."""
 
-    def __init__(self, app: ASGIApp, owner: Owner, intake: Intake, served: Callable[[], None]) -> None:
+    def __init__(self, app: ASGIApp, owner: Owner, life: Callable[[], Life], served: Callable[[], None]) -> None:
         self._app = app
         self._owner = owner
-        self._intake = intake
+        self._life = life
         self._served = served
-        self._onlookers = Onlookers(DurableTasksMiddleware.__call__.__code__)
+        self._onlookers = Onlookers(DurableTasksMiddleware._serve.__code__)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        conductor = self._life().conductor
+        if conductor is None or scope["type"] == "lifespan" or self._owner in calls_in(scope):
+            return self._serve(scope, receive, send)
+        return conductor.conduct(self._serve, scope, receive, send)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         calls = calls_in(scope)
         if scope["type"] not in ("http", "websocket") or self._owner in calls:
             await self._app(scope, receive, send)
             return
         self._served()
-        call = Call(self._intake, self._onlookers, scope, send)
+        call = Call(self._life().intake, self._onlookers, scope, send)
         scope[_SCOPE_KEY] = calls = {**calls, self._owner: call}
         token = _CALLS.set(calls)
         try:
@@ -374,6 +383,11 @@ def _has_length(message: Message) -> bool:
 def is_answered() -> bool:
     """Does the calling code run in a request whose response has left?"""
     return any(call.is_answered for call in _CALLS.get({}).values())
+
+
+def is_in_a_request(owner: Owner) -> bool:
+    """Does the calling code run in a request that tasks of `owner` can be added to?"""
+    return owner in _CALLS.get({})
 
 
 def call_of(task: Task[..., Any], calls: dict[Owner, Call] | None) -> Call:

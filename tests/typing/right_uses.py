@@ -27,6 +27,7 @@ from afterward import (
     Task,
     current_job,
 )
+from afterward.testing import Bench, fixture
 
 app = FastAPI()
 tenant: ContextVar[str] = ContextVar("tenant")
@@ -203,3 +204,21 @@ def careful(number: int) -> int:
 
 careful.options(unique="one", on_duplicate="replace", expires=60, max_attempts=2, timeout=timedelta(seconds=5))
 careful.options(expires=datetime.now(UTC))
+
+
+# In tests
+
+bench_fixture = fixture(tasks, autouse=True, scope="module")
+
+
+async def in_tests() -> None:
+    with Bench(tasks, now=datetime.now(UTC), raise_failures=False) as bench:
+        assert_type(bench.assert_enqueued(double), Job)
+        assert_type(bench.assert_enqueued(double, 4, times=2), Job)
+        bench.assert_not_enqueued(send.options(delay=60), "ada@example.com")
+        assert_type(bench.enqueued(send, "ada@example.com"), list[Job])
+        assert_type(bench.drain_sync(), list[Job])
+        with bench.crash_after("ended", nth=2), bench.lose_lease(double):
+            bench.clock.advance(timedelta(days=1))
+    async with Bench(tasks, manual=True) as bench:
+        assert_type(await bench.drain(), list[Job])

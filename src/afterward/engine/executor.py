@@ -21,6 +21,9 @@ _LONGEST_UNFIT_DELAY = 60.0
 _CANCEL_SECONDS = 0.5
 _NOTHING = Succeeded(None)
 
+Hear = Callable[[Lease, BaseException], None]
+"""Called with the exception that an attempt ends in, before it becomes text."""
+
 
 def _unfit_delay(attempt: int) -> float:
     """Soon at first, for another version may be there to take the job; two that it does not fit must not play ball."""
@@ -28,11 +31,12 @@ def _unfit_delay(attempt: int) -> float:
 
 
 class Executor:
-    """Runs attempts. `restore` sets the context variables that were stored with a job."""
+    """Runs attempts. `restore` sets the context variables that were stored with a job; `hear` is told of errors."""
 
-    def __init__(self, threads: Threads, restore: Callable[[str], None]) -> None:
+    def __init__(self, threads: Threads, restore: Callable[[str], None], hear: Hear | None = None) -> None:
         self._threads = threads
         self._restore = restore
+        self._hear = hear
 
     async def run(self, task: Task[..., Any], lease: Lease) -> Outcome:
         """One attempt. Must be awaited in a context of its own; raises only `CancelledError`, when it is cancelled."""
@@ -53,14 +57,23 @@ class Executor:
                 result = await self._call_within(timeout, task, args, kwargs)
             return _NOTHING if result is None else Succeeded(task.result.dump(result))
         except ResultError as error:
+            self._tell(error, lease)
             return Failed(failure_of(error))
         except asyncio.CancelledError as error:
             current = asyncio.current_task()
             if current is not None and current.cancelling():
                 raise  # asked for from outside: who asked knows what it means
-            return outcome_of(error, task, lease)
+            return self._outcome_of(error, task, lease)
         except BaseException as error:  # noqa: BLE001 - SystemExit and KeyboardInterrupt too: a task never ends its worker
-            return outcome_of(error, task, lease)
+            return self._outcome_of(error, task, lease)
+
+    def _outcome_of(self, error: BaseException, task: Task[..., Any], lease: Lease) -> Outcome:
+        self._tell(error, lease)
+        return outcome_of(error, task, lease)
+
+    def _tell(self, error: BaseException, lease: Lease) -> None:
+        if self._hear is not None:
+            self._hear(lease, error)
 
     async def _call(self, task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if task.is_async:

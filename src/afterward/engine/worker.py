@@ -9,11 +9,12 @@ import math
 import os
 import random
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from afterward.engine.executor import Executor
+from afterward.engine.executor import Executor, Hear
 from afterward.engine.process import run_in_child
 from afterward.engine.threads import Key, Threads
 from afterward.errors import StoreError
@@ -70,7 +71,7 @@ class Worker:
         self._restore = restore
         self._free = {True: options.concurrency, False: options.threads}
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._group: asyncio.TaskGroup | None = None
+        self._is_working = False
         self._context = contextvars.copy_context()
         self._running: dict[Key, tuple[asyncio.Task[None], Lease]] = {}
         self._abandoned: set[asyncio.Task[None]] = set()
@@ -86,26 +87,31 @@ class Worker:
         self._unasked: set[bool] = set()
         self._called = False
         self._direct = 0
-        liveness.on_lost(self._hear_of_lost)
 
     async def run(self) -> None:
         """Serve until `stop`; returns when nothing runs any more. What could not end in its grace is released."""
+        async with self._working(), asyncio.TaskGroup() as group:
+            claiming = group.create_task(self._claim_until_draining())
+            await self._stopped.wait()
+            await claiming
+            await self._let_end()
+
+    @asynccontextmanager
+    async def _working(self, hear: Hear | None = None) -> AsyncGenerator[None]:
+        """Ready to start attempts. In the end, what still runs is released, and each outcome written."""
         self._loop = asyncio.get_running_loop()
         self._threads = Threads()
-        self._executor = Executor(self._threads, self._restore)
-        try:
-            async with asyncio.TaskGroup() as group:
-                self._group = group
-                claiming = group.create_task(self._claim_until_draining())
-                await self._stopped.wait()
-                await claiming
-                await self._let_end()
-        finally:
-            self._group = None
-            await self._cancel_running()
-            while self._ended or self._finishing:  # also when this is cancelled: an outcome is never dropped
-                await asyncio.wait(self._finishing) if self._finishing else await asyncio.sleep(0)
-            self._threads.stop()
+        self._executor = Executor(self._threads, self._restore, hear)
+        self._is_working = True
+        with self._liveness.telling_lost(self._hear_of_lost):
+            try:
+                yield
+            finally:
+                self._is_working = False
+                await self._cancel_running()
+                while self._ended or self._finishing:  # also when this is cancelled: an outcome is never dropped
+                    await asyncio.wait(self._finishing) if self._finishing else await asyncio.sleep(0)
+                self._threads.stop()
 
     def drain(self) -> None:
         """Claim nothing more. May be called from a signal handler or another thread, any number of times."""
@@ -128,7 +134,7 @@ class Worker:
         if (
             self._backlog
             or self._draining
-            or self._group is None
+            or not self._is_working
             or job.delay is not None
             or job.run_at is not None
             or (task := self._tasks.get(job.task)) is None
@@ -146,7 +152,7 @@ class Worker:
         self._free_slot(self._tasks[task].is_async)
 
     def start(self, lease: Lease) -> None:
-        if self._group is None or self._loop is None or not self._liveness.is_recent:
+        if not self._is_working or self._loop is None or not self._liveness.is_recent:
             # Not to be begun: this process is ending, or has slept so long that the job may be another's by now. If it
             # is still this process's own, the next heartbeat or the end gives it back.
             self._liveness.holdings.forget(lease.id, lease.attempt)

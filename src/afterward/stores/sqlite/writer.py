@@ -18,7 +18,7 @@ from typing import Any
 import apsw
 
 from afterward.errors import StoreError, StoreUnavailable
-from afterward.faults import crash_point
+from afterward.faults import Crash, crash_point
 
 
 class _Answer(asyncio.Future[Any]):
@@ -39,7 +39,7 @@ class Operation:
         self.loop = loop
         self.future = _Answer(loop=loop)
         self.answer: Any = None
-        self.error: StoreError | None = None
+        self.error: StoreError | Crash | None = None
 
 
 Stage = Callable[[apsw.Connection, Sequence[Operation]], None]
@@ -103,7 +103,7 @@ class Writer:
         try:
             self._begin(operations)
             staged = True
-        except Exception:  # noqa: BLE001 - whatever it is, the thread meets it again
+        except (Exception, Crash):  # noqa: BLE001 - whatever it is, the thread meets it again
             self._roll_back()  # and, with patience, tries again or says what is wrong
         finally:
             self._work.put((operations, staged))
@@ -131,7 +131,7 @@ class Writer:
         try:
             self._transact(operations, staged)
         except BaseException as error:  # noqa: BLE001 - it becomes the operations' answer
-            if len(operations) == 1 or isinstance(error, apsw.BusyError | apsw.IOError | StoreError):
+            if len(operations) == 1 or isinstance(error, apsw.BusyError | apsw.IOError | StoreError | Crash):
                 for operation in operations:
                     operation.error = self._translated(error)
                 return
@@ -165,8 +165,8 @@ class Writer:
         time.sleep(random.uniform(0.0005, 0.005))  # noqa: S311 - short and uneven, so that nobody starves
         return True
 
-    def _translated(self, error: BaseException) -> StoreError:
-        if isinstance(error, StoreError):
+    def _translated(self, error: BaseException) -> StoreError | Crash:
+        if isinstance(error, StoreError | Crash):
             return error
         if isinstance(error, apsw.BusyError):
             said = f"another process held its lock for more than {self._patience:g} s"
