@@ -87,7 +87,7 @@ async def test_it_can_be_said_how_long_and_for_ever(clock: Clock, keeping: Calla
 
 
 async def test_what_has_not_ended_is_kept_however_old_it_is(clock: Clock, keeping: Callable[..., Afterward]) -> None:
-    tasks = keeping(keep=0, keep_failed=0)
+    tasks = keeping(keep=60, keep_failed=60)
 
     @tasks.task
     async def end() -> None: ...
