@@ -1,0 +1,26 @@
+"""`afterward check`: what a code base would lose, told from its text alone; nothing of it is imported or run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from afterward.cli.check.codebase import CodeBase
+from afterward.cli.check.files import python_files
+from afterward.cli.check.finding import CANNOT_TELL, Finding, Report
+from afterward.cli.check.rules import Rules
+
+__all__ = ["Finding", "Report", "check"]
+
+
+def check(paths: Sequence[Path]) -> Report:
+    """Check the files, and the folders with all that is below them. The paths must exist."""
+    folders = [path.absolute() for path in paths if path.is_dir()]
+    code = CodeBase(python_files(paths), folders)
+    rules = Rules(code)
+    said = [finding for module in code.modules_of_interest() for finding in rules.of_module(module)]
+    said += rules.of_all()
+    code.parse_the_rest()
+    said = sorted({*said, *code.unreadable})
+    findings = [finding for finding in said if finding.rule != CANNOT_TELL]
+    return Report(findings, [finding for finding in said if finding.rule == CANNOT_TELL], len(code.files))

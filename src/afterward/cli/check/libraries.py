@@ -1,0 +1,86 @@
+"""What is known of libraries: what their functions return, and which of their objects cannot be stored."""
+
+from __future__ import annotations
+
+from afterward.cli.check.values import External
+
+SESSION = External("sqlalchemy.orm.Session")
+CONNECTION = External("sqlalchemy.Connection")
+FILE = External("io.IOBase")
+ORM_BASE = External("sqlalchemy.orm.DeclarativeBase")
+LOGGER = External("logging.Logger")
+
+_WEB = frozenset(("fastapi", "starlette"))
+
+RETURNED = {
+    "builtins.open": FILE,
+    "io.open": FILE,
+    "os.fdopen": FILE,
+    "codecs.open": FILE,
+    "tempfile.mkstemp": External("builtins.tuple"),
+    "logging.getLogger": LOGGER,
+    "structlog.get_logger": LOGGER,
+    "structlog.stdlib.get_logger": LOGGER,
+    "sqlalchemy.create_engine": External("sqlalchemy.Engine"),
+    "sqlalchemy.ext.asyncio.create_async_engine": External("sqlalchemy.ext.asyncio.AsyncEngine"),
+    "sqlmodel.create_engine": External("sqlalchemy.Engine"),
+    "sqlalchemy.orm.sessionmaker": External("sqlalchemy.orm.sessionmaker"),
+    "sqlalchemy.ext.asyncio.async_sessionmaker": External("sqlalchemy.orm.sessionmaker"),
+    "sqlalchemy.orm.scoped_session": External("sqlalchemy.orm.sessionmaker"),
+    "sqlalchemy.ext.asyncio.async_scoped_session": External("sqlalchemy.orm.sessionmaker"),
+    "sqlite3.connect": External("sqlite3.Connection"),
+    "asyncpg.connect": External("asyncpg.Connection"),
+    "psycopg.connect": External("psycopg.Connection"),
+    "psycopg2.connect": External("psycopg2.Connection"),
+}
+"""The class of what a function gives; a name with a capital letter is taken for a class without being listed."""
+
+CLASSES = {
+    "sqlalchemy.orm.declarative_base": ORM_BASE,
+    "sqlalchemy.ext.declarative.declarative_base": ORM_BASE,
+}
+"""Functions that give a class."""
+
+RETURNED_BY_METHOD = {
+    ("sessionmaker", "begin"): SESSION,
+    ("sessionmaker", "__call__"): SESSION,
+    ("Engine", "connect"): CONNECTION,
+    ("Engine", "begin"): CONNECTION,
+    ("AsyncEngine", "connect"): CONNECTION,
+    ("AsyncEngine", "begin"): CONNECTION,
+    ("Path", "open"): FILE,
+}
+"""The class of what a method gives, by the names of its class and itself."""
+
+ATTRIBUTES = {
+    ("UploadFile", "file"): FILE,
+    **dict.fromkeys(
+        [(name, attribute) for name in ("Request", "WebSocket", "HTTPConnection")
+         for attribute in ("app", "base_url", "headers", "query_params", "state", "url")],
+        External("starlette.requests.HTTPConnection"),
+    ),
+}  # fmt: skip
+"""Attributes of which it is known that they cannot be stored."""
+
+ANYTHING = frozenset(
+    ("Any", "Callable", "Protocol", "Self", "TypeVar", "ParamSpec", "NewType", "Type", "Awaitable", "Coroutine",
+     "Hashable", "object", "type", "callable")
+)  # fmt: skip
+"""What an annotation can say without saying much."""
+
+COLLECTIONS = frozenset(
+    ("list", "tuple", "set", "frozenset", "dict", "List", "Tuple", "Set", "FrozenSet", "Dict", "Sequence", "Iterable",
+     "Collection", "Mapping", "MutableMapping", "MutableSequence", "Deque", "deque")
+)  # fmt: skip
+ITERATORS = frozenset(("Generator", "AsyncGenerator", "Iterator", "AsyncIterator", "Iterable", "AsyncIterable"))
+TYPING = frozenset(("typing", "typing_extensions", "collections", "builtins", "types"))
+
+
+def is_of_web(value: External, *names: str) -> bool:
+    """Is it FastAPI's or Starlette's, and has it one of these names?"""
+    return value.root in _WEB and value.name in names
+
+
+def is_ours(value: External, *names: str) -> bool:
+    """Is it afterward's, and has it one of these names?"""
+    return value.root == "afterward" and value.name in names
