@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import gc
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from afterward.cli.check.codebase import CodeBase
@@ -18,9 +20,22 @@ def check(paths: Sequence[Path]) -> Report:
     folders = [path.absolute() for path in paths if path.is_dir()]
     code = CodeBase(python_files(paths), folders)
     rules = Rules(code)
-    said = [finding for module in code.modules_of_interest() for finding in rules.of_module(module)]
-    said += rules.of_all()
-    code.parse_the_rest()
+    with _without_collections():
+        said = [finding for module in code.modules_of_interest() for finding in rules.of_module(module)]
+        said += rules.of_all()
+        code.parse_the_rest()
     said = sorted({*said, *code.unreadable})
     findings = [finding for finding in said if finding.rule != CANNOT_TELL]
     return Report(findings, [finding for finding in said if finding.rule == CANNOT_TELL], len(code.files))
+
+
+@contextmanager
+def _without_collections() -> Generator[None]:
+    """Trees have no circles, and millions of nodes: looking for circles in them takes most of the time."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()

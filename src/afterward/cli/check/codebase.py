@@ -140,7 +140,9 @@ def is_library(name: str) -> bool:
     if spec is None:
         return False
     folders = spec.submodule_search_locations
-    files = [path for folder in folders for path in Path(folder).rglob("*.py")] if folders else [Path(spec.origin or "")]
+    files = (
+        [path for folder in folders for path in Path(folder).rglob("*.py")] if folders else [Path(spec.origin or "")]
+    )
     return not any(_uses_afterward(file) for file in files)
 
 

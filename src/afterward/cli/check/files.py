@@ -8,7 +8,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 _NOT_WALKED = frozenset(("__pycache__", "build", "node_modules", "site-packages"))
-_OF_INTEREST = re.compile(rb"add_task|BackgroundTask|afterward|Afterward|\btask\b|\binstall\b")
+_OF_INTEREST = re.compile(
+    rb"add_task|BackgroundTask|Afterward|\bimport afterward\b|\bfrom afterward\b|@[\w.]*\btask\b|\.(?:task|install)\("
+)
 
 
 def python_files(paths: Iterable[Path]) -> list[Path]:

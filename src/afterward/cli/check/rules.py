@@ -90,7 +90,9 @@ class Rules:
                     module, call, [_Said("not-installed", message + "call tasks.install(app) where the app is made")]
                 )
 
-    def _said(self, module: Module, node: ast.expr | ast.stmt, what: list[_Said], among: ast.expr | None = None) -> Iterator[Finding]:
+    def _said(
+        self, module: Module, node: ast.expr | ast.stmt, what: list[_Said], among: ast.expr | None = None
+    ) -> Iterator[Finding]:
         first, last = (among or node).lineno, (among or node).end_lineno or node.lineno
         if isinstance(node, FunctionNode):
             first, last = node.lineno, node.lineno
@@ -207,7 +209,11 @@ class Rules:
         if is_task(function):
             self._has_requests = True
             message = f"{_name(function)} is a task, but FastAPI's own class runs it in memory only: import "
-            return _Said("stock-container", message + "BackgroundTasks, BackgroundTask from afterward") if is_stock else None
+            return (
+                _Said("stock-container", message + "BackgroundTasks, BackgroundTask from afterward")
+                if is_stock
+                else None
+            )
         said = self._not_durable(function)
         if said is not None and is_stock and said.rule != CANNOT_TELL:
             return _Said(said.rule, f"{said.message}, {_IMPORT}")
@@ -220,7 +226,9 @@ class Rules:
                 return _Said("lambda", f"a lambda runs in memory only, and is lost with the process: {mend}")
             case Partial(of):
                 mend = "pass the task itself, and its arguments to add_task"
-                return _Said("partial", f"a partial of {_name(of)} runs in memory only, and is lost with the process: {mend}")
+                return _Said(
+                    "partial", f"a partial of {_name(of)} runs in memory only, and is lost with the process: {mend}"
+                )
             case Function(node, scope):
                 return self._undecorated(node, scope)
             case External():

@@ -155,7 +155,9 @@ class _Reader:
             case ast.NamedExpr():
                 self._assign(node.target, Assigned(node.value), scope, node.lineno, False)
             case ast.withitem() if node.optional_vars is not None:
-                self._assign(node.optional_vars, Entered(node.context_expr), scope, node.optional_vars.lineno, is_certain)
+                self._assign(
+                    node.optional_vars, Entered(node.context_expr), scope, node.optional_vars.lineno, is_certain
+                )
             case ast.Global() | ast.Nonlocal():
                 scope.outer_names.update(node.names)
             case _:
