@@ -1,6 +1,7 @@
 """What can be typed: the commands, their options, and what their end means.
 
-Exit codes: 0, done; 1, it could not be done; 2, what was typed, or what it names, can never work.
+Exit codes: 0, done; 1, it could not be done, or a check has found something; 2, what was typed, or what it names, can
+never work.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import asyncio
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -100,6 +102,28 @@ def job(
 
     with _errors_told():
         output.print_job(asyncio.run(one(store, id)), as_json=json)
+
+
+@app.command()
+def check(
+    paths: Annotated[
+        list[Path] | None, typer.Argument(metavar="[PATH]...", help="Files and folders; by default the current folder.")
+    ] = None,
+    *,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Also say what cannot be told.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON array.")] = False,
+) -> None:
+    """List what of a code base would lose work, or be refused. Nothing of it is imported or run."""
+    from afterward.cli.check import check, print_report
+
+    with _errors_told():
+        paths = paths or [Path()]
+        for path in paths:
+            if not path.exists():
+                raise ConfigurationError(f"there is no file or folder {path}")
+        report = check(paths)
+        print_report(report, verbose=verbose, as_json=json)
+        raise typer.Exit(FAILURE if report.findings else 0)
 
 
 @contextmanager

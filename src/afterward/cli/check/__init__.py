@@ -10,9 +10,10 @@ from pathlib import Path
 from afterward.cli.check.codebase import CodeBase
 from afterward.cli.check.files import python_files
 from afterward.cli.check.finding import CANNOT_TELL, Finding, Report
+from afterward.cli.check.printing import print_report
 from afterward.cli.check.rules import Rules
 
-__all__ = ["Finding", "Report", "check"]
+__all__ = ["Finding", "Report", "check", "print_report"]
 
 
 def check(paths: Sequence[Path]) -> Report:

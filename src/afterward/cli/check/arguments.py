@@ -6,7 +6,7 @@ import ast
 from dataclasses import dataclass
 
 from afterward.cli.check.evaluation import Evaluator
-from afterward.cli.check.libraries import is_of_web
+from afterward.cli.check.libraries import PART_OF_REQUEST
 from afterward.cli.check.values import (
     Class,
     Data,
@@ -39,6 +39,9 @@ UPLOAD = Culprit(
 _REQUEST = Culprit(
     "request-argument", "the request", "pass what the task needs of it: its path, a header, the parsed body"
 )
+_PART_OF_REQUEST = Culprit(
+    "request-argument", "an object of the request's", "pass what the task needs of it, as text or as a dict"
+)
 _RESPONSE = Culprit("request-argument", "a response", "pass the data that it is made of")
 _SESSION = Culprit(
     "session-argument", "a database session or connection", "pass the primary key, and open a session inside the task"
@@ -55,6 +58,13 @@ _OBJECT = Culprit(
     "object-argument", "an object of a plain class", "pass data (a Pydantic model, a dataclass), or make it in the task"
 )
 
+_OF_WEB = {
+    "HTTPConnection": _REQUEST,
+    "Request": _REQUEST,
+    "UploadFile": UPLOAD,
+    "WebSocket": _REQUEST,
+    PART_OF_REQUEST.name: _PART_OF_REQUEST,
+}
 _DATABASES = frozenset(
     ("aiomysql", "aiopg", "aiosqlite", "apsw", "asyncpg", "databases", "duckdb", "motor", "MySQLdb", "odmantic",
      "oracledb", "peewee", "psycopg", "psycopg2", "psycopg_pool", "pymongo", "pymysql", "pyodbc", "redis", "sqlalchemy",
@@ -88,7 +98,7 @@ class Arguments:
     def __init__(self, evaluator: Evaluator) -> None:
         self._evaluator = evaluator
 
-    def culprit(self, value: Value) -> Culprit | None:
+    def culprit(self, value: Value) -> Culprit | None:  # noqa: PLR0911 - one answer for each kind of value
         """Why a value can never be stored; None when it can be, or when it cannot be told."""
         match value:
             case Lambda():
@@ -133,12 +143,8 @@ def _is_plain(node: ast.ClassDef) -> bool:
 
 
 def _of_library(kind: External) -> Culprit | None:
-    if is_of_web(kind, "UploadFile"):
-        return UPLOAD
-    if is_of_web(kind, "Request", "WebSocket", "HTTPConnection"):
-        return _REQUEST
-    if kind.root in {"fastapi", "starlette"} and kind.name.endswith("Response"):
-        return _RESPONSE
+    if kind.root in {"fastapi", "starlette"}:
+        return _OF_WEB.get(kind.name, _RESPONSE if kind.name.endswith("Response") else None)
     if kind.path in {"sqlalchemy.orm.DeclarativeBase", "sqlalchemy.orm.DeclarativeBaseNoMeta"}:
         return _ROW
     if kind.name in _SESSIONS or (kind.root in _DATABASES and kind.name in _OF_DATABASES):

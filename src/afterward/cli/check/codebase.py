@@ -13,11 +13,12 @@ import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from afterward.cli.check.files import is_of_interest
+from afterward.cli.check.files import is_of_interest, project_of, python_files
 from afterward.cli.check.finding import Finding, shown
 from afterward.cli.check.scopes import Imported, Module
 
 _WELL_KNOWN = frozenset(("afterward", "fastapi", "starlette"))
+_INSTALLS = re.compile(rb"\.install\(")
 _USES_AFTERWARD = re.compile(rb"^\s*(?:from|import)\s+afterward\b", re.MULTILINE)
 
 
@@ -27,7 +28,8 @@ class CodeBase:
     def __init__(self, files: Iterable[Path], folders: Iterable[Path]) -> None:
         self.files = list(files)
         self.unreadable: list[Finding] = []
-        self._bases = [Path.cwd(), *folders]
+        self._folders = list(folders)
+        self._bases = [Path.cwd(), *self._folders]
         self._modules: dict[Path, Module] = {}
         self._checked = frozenset(self.files)
         self._roots = functools.cache(self._roots_of)
@@ -45,6 +47,12 @@ class CodeBase:
         for file in self.files:
             if file not in self._modules and (source := self._source(file)) is not None:
                 self._parse(file, source)
+
+    def is_whole(self) -> bool:
+        """Was a folder given, and is nothing that is left out of it likely to install tasks?"""
+        projects = {project_of(folder) for folder in self._folders}
+        others = (file for file in python_files(projects) if file not in self._checked)
+        return bool(projects) and not any(_INSTALLS.search(file.read_bytes()) for file in others)
 
     def is_checked(self, module: Module) -> bool:
         """Is it one of the files that were asked for?"""

@@ -21,6 +21,7 @@ from afterward.cli.check.scopes import (
     Module,
     Parameter,
     Scope,
+    all_nodes,
     is_generator,
     own_nodes,
 )
@@ -46,6 +47,11 @@ from afterward.cli.check.values import (
 )
 
 _DEEPEST = 60
+_STARRED = {
+    "afterward": {"Afterward", "BackgroundTask", "BackgroundTasks"},
+    "fastapi": {"BackgroundTasks", "Depends", "Request", "UploadFile", "WebSocket"},
+    "starlette": {"BackgroundTask", "BackgroundTasks", "Request", "WebSocket"},
+}
 _GIVES_A_SESSION = re.compile(
     r"(?:(?:get|make|create|open|provide|yield|new)_)?(?:(?:async|sync|db|sql|database|read|write)_)*"
     r"(?:db|database|session|conn|connection)"
@@ -70,7 +76,7 @@ class Evaluator:
         finally:
             self._depth -= 1
 
-    def _value(self, node: ast.expr, scope: Scope) -> Value:
+    def _value(self, node: ast.expr, scope: Scope) -> Value:  # noqa: PLR0911 - one answer for each kind of expression
         match node:
             case ast.Name():
                 return self._name(node.id, scope, node.lineno)
@@ -91,7 +97,7 @@ class Evaluator:
             case _:
                 return self._structure(node, scope)
 
-    def _structure(self, node: ast.expr, scope: Scope) -> Value:
+    def _structure(self, node: ast.expr, scope: Scope) -> Value:  # noqa: PLR0911 - one answer for each kind of expression
         match node:
             case ast.Constant():
                 return Data(is_none=node.value is None)
@@ -130,9 +136,8 @@ class Evaluator:
                 value = self._module_member(found.module, name)
                 if not isinstance(value, Unknown):
                     return value
-            elif isinstance(found, External) and found.root in {"afterward", "fastapi", "starlette"}:
-                if name in {"Afterward", "BackgroundTask", "BackgroundTasks", "Depends"}:
-                    return External(f"{found.path}.{name}")
+            elif isinstance(found, External) and name in _STARRED.get(found.root, ()):
+                return External(f"{found.path}.{name}")
         return Unknown() if module.scope.stars and not hasattr(builtins, name) else None
 
     def _bound(self, bindings: list[Binding], line: int | None) -> Value:
@@ -151,7 +156,7 @@ class Evaluator:
             self._values[id(binding)] = self._bound_to(binding)
         return self._values[id(binding)]
 
-    def _bound_to(self, binding: Binding) -> Value:
+    def _bound_to(self, binding: Binding) -> Value:  # noqa: PLR0911 - one answer for each kind of binding
         match binding.what:
             case Imported() as imported:
                 return self._imported(imported, binding.scope.module)
@@ -219,15 +224,19 @@ class Evaluator:
         match decorator:
             case External():
                 return is_library(decorator.root)
-            case Function(node):
-                inside = (inner for part in node.body for inner in ast.walk(part))
-                return not any(isinstance(inner, ast.Attribute) and inner.attr == "task" for inner in inside)
+            case Function(node, scope):
+                return not any(self._names_maker(inner, scope.module.inner[node]) for inner in all_nodes(node))
             case Member(owner=Instance(of=External() as kind)):
                 return is_library(kind.root)
             case Member(owner=Function() | External() as owner):
                 return self._is_harmless(owner)
             case _:
                 return False
+
+    def _names_maker(self, node: ast.AST, scope: Scope) -> bool:
+        if isinstance(node, ast.Name):
+            return isinstance(self.value(node, scope), Maker)
+        return isinstance(node, ast.Attribute) and node.attr == "task"
 
     def ancestors(self, of: Class | External) -> Iterator[Value]:
         """A class, and all that it derives from."""
@@ -252,9 +261,19 @@ class Evaluator:
         """The classes of libraries among the ancestors."""
         return [kind for kind in self.ancestors(of) if isinstance(kind, External)]
 
+    def is_known(self, of: Class | External) -> bool:
+        """Are all its ancestors known, so that it is certainly none of anything else?"""
+        return all(isinstance(kind, Class | External) for kind in self.ancestors(of)) and not (
+            isinstance(of, Class) and self.is_protocol(of)
+        )
+
+    def has_own(self, value: Instance, name: str) -> bool:
+        """Is it of a class of the code base that has this method itself, or from another one?"""
+        return isinstance(value.of, Class) and self._class_member(value.of, name) is not None
+
     # attributes
 
-    def member(self, owner: Value, name: str) -> Value:
+    def member(self, owner: Value, name: str) -> Value:  # noqa: PLR0911 - one answer for each kind of value
         """`owner.name`."""
         match owner:
             case Several():
@@ -315,7 +334,7 @@ class Evaluator:
     def _call(self, node: ast.Call, scope: Scope) -> Value:
         return joined(self._called(one, node, scope) for one in possible(self.value(node.func, scope)))
 
-    def _called(self, callee: Value, node: ast.Call, scope: Scope) -> Value:
+    def _called(self, callee: Value, node: ast.Call, scope: Scope) -> Value:  # noqa: PLR0911 - one answer for each kind of value
         match callee:
             case Class():
                 return Instance(callee, (scope.module, node))
@@ -387,9 +406,9 @@ class Evaluator:
         told = Unknown() if parameter.annotation is None else self.of_type(parameter.annotation, outer)
         if not isinstance(told, Unknown) or parameter.default is None:
             return told
-        return self._given(parameter.default, outer, parameter.annotation)
+        return self._given(parameter.default, outer)
 
-    def _given(self, default: ast.expr, scope: Scope, annotation: ast.expr | None = None) -> Value:
+    def _given(self, default: ast.expr, scope: Scope) -> Value:
         """What FastAPI passes for `Depends(…)`."""
         if not isinstance(default, ast.Call):
             return Unknown()
@@ -399,16 +418,14 @@ class Evaluator:
         dependency = default.args[0] if default.args else None
         for keyword in default.keywords:
             dependency = keyword.value if keyword.arg == "dependency" else dependency
-        if dependency is None:
-            return Unknown()
-        return self._provided(dependency, scope, may_go_by_name=annotation is None)
+        return Unknown() if dependency is None else self._provided(dependency, scope)
 
-    def _provided(self, dependency: ast.expr, scope: Scope, *, may_go_by_name: bool) -> Value:
+    def _provided(self, dependency: ast.expr, scope: Scope) -> Value:
         provider = self.value(dependency, scope)
         if isinstance(provider, Class):
             return Instance(provider)
         found = self._provided_by(provider) if isinstance(provider, Function) else Unknown()
-        if not isinstance(found, Unknown) or not may_go_by_name:
+        if not isinstance(found, Unknown):
             return found
         name = dependency.id if isinstance(dependency, ast.Name) else getattr(dependency, "attr", "")
         return Instance(libraries.SESSION) if _GIVES_A_SESSION.fullmatch(name) else Unknown()
@@ -456,7 +473,7 @@ class Evaluator:
             case Class() if not self.is_protocol(value):
                 return Instance(value)
             case External() if value.root in libraries.TYPING and value.name in libraries.COLLECTIONS:
-                return Unknown()
+                return Data()
             case External() if value.name not in libraries.ANYTHING:
                 return Instance(value)
             case TypeForm(node, scope):

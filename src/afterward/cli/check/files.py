@@ -10,6 +10,7 @@ from pathlib import Path
 _NOT_WALKED = frozenset(("__pycache__", "build", "node_modules", "site-packages"))
 _OF_INTEREST = re.compile(
     rb"add_task|BackgroundTask|Afterward|\bimport afterward\b|\bfrom afterward\b|@[\w.]*\btask\b|\.(?:task|install)\("
+    rb"|\b(?:FastAPI|Starlette)\("
 )
 
 
@@ -26,6 +27,13 @@ def _below(path: Path) -> Iterator[Path]:
     for folder, folders, names in os.walk(path):
         folders[:] = [name for name in folders if not name.startswith(".") and name not in _NOT_WALKED]
         yield from (Path(folder, name) for name in names if name.endswith(".py"))
+
+
+def project_of(folder: Path) -> Path:
+    """The folder of the project that a folder is a part of: the nearest one that says so."""
+    marks = (".git", "pyproject.toml", "setup.py")
+    around = (path for path in (folder, *folder.parents) if any((path / mark).exists() for mark in marks))
+    return next(around, folder)
 
 
 def is_of_interest(source: bytes) -> bool:

@@ -9,6 +9,7 @@ CONNECTION = External("sqlalchemy.Connection")
 FILE = External("io.IOBase")
 ORM_BASE = External("sqlalchemy.orm.DeclarativeBase")
 LOGGER = External("logging.Logger")
+PART_OF_REQUEST = External("starlette.requests.<part>")
 
 _WEB = frozenset(("fastapi", "starlette"))
 
@@ -57,7 +58,7 @@ ATTRIBUTES = {
     **dict.fromkeys(
         [(name, attribute) for name in ("Request", "WebSocket", "HTTPConnection")
          for attribute in ("app", "base_url", "headers", "query_params", "state", "url")],
-        External("starlette.requests.HTTPConnection"),
+        PART_OF_REQUEST,
     ),
 }  # fmt: skip
 """Attributes of which it is known that they cannot be stored."""

@@ -8,21 +8,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from afterward.cli.check.arguments import UPLOAD, Arguments, Culprit
-from afterward.cli.check.codebase import CodeBase, is_library
+from afterward.cli.check.codebase import CodeBase
 from afterward.cli.check.evaluation import Evaluator, is_task
 from afterward.cli.check.finding import CANNOT_TELL, Finding, shown
+from afterward.cli.check.functions import Said, what_is_wrong_with
 from afterward.cli.check.libraries import is_of_web, is_ours
 from afterward.cli.check.scopes import FunctionNode, Module, Scope, is_generator, parameters
 from afterward.cli.check.values import (
-    Class,
-    Data,
     Durable,
     External,
     Function,
     Instance,
-    Lambda,
     Member,
-    Partial,
     Several,
     Site,
     Unknown,
@@ -30,29 +27,22 @@ from afterward.cli.check.values import (
     possible,
 )
 
-_IN_MEMORY = re.compile(r"#\s*afterward:\s*in-memory\b")
+_MEANT = re.compile(r"#\s*afterward:\s*in-memory\b")
 _ENQUEUES = frozenset(("enqueue", "enqueue_sync", "prepare"))
-_IMPORT = "and import BackgroundTasks from afterward"
-
-
-@dataclass(frozen=True, slots=True)
-class _Said:
-    """A rule, and what it says."""
-
-    rule: str
-    message: str
 
 
 @dataclass(frozen=True, slots=True)
 class _Adding:
-    """A call that adds a task: the arguments after the function, and whether FastAPI's own class is what it is added to.
+    """A call that makes a job of a function and its arguments.
 
-    `function` is None where the arguments are a `*` that hides it.
+    `function` is None where a `*` hides it. `container`: the name of the class that it is added to, if any; `is_stock`:
+    it is FastAPI's own.
     """
 
-    function: ast.expr | Value | None
+    function: ast.expr | None
     args: list[ast.expr]
     keywords: list[ast.keyword]
+    container: str | None = None
     is_stock: bool = False
 
 
@@ -68,270 +58,218 @@ class Rules:
         self._has_requests = False
 
     def of_module(self, module: Module) -> Iterator[Finding]:
-        """What is wrong in one module, line by line, unless the line says that it is meant so."""
+        """What is wrong in one module, unless its line says that it is meant so."""
         for node, scope in module.functions:
-            yield from self._said(module, node, self._of_declaration(node, scope))
+            if not _is_meant(module, node.lineno, node.lineno):
+                yield from (_finding(module, node, said) for said in self._of_declaration(node, scope))
         for call, scope in module.calls:
             self._note(call, scope)
             adding = self._adding(call, scope)
-            if isinstance(adding, _Said):
-                yield from self._said(module, call, [adding])
-            elif adding is not None:
-                yield from self._of_adding(adding, call, scope)
+            if adding is not None and not _is_meant(module, call.lineno, call.end_lineno or call.lineno):
+                found = [(call, adding)] if isinstance(adding, Said) else self._of_adding(adding, call, scope)
+                yield from (_finding(module, node, said) for node, said in found)
 
     def of_all(self) -> Iterator[Finding]:
         """What is missing everywhere."""
         if not self._has_requests or None in self._installed:
             return
         for module, call in self._declared:
-            if (module, call) not in self._installed and self._code.is_checked(module):
-                message = "tasks are declared, but install(app) is never called: the first add_task will be refused; "
-                yield from self._said(
-                    module, call, [_Said("not-installed", message + "call tasks.install(app) where the app is made")]
-                )
-
-    def _said(
-        self, module: Module, node: ast.expr | ast.stmt, what: list[_Said], among: ast.expr | None = None
-    ) -> Iterator[Finding]:
-        first, last = (among or node).lineno, (among or node).end_lineno or node.lineno
-        if isinstance(node, FunctionNode):
-            first, last = node.lineno, node.lineno
-        if any(_IN_MEMORY.search(line) for line in module.lines[first - 1 : last]):
-            return
-        for said in what:
-            yield Finding(shown(module.path), node.lineno, module.column(node), said.rule, said.message)
+            if (module, call) in self._installed or _is_meant(module, call.lineno, call.lineno):
+                continue
+            if self._code.is_checked(module) and self._code.is_whole():
+                yield _finding(module, call, _NOT_INSTALLED)
 
     # declarations
 
-    def _of_declaration(self, node: FunctionNode, scope: Scope) -> list[_Said]:
+    def _of_declaration(self, node: FunctionNode, scope: Scope) -> Iterator[Said]:
         task = self._evaluator.defined(node, scope) if node.decorator_list else None
         if not isinstance(task, Durable):
-            return []
+            return
         if task.owner is not None and task.owner.site is not None:
             self._declared[task.owner.site] = None
-        said: list[_Said] = []
         if is_generator(node):
-            message = f"{node.name} is a generator function, which cannot be a task: make it return"
-            said.append(_Said("generator-task", message))
+            yield Said("generator-task", f"{node.name} is a generator function, which cannot be a task: make it return")
         if scope.is_inside_a_function():
-            message = f"{node.name} is defined inside a function, where other processes cannot import it: move it out"
-            said.append(_Said("nested-task", message))
-        return said
+            why = "is defined inside a function, where other processes cannot import it"
+            yield Said("nested-task", f"{node.name} {why}: move it to the level of its module")
 
     def _note(self, call: ast.Call, scope: Scope) -> None:
-        """Remember what tells whether the tasks are installed."""
-        if isinstance(call.func, ast.Attribute) and call.func.attr == "install":
+        """Remember what tells whether the tasks are installed, and whether they must be."""
+        name = _last_name(call.func)
+        if name == "install" and isinstance(call.func, ast.Attribute):
             for owner in possible(self._evaluator.value(call.func.value, scope)):
-                if isinstance(owner, Instance) and self._is(owner, "Afterward"):
+                if isinstance(owner, Instance) and self._is_ours(owner, "Afterward"):
                     self._installed.add(owner.site)
                 elif isinstance(owner, Unknown):
                     self._installed.add(None)  # it may be anyone's
-        elif _last_name(call.func) in {"FastAPI", "Starlette"}:
+        elif name in {"FastAPI", "Starlette"}:
             self._has_requests = True
 
     # calls that add a task
 
-    def _adding(self, call: ast.Call, scope: Scope) -> _Adding | _Said | None:
-        name = _last_name(call.func)
-        if isinstance(call.func, ast.Attribute):
-            if name == "add_task":
-                return self._added_to(self._evaluator.value(call.func.value, scope), call)
-            if name in _ENQUEUES:
-                task = self._evaluator.value(call.func.value, scope)
-                return _Adding(task, call.args, call.keywords) if is_task(task) else None
-            if name != "BackgroundTask":
-                return None
-        return self._called(self._evaluator.value(call.func, scope), call)
+    def _adding(self, call: ast.Call, scope: Scope) -> _Adding | Said | None:
+        if not isinstance(call.func, ast.Attribute):
+            return self._called(self._evaluator.value(call.func, scope), call)
+        if call.func.attr == "add_task":
+            return self._added_to(self._evaluator.value(call.func.value, scope), call)
+        if call.func.attr in _ENQUEUES and is_task(self._evaluator.value(call.func.value, scope)):
+            return _Adding(call.func.value, call.args, call.keywords)
+        if call.func.attr == "BackgroundTask":
+            return self._called(self._evaluator.value(call.func, scope), call)
+        return None
 
-    def _added_to(self, container: Value, call: ast.Call) -> _Adding | _Said | None:
-        kinds = [self._container(one) for one in possible(container)]
-        if "none" in kinds:
-            return None
-        if "unknown" in kinds:
-            return _Said(CANNOT_TELL, "it is not known what this adds to; annotate it, as BackgroundTasks if it is one")
-        return _split(call, is_stock="ours" not in kinds)
-
-    def _container(self, value: Value) -> str:
-        if isinstance(value, Instance):
-            if self._is(value, "BackgroundTasks", "Injected"):
-                return "ours"
-            if self._is_web(value, "BackgroundTasks"):
-                return "stock"
-            return "none" if self._is_known(value.of) else "unknown"
-        return "unknown" if isinstance(value, Unknown | Member) else "none"
-
-    def _called(self, callee: Value, call: ast.Call) -> _Adding | _Said | None:
+    def _called(self, callee: Value, call: ast.Call) -> _Adding | Said | None:
         match callee:
             case Member(owner=owner, name="add_task"):
                 return self._added_to(owner, call)
             case External() if is_ours(callee, "BackgroundTask"):
-                return _split(call, is_stock=False)
+                return _split(call, "BackgroundTask", is_stock=False)
             case External() if is_of_web(callee, "BackgroundTask"):
-                return _split(call, is_stock=True)
+                return _split(call, "BackgroundTask", is_stock=True)
             case _:
                 return None
 
-    def _is(self, value: Instance, *names: str) -> bool:
+    def _added_to(self, container: Value, call: ast.Call) -> _Adding | Said | None:
+        kinds = {self._kind(one) for one in possible(container)}
+        if "other" in kinds:
+            return None
+        if "unknown" in kinds:
+            return Said(CANNOT_TELL, "it is not known what this adds to: annotate it with its class")
+        return _split(call, "BackgroundTasks", is_stock=kinds == {"stock"})
+
+    def _kind(self, value: Value) -> str:
+        if not isinstance(value, Instance):
+            return "unknown" if isinstance(value, Unknown | Member) else "other"
+        if self._is_ours(value, "BackgroundTasks", "Injected"):
+            return "ours"
+        if any(is_of_web(kind, "BackgroundTasks") for kind in self._evaluator.externals(value.of)):
+            return "other" if self._evaluator.has_own(value, "add_task") else "stock"
+        return "other" if self._evaluator.is_known(value.of) else "unknown"
+
+    def _is_ours(self, value: Instance, *names: str) -> bool:
         return any(is_ours(kind, *names) for kind in self._evaluator.externals(value.of))
-
-    def _is_web(self, value: Instance, *names: str) -> bool:
-        return any(is_of_web(kind, *names) for kind in self._evaluator.externals(value.of))
-
-    def _is_known(self, of: Class | External) -> bool:
-        """Are all its ancestors known, and it no protocol, so that it is certainly nothing else?"""
-        if isinstance(of, Class) and self._evaluator.is_protocol(of):
-            return False
-        return all(isinstance(kind, Class | External) for kind in self._evaluator.ancestors(of))
 
     # what is wrong with them
 
-    def _of_adding(self, adding: _Adding, call: ast.Call, scope: Scope) -> Iterator[Finding]:
-        module = scope.module
-        function = adding.function
-        if isinstance(function, ast.expr):
-            function = self._evaluator.value(function, scope)
-        if function is None:
-            hidden = "the function is hidden in a * argument"
-            yield from self._said(module, call, [_Said(CANNOT_TELL, hidden)])
+    def _of_adding(self, adding: _Adding, call: ast.Call, scope: Scope) -> Iterator[tuple[ast.expr, Said]]:
+        if adding.function is None:
+            yield call, Said(CANNOT_TELL, "its arguments do not show which function it adds")
             return
-        said = self._of_function(function, is_stock=adding.is_stock)
-        yield from self._said(module, call, [] if said is None else [said])
+        function = self._evaluator.value(adding.function, scope)
+        said = self._of_function(function, adding)
+        if said is not None:
+            yield call, said
         if said is None or said.rule != CANNOT_TELL:
-            for argument, wrong in self._wrong_arguments(adding, function, scope):
-                yield from self._said(module, argument, [wrong], among=call)
+            for argument, culprit in self._culprits(adding, function, scope):
+                yield argument, _of_argument(argument, culprit)
 
-    def _of_function(self, function: Value, *, is_stock: bool) -> _Said | None:
+    def _of_function(self, function: Value, adding: _Adding) -> Said | None:
         if isinstance(function, Several):
-            said = [self._of_function(one, is_stock=is_stock) for one in function.values]
-            if None in said and any(said):
-                return _Said(CANNOT_TELL, "it depends on the run whether this is a task")
-            return next((one for one in said if one is not None and one.rule == CANNOT_TELL), said[0])
+            all_said = [self._of_function(one, adding) for one in function.values]
+            if None in all_said or any(said is not None and said.rule == CANNOT_TELL for said in all_said):
+                return Said(CANNOT_TELL, "it depends on the run what this adds") if any(all_said) else None
+            return all_said[0]
         if is_task(function):
-            self._has_requests = True
-            message = f"{_name(function)} is a task, but FastAPI's own class runs it in memory only: import "
-            return (
-                _Said("stock-container", message + "BackgroundTasks, BackgroundTask from afterward")
-                if is_stock
-                else None
-            )
-        said = self._not_durable(function)
-        if said is not None and is_stock and said.rule != CANNOT_TELL:
-            return _Said(said.rule, f"{said.message}, {_IMPORT}")
+            self._has_requests = self._has_requests or adding.container is not None
+            return _stock_container(adding) if adding.is_stock else None
+        said = what_is_wrong_with(function)
+        if adding.is_stock and said.rule != CANNOT_TELL:
+            return Said(said.rule, f"{said.message}, and import {adding.container} from afterward")
         return said
 
-    def _not_durable(self, function: Value) -> _Said | None:
-        match function:
-            case Lambda():
-                mend = "make it a function of a module, decorated with @tasks.task"
-                return _Said("lambda", f"a lambda runs in memory only, and is lost with the process: {mend}")
-            case Partial(of):
-                mend = "pass the task itself, and its arguments to add_task"
-                return _Said(
-                    "partial", f"a partial of {_name(of)} runs in memory only, and is lost with the process: {mend}"
-                )
-            case Function(node, scope):
-                return self._undecorated(node, scope)
-            case External():
-                return self._external(function)
-            case Member():
-                return self._member(function)
-            case Class(node) | Instance(of=Class(node)):
-                return _Said("undecorated", f"{node.name} {_LOST}: call it in a function decorated with @tasks.task")
-            case Data(is_none=False):
-                return None
-            case Unknown(why):
-                return _Said(CANNOT_TELL, f"{why}, so neither whether it is a task")
-            case _:
-                return _Said(CANNOT_TELL, "it is not known whether this is a task")
-
-    def _undecorated(self, node: FunctionNode, scope: Scope) -> _Said:
-        place = f"{node.name} ({shown(scope.module.path)}:{node.lineno})"
-        if scope.is_inside_a_function():
-            mend = "move it to the level of its module, and decorate it with @tasks.task"
-            return _Said("nested-function", f"{place}, defined inside a function, {_LOST}: {mend}")
-        return _Said("undecorated", f"{place} {_LOST}: decorate it with @tasks.task")
-
-    def _external(self, function: External) -> _Said:
-        if not is_library(function.root):
-            why = f"{function.root} is neither of this code base nor installed here"
-            return _Said(CANNOT_TELL, f"{why}, so it is not known whether {function.name} is a task")
-        path = function.path.removeprefix("builtins.")
-        mend = "call it in a function of your own, decorated with @tasks.task"
-        return _Said("library-function", f"{path} {_LOST}: {mend}")
-
-    def _member(self, function: Member) -> _Said:
-        owner = function.owner
-        if isinstance(owner, Durable):
-            return _Said("bound-method", f"{_name(owner)}.{function.name} {_LOST}: add the task itself")
-        if isinstance(owner, Instance):
-            mend = "call it in a function decorated with @tasks.task, to which its data is passed"
-            return _Said("bound-method", f"{_name(owner)}.{function.name}, a bound method, {_LOST}: {mend}")
-        return _Said(CANNOT_TELL, f"it is not known whether {function.name} is a task")
-
-    # arguments
-
-    def _wrong_arguments(self, adding: _Adding, function: Value, scope: Scope) -> Iterator[tuple[ast.expr, _Said]]:
-        taken = _Taken(function)
-        given = [*enumerate(adding.args), *((k.arg, k.value) for k in adding.keywords)]
-        for key, argument in given:
+    def _culprits(self, adding: _Adding, function: Value, scope: Scope) -> Iterator[tuple[ast.expr, Culprit]]:
+        parameters = _Parameters(function)
+        for key, argument in _keyed(adding):
             culprit = self._arguments.culprit(self._evaluator.value(argument, scope))
-            if culprit is not None and not self._is_taken(taken, key, culprit):
-                text = "" if len(text := ast.unparse(argument)) > 40 or "\n" in text else f"{text} "
-                message = f"the argument {text}cannot be stored, for it is {culprit.what}: {culprit.mend}"
-                yield argument, _Said(culprit.rule, message)
+            if culprit is not None and self._is_refused(culprit, function, parameters, key):
+                yield argument, culprit
 
-    def _is_taken(self, taken: _Taken, key: int | str | None, culprit: Culprit) -> bool:
-        """Does the task's parameter say how to store such a value?"""
-        annotation = taken.annotation(key)
-        if annotation is None or taken.scope is None:
+    def _is_refused(self, culprit: Culprit, function: Value, parameters: _Parameters, key: int | str | None) -> bool:
+        """Is it certain, whatever the function says of its parameters?"""
+        if culprit.rule == "function-argument":
+            return not isinstance(function, External)  # what runs it in its place is a function of one's own
+        if culprit.rule not in {"object-argument", "upload-argument"}:
+            return True
+        if parameters.scope is None or key is None:
             return False
-        names = {_last_name(node) for node in ast.walk(annotation) if isinstance(node, ast.expr)}
+        annotation = parameters.annotation(key)
+        if annotation is None:
+            return True
         if culprit is UPLOAD:
-            return self._arguments.culprit(self._evaluator.of_type(annotation, taken.scope)) is UPLOAD
-        return culprit.rule == "object-argument" and "Annotated" in names
+            taken = self._evaluator.of_type(annotation, parameters.scope)
+            return not isinstance(taken, Unknown) and self._arguments.culprit(taken) is not UPLOAD
+        return all(_last_name(node) != "Annotated" for node in ast.walk(annotation) if isinstance(node, ast.expr))
 
 
-_LOST = "runs in memory only, and is lost with the process"
+_NOT_INSTALLED = Said(
+    "not-installed",
+    "its tasks are declared, but never installed, so that the first add_task would be refused: "
+    "call tasks.install(app) where the app is made",
+)
 
 
-class _Taken:
-    """The parameters of a task, by position and by name."""
+class _Parameters:
+    """What a function says of its parameters, by position and by name; `scope` is None where it is not known."""
 
     def __init__(self, function: Value) -> None:
-        known = function.function if isinstance(function, Durable) else None
-        self.scope = None if known is None else known.scope
-        arguments = None if known is None else known.node.args
-        self._by_name = {} if arguments is None else {p.arg: p.annotation for p, _ in parameters(arguments)}
-        self._by_position = [] if arguments is None else [*arguments.posonlyargs, *arguments.args]
-        self._rest = None if arguments is None else arguments.vararg
+        known = function.function if isinstance(function, Durable) else function
+        self.scope: Scope | None = None
+        self._by_name: dict[str, ast.expr | None] = {}
+        self._by_position: list[ast.arg] = []
+        self._rest: ast.arg | None = None
+        self._more: ast.arg | None = None
+        if isinstance(known, Function):
+            arguments = known.node.args
+            self.scope = known.scope
+            self._by_name = {parameter.arg: parameter.annotation for parameter, _ in parameters(arguments)}
+            self._by_position = [*arguments.posonlyargs, *arguments.args]
+            self._rest, self._more = arguments.vararg, arguments.kwarg
 
-    def annotation(self, key: int | str | None) -> ast.expr | None:
-        if not isinstance(key, int):
-            return self._by_name.get(key or "")
+    def annotation(self, key: int | str) -> ast.expr | None:
+        """The annotation of the parameter that takes this positional or keyword argument, if it has one."""
+        if isinstance(key, str):
+            return self._by_name.get(key, self._more and self._more.annotation)
         there = self._by_position[key] if key < len(self._by_position) else self._rest
-        return None if there is None else there.annotation
+        return there and there.annotation
 
 
-def _split(call: ast.Call, *, is_stock: bool) -> _Adding:
+def _keyed(adding: _Adding) -> Iterator[tuple[int | str | None, ast.expr]]:
+    """The arguments, by position or name; by None those whose place a `*` hides."""
+    is_hidden = False
+    for number, argument in enumerate(adding.args):
+        is_hidden = is_hidden or isinstance(argument, ast.Starred)
+        yield None if is_hidden else number, argument
+    for keyword in adding.keywords:
+        yield keyword.arg, keyword.value
+
+
+def _split(call: ast.Call, container: str, *, is_stock: bool) -> _Adding:
     if call.args:
         first = None if isinstance(call.args[0], ast.Starred) else call.args[0]
-        return _Adding(first, call.args[1:], call.keywords, is_stock)
+        return _Adding(first, call.args[1:], call.keywords, container, is_stock)
     named = next((keyword for keyword in call.keywords if keyword.arg == "func"), None)
     rest = [keyword for keyword in call.keywords if keyword is not named]
-    return _Adding(None if named is None else named.value, [], rest, is_stock)
+    return _Adding(None if named is None else named.value, [], rest, container, is_stock)
+
+
+def _stock_container(adding: _Adding) -> Said:
+    why = f"this is a task, but it is added to FastAPI's own {adding.container}, which runs it in memory only"
+    return Said("stock-container", f"{why}: import {adding.container} from afterward")
+
+
+def _of_argument(argument: ast.expr, culprit: Culprit) -> Said:
+    text = ast.unparse(argument)
+    named = f"{text} " if len(text) <= 40 and isinstance(argument, ast.Name | ast.Attribute) else ""
+    return Said(culprit.rule, f"the argument {named}cannot be stored, for it is {culprit.what}: {culprit.mend}")
+
+
+def _finding(module: Module, node: ast.expr | ast.stmt, said: Said) -> Finding:
+    return Finding(shown(module.path), node.lineno, module.column(node), said.rule, said.message)
+
+
+def _is_meant(module: Module, first_line: int, last_line: int) -> bool:
+    return any(_MEANT.search(line) for line in module.lines[first_line - 1 : last_line])
 
 
 def _last_name(node: ast.expr) -> str:
     return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
-
-
-def _name(value: Value) -> str:
-    match value:
-        case Function(node) | Class(node) | Durable(function=Function(node)) | Instance(of=Class(node)):
-            return node.name
-        case External() | Instance(of=External()):
-            return (value if isinstance(value, External) else value.of).name  # type: ignore[union-attr]
-        case Member(name=name):
-            return name
-        case _:
-            return "this"

@@ -141,11 +141,7 @@ class _Reader:
     def _bind_of(self, node: ast.AST, scope: Scope, is_certain: bool) -> None:
         match node:
             case ast.Import() | ast.ImportFrom():
-                for name, what in _imports(node):
-                    if name == "*":
-                        scope.stars.append(what)
-                    else:
-                        self._bind(name, what, scope, node.lineno, is_certain)
+                self._import(node, scope, is_certain)
             case ast.Assign():
                 for target in node.targets:
                     self._assign(target, Assigned(node.value), scope, node.end_lineno or node.lineno, is_certain)
@@ -154,15 +150,20 @@ class _Reader:
                 self._assign(node.target, what, scope, node.end_lineno or node.lineno, is_certain)
             case ast.NamedExpr():
                 self._assign(node.target, Assigned(node.value), scope, node.lineno, False)
-            case ast.withitem() if node.optional_vars is not None:
-                self._assign(
-                    node.optional_vars, Entered(node.context_expr), scope, node.optional_vars.lineno, is_certain
-                )
+            case ast.withitem(context_expr=value, optional_vars=ast.expr() as target):
+                self._assign(target, Entered(value), scope, target.lineno, is_certain)
             case ast.Global() | ast.Nonlocal():
                 scope.outer_names.update(node.names)
             case _:
                 for name in _opaque_names(node):
                     self._bind(name, Opaque(), scope, getattr(node, "lineno", 0), is_certain)
+
+    def _import(self, node: ast.Import | ast.ImportFrom, scope: Scope, is_certain: bool) -> None:
+        for name, what in _imports(node):
+            if name == "*":
+                scope.stars.append(what)
+            else:
+                self._bind(name, what, scope, node.lineno, is_certain)
 
     def _assign(self, target: ast.expr, what: What, scope: Scope, line: int, is_certain: bool) -> None:
         match target:
@@ -228,6 +229,11 @@ def own_nodes(function: FunctionNode) -> Iterator[ast.AST]:
         yield node
         if not isinstance(node, FunctionNode | ast.Lambda | ast.ClassDef):
             todo.extend(ast.iter_child_nodes(node))
+
+
+def all_nodes(function: FunctionNode) -> Iterator[ast.AST]:
+    """The nodes of a function's body, with those of the functions and classes in it."""
+    return (node for statement in function.body for node in ast.walk(statement))
 
 
 def is_generator(function: FunctionNode) -> bool:
