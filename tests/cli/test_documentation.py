@@ -13,7 +13,7 @@ COMMANDS: dict[str, Any] = vars(typer.main.get_command(app))["commands"]
 PAGE = (Path(__file__).parents[2] / "docs" / "cli.md").read_text()
 
 
-@pytest.mark.parametrize("command", ["worker", "jobs", "job"])
+@pytest.mark.parametrize("command", ["worker", "jobs", "job", "check"])
 def test_the_page_names_all_options(command: str) -> None:
     """Of each command, in its section."""
     section = re.split(r"^## ", PAGE, flags=re.MULTILINE)

@@ -107,7 +107,7 @@ def job(
 @app.command()
 def check(
     paths: Annotated[
-        list[Path] | None, typer.Argument(metavar="[PATH]...", help="Files and folders; by default the current folder.")
+        list[Path] | None, typer.Argument(metavar="PATH", help="Files and folders; by default the current folder.")
     ] = None,
     *,
     verbose: Annotated[bool, typer.Option("--verbose", help="Also say what cannot be told.")] = False,

@@ -99,7 +99,7 @@ class CodeBase:
         bases = [base for base in self._bases if folder.is_relative_to(base)]
         ancestors = [folder, *folder.parents]
         package_end = next(i for i, path in enumerate(ancestors) if not (path / "__init__.py").is_file())
-        end = max([package_end, *(ancestors.index(base) for base in bases)]) + 1
+        end = max(package_end, *(ancestors.index(base) for base in [*bases, project_of(folder)])) + 1
         plain = [path for path in ancestors[:end] if not (path / "__init__.py").is_file()]
         packages = [path for path in ancestors[:end] if path not in plain]
         return [*plain, *(path / "src" for path in plain), *packages]

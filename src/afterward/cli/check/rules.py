@@ -27,7 +27,7 @@ from afterward.cli.check.values import (
     possible,
 )
 
-_MEANT = re.compile(r"#\s*afterward:\s*in-memory\b")
+_MEANT = re.compile(r"#\s*afterward:\s*in-memory(?![\w-])")
 _ENQUEUES = frozenset(("enqueue", "enqueue_sync", "prepare"))
 
 
@@ -140,10 +140,12 @@ class Rules:
     def _kind(self, value: Value) -> str:
         if not isinstance(value, Instance):
             return "unknown" if isinstance(value, Unknown | Member) else "other"
+        if self._evaluator.has_own(value, "add_task"):
+            return "other"
         if self._is_ours(value, "BackgroundTasks", "Injected"):
             return "ours"
         if any(is_of_web(kind, "BackgroundTasks") for kind in self._evaluator.externals(value.of)):
-            return "other" if self._evaluator.has_own(value, "add_task") else "stock"
+            return "stock"
         return "other" if self._evaluator.is_known(value.of) else "unknown"
 
     def _is_ours(self, value: Instance, *names: str) -> bool:
@@ -188,7 +190,7 @@ class Rules:
         """Is it certain, whatever the function says of its parameters?"""
         if culprit.rule == "function-argument":
             return not isinstance(function, External)  # what runs it in its place is a function of one's own
-        if culprit.rule not in {"object-argument", "upload-argument"}:
+        if culprit.rule not in {"object-argument", "self-argument", "upload-argument"}:
             return True
         if parameters.scope is None or key is None:
             return False
