@@ -664,7 +664,7 @@ def test_the_table_marks_every_rule() -> None:
         rule for source in TABLE.values() for line in re.findall(r"#! ([\w -]+)", source) for rule in line.split()
     }
     rules = (ROOT / "docs" / "cli.md").read_text().partition("## afterward check")[2].partition("\n## ")[0]
-    documented = set(re.findall(r"^\| `([a-z-]+)` \|", rules, flags=re.MULTILINE))
+    documented = set(re.findall(r"^\| `([a-z][a-z-]+)` \|", rules, flags=re.MULTILINE))
     assert documented - {"syntax", "not-installed"} == marked
 
 
@@ -735,6 +735,20 @@ def test_the_layout_of_the_folders_does_not_matter(
     (tmp_path / "pyproject.toml").touch()
     monkeypatch.chdir(users.parent)
     assert [f.path for f in check([Path("users.py")]).findings] == ["users.py"] * 3
+
+
+def test_a_package_of_ones_own_is_known_when_its_folder_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be installed, or come from another place: nobody can tell whether it holds tasks until it is named."""
+    source = "from afterward import BackgroundTasks\nfrom common.mail import send\ndef f(t: BackgroundTasks): t.add_task(send)"
+    report = checked(
+        tmp_path, monkeypatch, app__main=source, libs__common__init="", libs__common__mail="def send(): ..."
+    )
+    assert told(check([Path("app")]).untold) == [("app/main.py", 3, "cannot-tell")]
+    for paths in ([Path()], [Path("app"), Path("libs")], [Path("app"), Path("libs/common")]):
+        report = check(paths)
+        assert (told(report.findings), report.untold) == ([("app/main.py", 3, "undecorated")], [])
 
 
 def test_a_module_of_the_code_base_that_is_not_there_may_hold_tasks(
@@ -999,6 +1013,5 @@ def test_the_tests_of_this_project_can_be_read() -> None:
         "nested-task",
         "lambda",
         "bound-method",
-        "partial",
         "library-function",
     } <= {finding.rule for finding in report.findings}

@@ -30,6 +30,7 @@ class CodeBase:
         self.unreadable: list[Finding] = []
         self._folders = list(folders)
         self._bases = [Path.cwd(), *self._folders]
+        self._tops = sorted({_top(file) for file in self.files})
         self._modules: dict[Path, Module] = {}
         self._checked = frozenset(self.files)
         self._roots = functools.cache(self._roots_of)
@@ -102,7 +103,7 @@ class CodeBase:
         end = max(package_end, *(ancestors.index(base) for base in [*bases, project_of(folder)])) + 1
         plain = [path for path in ancestors[:end] if not (path / "__init__.py").is_file()]
         packages = [path for path in ancestors[:end] if path not in plain]
-        return [*plain, *(path / "src" for path in plain), *packages]
+        return [*plain, *(path / "src" for path in plain), *packages, *self._tops]
 
     def _source(self, file: Path) -> bytes | None:
         if file.is_dir():
@@ -159,6 +160,11 @@ def _uses_afterward(file: Path) -> bool:
         return file.suffix == ".py" and _USES_AFTERWARD.search(file.read_bytes()) is not None
     except OSError:
         return False
+
+
+def _top(file: Path) -> Path:
+    """The folder that the module is imported from: the nearest that is no package."""
+    return next(folder for folder in file.parents if not (folder / "__init__.py").is_file())
 
 
 def _place(path: Path) -> Path | None:
