@@ -196,7 +196,9 @@ FUNCTIONS = {
         class Sender(Protocol):
             def __call__(self) -> None: ...
 
-        def helper(background_tasks: BackgroundTasks, f: Callable[[], None], g: Any, h: Sender, i: Handler, t: Task[..., None]):
+        def helper(
+            background_tasks: BackgroundTasks, f: Callable[[], None], g: Any, h: Sender, i: Handler, t: Task[..., None]
+        ):
             background_tasks.add_task(f)        #? cannot-tell
             background_tasks.add_task(g)        #? cannot-tell
             background_tasks.add_task(h)        #? cannot-tell
@@ -413,7 +415,9 @@ ARGUMENTS = {
         from fastapi.responses import JSONResponse
         from starlette.requests import Request as R, HTTPConnection
 
-        def endpoint(tasks: BackgroundTasks, request: Request, r: "R", c: HTTPConnection, response: Response, w: WebSocket):
+        def endpoint(
+            tasks: BackgroundTasks, request: Request, r: "R", c: HTTPConnection, response: Response, w: WebSocket
+        ):
             tasks.add_task(send, request)                  #! request-argument
             tasks.add_task(send, "ada", r=r)               #! request-argument
             tasks.add_task(send, [c])                      #! request-argument
@@ -458,8 +462,9 @@ ARGUMENTS = {
         SessionDep = Annotated[Session, Depends(provide)]
 
         def endpoint(
-            tasks: BackgroundTasks, a: Session, b: AsyncSession, c: SessionDep, e: Annotated[Session, 1], f: asyncpg.Connection,
-            user: User, d: "Session" = Depends(provide), g=Depends(provide), h=Depends(typed), i=Depends(get_session),
+            tasks: BackgroundTasks, a: Session, b: AsyncSession, c: SessionDep, e: Annotated[Session, 1],
+            f: asyncpg.Connection, user: User, d: "Session" = Depends(provide), g=Depends(provide), h=Depends(typed),
+            i=Depends(get_session),
             j=Depends(get_database), k=Depends(get_db_name), l: Any = Depends(get_session), m=Depends(current_user),
             n: dict = Depends(get_session), o=Depends(get_settings_db),
         ):
@@ -741,14 +746,19 @@ def test_a_package_of_ones_own_is_known_when_its_folder_is_given(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It may be installed, or come from another place: nobody can tell whether it holds tasks until it is named."""
-    source = "from afterward import BackgroundTasks\nfrom common.mail import send\ndef f(t: BackgroundTasks): t.add_task(send)"
+    source = """
+        from afterward import BackgroundTasks
+        from common.mail import send
+        def f(t: BackgroundTasks):
+            t.add_task(send)
+        """
     report = checked(
         tmp_path, monkeypatch, app__main=source, libs__common__init="", libs__common__mail="def send(): ..."
     )
-    assert told(check([Path("app")]).untold) == [("app/main.py", 3, "cannot-tell")]
+    assert told(check([Path("app")]).untold) == [("app/main.py", 5, "cannot-tell")]
     for paths in ([Path()], [Path("app"), Path("libs")], [Path("app"), Path("libs/common")]):
         report = check(paths)
-        assert (told(report.findings), report.untold) == ([("app/main.py", 3, "undecorated")], [])
+        assert (told(report.findings), report.untold) == ([("app/main.py", 5, "undecorated")], [])
 
 
 def test_a_module_of_the_code_base_that_is_not_there_may_hold_tasks(

@@ -37,7 +37,7 @@ UPLOAD = Culprit(
     "upload-argument", "an UploadFile", "annotate the task's parameter UploadFile: only then is its content stored"
 )
 _REQUEST = Culprit(
-    "request-argument", "the request", "pass what the task needs of it: its path, a header, the parsed body"
+    "request-argument", "the request", "pass what the task needs of it (its path, a header, the parsed body)"
 )
 _PART_OF_REQUEST = Culprit(
     "request-argument", "an object of the request's", "pass what the task needs of it, as text or as a dict"
