@@ -425,6 +425,8 @@ ARGUMENTS = {
             tasks.add_task(send, response)                 #! request-argument
             tasks.add_task(send, JSONResponse({}))         #! request-argument
             tasks.add_task(send, request.headers)          #! request-argument
+            tasks.add_task(send, **dict(request=request))  #! request-argument
+            tasks.add_task(send, **{"id": 1, "r": r})      #! request-argument
             tasks.add_task(send, request.method, str(request.url), f"{request}", dict(request.headers))
             tasks.add_task(send, request.headers.get("accept"), request.client.host, request.path_params["id"])
         """,
@@ -461,6 +463,9 @@ ARGUMENTS = {
 
         SessionDep = Annotated[Session, Depends(provide)]
 
+        @tasks.task
+        def takes_its_own(number: int, db: Session = Depends(provide)): ...
+
         def endpoint(
             tasks: BackgroundTasks, a: Session, b: AsyncSession, c: SessionDep, e: Annotated[Session, 1],
             f: asyncpg.Connection, user: User, d: "Session" = Depends(provide), g=Depends(provide), h=Depends(typed),
@@ -481,6 +486,7 @@ ARGUMENTS = {
             tasks.add_task(send, l)         #! session-argument
             tasks.add_task(send, m)         #! object-argument
             tasks.add_task(send, user)      #! object-argument
+            tasks.add_task(takes_its_own, 1)
             tasks.add_task(send, k, user.id, a.get(User, 1), n, o)
             with SessionLocal() as session, engine.begin() as connection, Session(engine) as other:
                 tasks.add_task(send, session)     #! session-argument

@@ -64,7 +64,7 @@ def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("SHOP_DATABASE", str(tmp_path / "shop.db"))
     monkeypatch.setenv("SHOP_LOG", str(tmp_path / "visits.txt"))
     monkeypatch.setenv("AFTERWARD_URL", f"sqlite:///{tmp_path}/jobs.db")
-    monkeypatch.syspath_prepend(tmp_path / "shop")
+    monkeypatch.setattr(sys, "path", [str(tmp_path / "shop"), *sys.path])
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     yield tmp_path / "shop"
     for name in [name for name in sys.modules if name == "shop" or name.startswith("shop.")]:

@@ -126,7 +126,8 @@ class CodeBase:
             with warnings.catch_warnings(action="ignore"):
                 return ast.parse(text), text.split("\n")
         except SyntaxError as error:
-            self._unreadable(file, f"it cannot be parsed: {error.msg}", error.lineno or 1, error.offset or 1)
+            why = f"Python {sys.version_info.major}.{sys.version_info.minor} cannot parse it: {error.msg}"
+            self._unreadable(file, why, error.lineno or 1, error.offset or 1)
         except (ValueError, RecursionError, MemoryError) as error:  # null bytes, wrong bytes, nested too deeply
             self._unreadable(file, f"it cannot be parsed: {error or type(error).__name__}")
         return None

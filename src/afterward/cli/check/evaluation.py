@@ -358,6 +358,8 @@ class Evaluator:
             return inner if isinstance(inner, Maker) else Partial(inner)
         if callee.path == "typing.cast" and first is not None:
             return self.of_type(first, scope)
+        if callee.path in {"builtins.dict", "builtins.list", "builtins.set", "builtins.tuple"}:
+            return Data(tuple(self.value(keyword.value, scope) for keyword in node.keywords))
         if callee.path in libraries.CLASSES:
             return libraries.CLASSES[callee.path]
         if callee.path in libraries.RETURNED:
