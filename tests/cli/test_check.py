@@ -4,11 +4,14 @@ Each source says at the end of a line what is to be found in it: `#! rule`, `#? 
 other lines nothing may be found: a false alarm is worse than a miss.
 """
 
+import ast
 import json
 import re
 import sysconfig
+from collections import Counter
 from pathlib import Path
 from textwrap import dedent
+from typing import Any
 
 import pytest
 
@@ -729,6 +732,21 @@ def test_names_are_followed_through_the_files(tmp_path: Path, monkeypatch: pytes
     report = checked(tmp_path, monkeypatch, **APPLICATION)
     assert_is_as_marked(tmp_path, report)
     assert report.files == 7
+
+
+def test_each_file_is_parsed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Be it checked, followed, or neither: thousands of files must not take minutes."""
+    parsed: Counter[str] = Counter()
+    parse = ast.parse
+
+    def counting(source: str, *args: Any, **kwargs: Any) -> Any:
+        parsed[source] += 1
+        return parse(source, *args, **kwargs)
+
+    monkeypatch.setattr(ast, "parse", counting)
+    checked(tmp_path, monkeypatch, **APPLICATION, unrelated="x = 1\n")
+    assert {source: parsed[source] for source in (path.read_text() for path in tmp_path.rglob("*.py"))} == dict(parsed)
+    assert set(parsed.values()) == {1}
 
 
 @pytest.mark.parametrize("layout", ["src__{}", "{}", "backend__app__{}"])
