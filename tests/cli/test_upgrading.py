@@ -128,7 +128,7 @@ def test_the_shop_works_before(shop: Path, outbox: Outbox) -> None:
 
 def test_the_shop_works_after(shop: Path, outbox: Outbox) -> None:
     """What it does afterwards is stored, its mails have an identity, and all visits are noted."""
-    assert upgrade(shop) == ["background.py", "main.py", "mail.py", "visits.py", "orders.py"]
+    assert upgrade(shop) == ["background.py", "main.py", "mail.py", "visits.py", "orders.py", "test_shop.py"]
     noted = {"visits": ["GET /orders/export", "POST /orders"]}
     assert use(shop, outbox, visits_noted=2) == EXPECTED | noted
     jobs = jobs_on_disk(shop.parent / "jobs.db")
@@ -141,6 +141,18 @@ def test_the_shop_works_after(shop: Path, outbox: Outbox) -> None:
     ]
     by_id = {job.id for job in jobs}
     assert {str(mail["Message-ID"]).strip("<>").removesuffix("@example.com") for mail in outbox.mails} <= by_id
+
+
+def test_the_tests_of_the_shop_pass_before_and_after(shop: Path, world: World) -> None:
+    """And what they say of the shop as it is after would not pass before: they are no formality."""
+    world.folder = shop
+    pytest_here = ("-m", "pytest", "-p", "no:cacheprovider", "-q", "--rootdir", str(shop), "test_shop.py")
+    assert "1 passed" in world.run_python(*pytest_here).stdout
+    old_test = (shop / "test_shop.py").read_text()
+    upgrade(shop)
+    assert "1 passed" in world.run_python(*pytest_here).stdout
+    (shop / "test_shop.py").write_text(old_test)
+    assert "1 failed" in world.run_python(*pytest_here).stdout
 
 
 def test_the_page_shows_what_the_check_says(shop: Path, world: World) -> None:
