@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from afterward.app import Afterward
 from afterward.background import BackgroundTask
 from afterward.context import RunningJob, current_job
+from afterward.dependencies import lifespan_state
 from afterward.errors import (
     AfterwardError,
     ArgumentError,
@@ -65,4 +66,5 @@ __all__ = [
     "Task",
     "TaskError",
     "current_job",
+    "lifespan_state",
 ]

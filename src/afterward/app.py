@@ -7,7 +7,7 @@ import inspect
 import logging
 import os
 from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Iterable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from contextvars import ContextVar
 from datetime import timedelta
 from typing import Any, ParamSpec, TypeVar, cast, overload
@@ -15,6 +15,7 @@ from urllib.parse import unquote, urlsplit
 
 from starlette.applications import Starlette
 
+from afterward.apps import Apps, entered, is_inner, starts_workers
 from afterward.carrier import Carrier
 from afterward.endpoints import warn_of_stock_endpoints
 from afterward.engine.pruner import keep_pruning
@@ -83,6 +84,7 @@ class Afterward:
         store = store or store_of(url or os.environ.get("AFTERWARD_URL") or DEFAULT_URL)
         self.life = Life.on(store, seconds(lease))
         self.tasks: dict[str, Task[..., Any]] = {}
+        self.apps = Apps()
         self._max_bytes = max_payload_bytes
         self._carrier = Carrier(context_variables)
         kept = {Status.succeeded: keep, Status.cancelled: keep, Status.failed: keep_failed}
@@ -277,6 +279,9 @@ class Afterward:
         `worker=False`: only store; `afterward worker` runs the jobs elsewhere. `concurrency`: `async def` jobs at once;
         `threads`: `def` jobs at once; `queues`: which to serve, all by default. `grace`: seconds that running jobs get
         at a shutdown before they are released to run again elsewhere. Raises `ConfigurationError` when called twice.
+
+        The tasks' dependencies heed `app.dependency_overrides`, and `lifespan_state` is what the lifespan of `app` yields.
+        Where tasks are installed on several apps, what the first one says of a thing is what counts.
         """
         installed: list[Afterward] = getattr(app.state, "afterward", [])
         if self in installed:
@@ -286,7 +291,11 @@ class Afterward:
         if app.middleware_stack is not None:
             raise ConfigurationError("tasks.install(app) must be called before the app has served anything")
 
+        options = WorkerOptions(concurrency, threads, queues, seconds(grace)) if worker else None
+
         def build_around() -> DurableTasksMiddleware:
+            # Once more, for routers included meanwhile have put their lifespans around or into what was there.
+            self._live_with(app, options)
             others = app.user_middleware
             app.user_middleware = with_failures_seen(others)
             try:
@@ -295,23 +304,37 @@ class Afterward:
                 app.user_middleware = others
 
         app.build_middleware_stack = build_around
-        options = WorkerOptions(concurrency, threads, queues, seconds(grace)) if worker else None
+        self.apps.add(app)
+        self._live_with(app, options)
+
+    def _live_with(self, app: Starlette, options: WorkerOptions | None) -> None:
+        """Make the lifespan of `app` ours as well: begun before the first job runs, ended after the last."""
         inner = app.router.lifespan_context
 
         @asynccontextmanager
         async def lifespan(app: Any) -> AsyncGenerator[Any]:
+            if is_inner(self, app):
+                async with inner(app) as state:
+                    yield state
+                return
             self._lifespan_seen = True
             warn_of_stock_endpoints(app)
-            async with inner(app) as state, self.running(options):
-                yield state
+            async with entered(inner, app, owner=self) as state:
+                with self.apps.living(app, state):
+                    async with self.running(options) if starts_workers() else nullcontext():
+                        yield state
 
         app.router.lifespan_context = lifespan
+
+    def check(self) -> None:
+        """Raise `TaskError` for a task that cannot work, though it could be declared."""
+        for task in self.tasks.values():
+            task.arguments.check()
 
     @asynccontextmanager
     async def running(self, options: WorkerOptions | None) -> AsyncGenerator[Worker | None]:
         """Live, and run jobs if `options` say so, while the block lasts. Never delays a start-up: jobs follow after."""
-        for task in self.tasks.values():
-            task.arguments.check()
+        self.check()
         life = self.life
         life.apps += 1
         try:

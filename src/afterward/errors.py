@@ -37,6 +37,10 @@ class NoCurrentJob(AfterwardError, RuntimeError):
     """`current_job()` was called outside of a running job."""
 
 
+class LifespanFailed(AfterwardError):
+    """The lifespan of an application failed where a worker process ran it."""
+
+
 class WorkerDied(AfterwardError):
     """What is recorded of a job whose worker process died while running it."""
 

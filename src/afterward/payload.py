@@ -5,19 +5,19 @@ The one rule: what is stored must read back the same as it was given. What does 
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import inspect
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from functools import cached_property
-from typing import Any, NotRequired, cast, get_type_hints
+from typing import Any, NotRequired, cast
 
 from pydantic import ConfigDict, PydanticUndefinedAnnotation, TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
 from pydantic_core import CoreConfig, SchemaSerializer, SchemaValidator, to_json
 from typing_extensions import TypedDict
 
+from afterward.annotations import resolved, signature_of
 from afterward.errors import ArgumentError, ArgumentsDoNotFit, ResultError, TaskError
 from afterward.sameness import difference, parts
 
@@ -83,17 +83,22 @@ class Unstorable(Exception):
 
 
 class ArgumentCodec:
-    """The arguments of one function ↔ JSON text, by parameter name."""
+    """The arguments of one function ↔ JSON text, by parameter name. `dependencies`: parameters that are none."""
 
-    def __init__(self, function: Callable[..., Any], name: str, max_bytes: int = DEFAULT_MAX_BYTES) -> None:
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        name: str,
+        max_bytes: int = DEFAULT_MAX_BYTES,
+        dependencies: Collection[str] = (),
+    ) -> None:
         self._function = function
         self._name = name
         self._max_bytes = max_bytes
-        try:
-            self._signature = signature = inspect.signature(function)
-        except (TypeError, ValueError) as error:
-            raise TaskError(f"task {name}: its signature cannot be had ({error}); wrap it in a `def`") from error
-        parameters = list(signature.parameters.values())
+        self._dependencies = dependencies
+        self._whole_signature = signature = signature_of(function, f"task {name}")
+        parameters = [p for p in signature.parameters.values() if p.name not in dependencies]
+        self._signature = signature.replace(parameters=parameters) if dependencies else signature
         positional = (_KINDS.POSITIONAL_ONLY, _KINDS.POSITIONAL_OR_KEYWORD)
         self._positional = [p.name for p in parameters if p.kind in positional]
         self._keywords = frozenset(
@@ -112,8 +117,12 @@ class ArgumentCodec:
     @cached_property
     def _annotations(self) -> dict[str, Any]:
         # Read at the first use: annotations may name what is defined later in the module.
-        hints = type_hints(self._function, self._name)
-        found = {name: hints.get(name, Any) for name in self._signature.parameters}
+        parameters = self._signature.parameters
+        written = {name: p.annotation for name, p in parameters.items() if p.annotation is not p.empty}
+        if (returned := self._signature.return_annotation) is not inspect.Signature.empty:
+            written["return"] = returned  # not stored here, but a mistake in it is to be found as early
+        hints = type_hints(self._function, self._name, written)
+        found = {name: hints.get(name, Any) for name in parameters}
         if self._var_positional:
             found[self._var_positional] = list[found[self._var_positional]]
         if self._var_keyword:
@@ -202,6 +211,7 @@ class ArgumentCodec:
                 given.update(kwargs)
                 if self._required <= given.keys():
                     return given
+        self._refuse_dependencies(args, kwargs)
         try:
             bound = self._signature.bind(*args, **kwargs).arguments
         except TypeError as error:
@@ -209,6 +219,21 @@ class ArgumentCodec:
         if self._var_positional in bound:
             bound[self._var_positional] = list(bound[self._var_positional])
         return dict(bound)
+
+    def _refuse_dependencies(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        given = [name for name in self._dependencies if name in kwargs]
+        if self._dependencies and not given and not self._var_positional and len(args) > len(self._positional):
+            # One too many: does the call mean the function as it is written?
+            try:
+                bound = self._whole_signature.bind(*args, **kwargs).arguments
+            except TypeError:
+                return
+            given = [name for name in self._dependencies if name in bound]
+        if given:
+            raise ArgumentError(
+                f"task {self._name}: {given[0]!r} is a dependency, and a value passed for it cannot be stored; "
+                f"leave it out: it is made anew where the job runs"
+            )
 
     def _spread(self, values: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         rest: list[Any] = values.pop(self._var_positional, []) if self._var_positional else []
@@ -245,7 +270,12 @@ class ResultCodec:
 
     @cached_property
     def _codec(self) -> Codec:
-        annotation = type_hints(self._function, self._name).get("return", Any)
+        returned = signature_of(self._function, f"task {self._name}").return_annotation
+        annotation = (
+            Any
+            if returned is inspect.Signature.empty
+            else type_hints(self._function, self._name, {"return": returned})["return"]
+        )
         try:
             return Codec(annotation)
         except (PydanticSchemaGenerationError, PydanticUserError):
@@ -279,13 +309,10 @@ class ResultCodec:
         )
 
 
-def type_hints(function: Callable[..., Any], name: str) -> dict[str, Any]:
-    """The function's annotations, resolved. Raises `TaskError` for one that names nothing."""
-    while isinstance(function, functools.partial):
-        function = function.func
-    target = function if inspect.isroutine(function) else type(function).__call__
+def type_hints(function: Callable[..., Any], name: str, annotations: Mapping[str, Any]) -> dict[str, Any]:
+    """Annotations of the function, resolved. Raises `TaskError` for one that names nothing."""
     try:
-        return get_type_hints(target, include_extras=True)
+        return resolved(function, annotations)
     except Exception as error:  # whatever the evaluation of an annotation raises
         raise TaskError(
             f"task {name}: its annotations cannot be resolved ({type(error).__name__}: {error}); "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import random
@@ -9,10 +10,13 @@ import sys
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from functools import cached_property
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Generic, Literal, ParamSpec, Protocol, TypeVar, cast, overload
 
+from afterward.apps import Apps
+from afterward.dependencies import Needs, Unresolvable, dependencies_of
 from afterward.errors import TaskError
 from afterward.handle import JobHandle, Jobs
 from afterward.identity import new_id
@@ -61,6 +65,9 @@ class TaskOptions:
 class Owner(Jobs, Protocol):
     """What a task needs of the `Afterward` it belongs to."""
 
+    @property
+    def apps(self) -> Apps: ...
+
     def capture_context(self) -> str | None: ...
 
     def restore_context(self, stored: str) -> None: ...
@@ -90,6 +97,8 @@ class Task(Generic[P, R_co]):
         max_bytes: int = DEFAULT_MAX_BYTES,
     ) -> None:
         functools.update_wrapper(self, function)
+        for mine in ("dependencies", "arguments"):  # also where the function has an attribute of that name
+            self.__dict__.pop(mine, None)
         self.owner = owner
         self.function = function
         self.name = name
@@ -98,8 +107,26 @@ class Task(Generic[P, R_co]):
         self.task_options = options
         self.has_hooks = options.on_success is not None or options.on_failure is not None
         self.call_options = call_options
-        self.arguments = ArgumentCodec(function, name, max_bytes)
+        self.max_bytes = max_bytes
         self.result = ResultCodec(function, name, max_bytes)
+        with contextlib.suppress(Unresolvable):  # by what stands further down in its module: looked at when it is used
+            self.arguments  # noqa: B018 - built and kept
+
+    @cached_property
+    def dependencies(self) -> Needs:
+        """The parameters that are not given with a call, but by where it runs. Raises `TaskError`."""
+        return dependencies_of(self.function, self.name)
+
+    @cached_property
+    def arguments(self) -> ArgumentCodec:
+        """The parameters that are given with a call. Raises `TaskError`."""
+        names = frozenset(name for name, _ in self.dependencies)
+        return ArgumentCodec(self.function, self.name, self.max_bytes, names)
+
+    def dependencies_now(self) -> Needs:
+        """`dependencies`, with what the applications override at this moment."""
+        overrides = self.owner.apps.overrides()
+        return dependencies_of(self.function, self.name, overrides) if overrides else self.dependencies
 
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R_co:
         self.owner.hear_of_direct_call(self.name)

@@ -22,6 +22,32 @@ def load(target: str) -> list[Afterward]:
 
     Raises `ConfigurationError` when it names something else, or when no task is declared there.
     """
+    module, found = _find(target)
+    afterwards = _afterwards(found)
+    if afterwards is None:
+        kind = type(found).__name__
+        raise ConfigurationError(
+            f"{target} is of type {kind}, not an Afterward or a FastAPI app; {_candidates(module)}"
+        )
+    if not afterwards:
+        raise ConfigurationError(f"{target} is an app without durable tasks; call tasks.install(app) where it is made")
+    if not any(afterward.tasks for afterward in afterwards):
+        raise ConfigurationError(
+            f"{target} declares no tasks, so there is nothing that a worker could run; "
+            f"import the modules that hold your @tasks.task functions in {module.__name__}"
+        )
+    return [afterward for afterward in afterwards if afterward.tasks]
+
+
+def apps_of(target: str) -> list[Starlette]:
+    """The application that `target` names, or those that the Afterward it names is installed on."""
+    _, found = _find(target)
+    if isinstance(found, Afterward):
+        return list(found.apps)
+    return [found] if isinstance(found, Starlette) else []
+
+
+def _find(target: str) -> tuple[ModuleType, object]:
     named = _TARGET.fullmatch(target)
     if named is None:
         raise ConfigurationError(f"{target!r} is not of the form MODULE:NAME; {_form_of(target)}")
@@ -35,20 +61,7 @@ def load(target: str) -> list[Afterward]:
             found = getattr(found, name)
         except AttributeError:
             raise ConfigurationError(f"{target}: {named[1]} has no {named[2]!r}; {_candidates(module)}") from None
-    afterwards = _afterwards(found)
-    if afterwards is None:
-        kind = type(found).__name__
-        raise ConfigurationError(
-            f"{target} is of type {kind}, not an Afterward or a FastAPI app; {_candidates(module)}"
-        )
-    if not afterwards:
-        raise ConfigurationError(f"{target} is an app without durable tasks; call tasks.install(app) where it is made")
-    if not any(afterward.tasks for afterward in afterwards):
-        raise ConfigurationError(
-            f"{target} declares no tasks, so there is nothing that a worker could run; "
-            f"import the modules that hold your @tasks.task functions in {named[1]}"
-        )
-    return [afterward for afterward in afterwards if afterward.tasks]
+    return module, found
 
 
 def _form_of(target: str) -> str:

@@ -10,14 +10,22 @@ import os
 import signal
 import sys
 import threading
+import traceback
+from contextlib import AsyncExitStack
 from types import FrameType
 from typing import Any, BinaryIO
 
+from starlette.applications import Starlette
+
+from afterward.apps import lifespan_of
 from afterward.engine.executor import Executor, failure_of
 from afterward.engine.threads import Threads
-from afterward.errors import TaskError
+from afterward.errors import ConfigurationError, TaskError
 from afterward.job import Lease, Outcome, Released
 from afterward.task import Task
+
+_SHUTDOWN_SECONDS = 1.0
+"""What the lifespans that a task asked for get to end in; its parent waits a little longer than the task's timeout."""
 
 
 def main() -> None:
@@ -48,11 +56,30 @@ def _die_with_parent() -> None:
 
 
 async def _run(order: dict[str, Any], answer: BinaryIO) -> Outcome:
+    lifespans = AsyncExitStack()
     try:
         task = _find(order["module"], order["path"])
-    except Exception as error:  # noqa: BLE001 - whatever the import of a user's module raises
+        for place in order["apps"]:
+            await lifespans.enter_async_context(lifespan_of(_app(place)))
+    except Exception as error:  # noqa: BLE001 - whatever the import of a user's module, or a lifespan, raises
         answer.write(b"ready\n")
-        return Released(f"no child process could load it: {failure_of(error).message}", 60.0)
+        outcome: Outcome = Released(f"no child process could load it: {failure_of(error).message}", 60.0)
+    else:
+        outcome = await _attempt(task, order, answer)
+    await _leave(lifespans)
+    return outcome
+
+
+async def _leave(lifespans: AsyncExitStack) -> None:
+    """The outcome stands: a shutdown that fails, or does not end, changes nothing in it."""
+    try:
+        async with asyncio.timeout(_SHUTDOWN_SECONDS):
+            await lifespans.aclose()
+    except Exception:  # noqa: BLE001 - whatever a lifespan raises
+        traceback.print_exc()
+
+
+async def _attempt(task: Task[..., Any], order: dict[str, Any], answer: BinaryIO) -> Outcome:
     lease = Lease(
         order["id"], order["attempt"], order["process"], order["task"], order["arguments"], order["context"],
         order["failures"], order["deaths"], order["max_attempts"], order["timeout"],
@@ -64,12 +91,24 @@ async def _run(order: dict[str, Any], answer: BinaryIO) -> Outcome:
 
 
 def _find(module: str, path: str) -> Task[..., Any]:
-    found: Any = importlib.import_module(module)
-    for name in path.split("."):
-        found = getattr(found, name)
+    found = _named(module, path)
     if not isinstance(found, Task):
         raise TaskError(f"{module}:{path} is not a task there")
     return found  # pyright: ignore[reportUnknownVariableType]
+
+
+def _app(place: str) -> Starlette:
+    app = _named(*place.split(":"))
+    if not isinstance(app, Starlette):
+        raise ConfigurationError(f"{place} is not an application there")
+    return app
+
+
+def _named(module: str, path: str) -> Any:
+    found: Any = importlib.import_module(module)
+    for name in path.split("."):
+        found = getattr(found, name)
+    return found
 
 
 if __name__ == "__main__":

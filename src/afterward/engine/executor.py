@@ -9,6 +9,7 @@ from contextvars import copy_context
 from typing import Any
 
 from afterward.context import RUNNING, RunningJob
+from afterward.engine.provider import Provider
 from afterward.engine.threads import Threads
 from afterward.errors import ArgumentsDoNotFit, AttemptTimedOut, ResultError
 from afterward.job import Failed, Failure, Lease, Outcome, Released, Succeeded
@@ -35,6 +36,7 @@ class Executor:
 
     def __init__(self, threads: Threads, restore: Callable[[str], None], hear: Hear | None = None) -> None:
         self._threads = threads
+        self._provider = Provider(threads)
         self._restore = restore
         self._hear = hear
 
@@ -49,13 +51,14 @@ class Executor:
             if lease.context is not None:
                 self._restore(lease.context)
             timeout = task.task_options.timeout if lease.timeout is None else lease.timeout
-            if timeout is None and task.is_async:
+            if timeout is None and task.is_async and not task.dependencies:
                 result = await task.function(*args, **kwargs)
+                stored = None if result is None else task.result.dump(result)
             elif timeout is None:
-                result = await self._call(task, args, kwargs)
+                stored = await self._call(task, args, kwargs)
             else:
-                result = await self._call_within(timeout, task, args, kwargs)
-            return _NOTHING if result is None else Succeeded(task.result.dump(result))
+                stored = await self._call_within(timeout, task, args, kwargs)
+            return _NOTHING if stored is None else Succeeded(stored)
         except ResultError as error:
             self._tell(error, lease)
             return Failed(failure_of(error))
@@ -75,18 +78,21 @@ class Executor:
         if self._hear is not None:
             self._hear(lease, error)
 
-    async def _call(self, task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    async def _call(self, task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
+        """What the function returned, as it is to be stored."""
+        if task.dependencies:
+            return await self._provider.run(task, args, kwargs)
         if task.is_async:
-            return await task.function(*args, **kwargs)
+            return task.result.dump(await task.function(*args, **kwargs))
         job = RUNNING.get()
         result, error = await self._threads.call((job.id, job.attempt), copy_context(), task.function, args, kwargs)
         if error is not None:
             raise error
-        return result
+        return task.result.dump(result)
 
     async def _call_within(
         self, timeout: float, task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
+    ) -> str | None:
         """In a task of its own: one that does not heed its cancellation is left behind, and not heard any more."""
         call = asyncio.ensure_future(self._call(task, args, kwargs))
         try:

@@ -7,6 +7,7 @@ import json
 import sys
 from typing import Any, cast
 
+from afterward.dependencies import needs_lifespan
 from afterward.engine.executor import failure_of, outcome_of
 from afterward.errors import AttemptTimedOut, WorkerDied
 from afterward.job import Died, Failed, Failure, Lease, Outcome, Released, Retry, Succeeded
@@ -33,6 +34,7 @@ async def run_in_child(task: Task[..., Any], lease: Lease) -> Outcome:
         "process": lease.process, "task": lease.task, "arguments": lease.arguments, "context": lease.context,
         "failures": lease.failures, "deaths": lease.deaths, "max_attempts": lease.max_attempts,
         "timeout": lease.timeout,
+        "apps": task.owner.apps.places() if needs_lifespan(task.dependencies) else [],
     }  # fmt: skip
     try:
         child = await asyncio.create_subprocess_exec(
