@@ -280,7 +280,7 @@ class Afterward:
         `threads`: `def` jobs at once; `queues`: which to serve, all by default. `grace`: seconds that running jobs get
         at a shutdown before they are released to run again elsewhere. Raises `ConfigurationError` when called twice.
 
-        The tasks' dependencies heed `app.dependency_overrides`, and `lifespan_state` is what the lifespan of `app` yields.
+        Dependencies of tasks heed `app.dependency_overrides`; `lifespan_state` is what the lifespan of `app` yields.
         Where tasks are installed on several apps, what the first one says of a thing is what counts.
         """
         installed: list[Afterward] = getattr(app.state, "afterward", [])

@@ -183,19 +183,19 @@ class _Graph:
         marker = asked.marker
         assert marker is not None  # noqa: S101 - the caller has looked
         key: Any = marker.dependency
-        # The parameter is the last step of its way; what stands there from now on is the dependency.
-        way = (*asked.way[:-1], _name_of(key, asked.parameter.name))
         if (refusal := _cannot_be_called(key, asked)) is not None:
-            raise refusal.of(self._whose, (*asked.way[:-1], asked.parameter.name))
+            raise refusal.of(self._whose, asked.way)
         if not callable(key) or key is Any or not _is_hashable(key):
             raise TaskError(
                 f"{self._whose}: {_spelled(asked.way)} depends on {key!r:.100}, which cannot be "
                 f"{'called' if not callable(key) or key is Any else 'told from others (it has no hash)'}; "
                 f"depend on a function or a class"
             )
+        call = self._overrides.get(key, key)
+        # Up to here, the parameter is the last step of the way; what it depends on takes its place.
+        way = (*asked.way[:-1], _name_of(call))
         if key in above:
             raise TaskError(f"{self._whose}: {_spelled(way)} depends on itself; break the circle")
-        call = self._overrides.get(key, key)
         if call is lifespan_state:
             return Dependency(key, call, marker, Kind.given, ())
         needs = tuple(self._needs(call, way, (*above, key)))
@@ -286,9 +286,9 @@ def _is_hashable(key: Any) -> bool:
     return True
 
 
-def _name_of(call: Any, otherwise: str) -> str:
+def _name_of(call: Callable[..., Any]) -> str:
     call = without_partials(call)
-    return getattr(call, "__name__", None) or (type(call).__name__ if callable(call) else otherwise)
+    return getattr(call, "__name__", None) or type(call).__name__
 
 
 def _spelled(way: tuple[str, ...]) -> str:

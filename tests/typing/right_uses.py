@@ -1,6 +1,6 @@
 """What type checkers must accept, and what they must take it for. Checked, not run."""
 
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, assert_type
@@ -8,6 +8,7 @@ from typing import Annotated, Any, assert_type
 from fastapi import APIRouter, Depends, FastAPI, WebSocket
 from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.applications import Starlette
+from starlette.datastructures import State
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -26,6 +27,7 @@ from afterward import (
     Status,
     Task,
     current_job,
+    lifespan_state,
 )
 from afterward.testing import Bench, fixture
 
@@ -62,6 +64,22 @@ def plain(what: str) -> int:
 
 
 async def waits(what: str) -> None: ...
+
+
+def get_shop(state: Annotated[State, Depends(lifespan_state)]) -> Iterator[Shop]:
+    yield state.shop
+
+
+@tasks.task
+def restock(what: str, shop: Shop = Depends(get_shop)) -> int:
+    shop.sell(what)
+    return 1
+
+
+@tasks.task(timeout=3)
+async def close(
+    shop: Annotated[Shop, Depends(get_shop)] = Shop(), *, state: State = Depends(lifespan_state)
+) -> None: ...
 
 
 sell = tasks.task(Shop().sell)
@@ -106,6 +124,8 @@ async def endpoint(
     assert_type(background_tasks.add_task(varied, 1, "a", "b", x=1.0), JobHandle[None])
     assert_type(same.add_task(sell, what="a book"), JobHandle[None])
     assert_type(same.add_task(send.options(delay=60, run_on_error=False), email), JobHandle[bool])
+    assert_type(background_tasks.add_task(restock, "a book"), JobHandle[int])
+    assert_type(background_tasks.add_task(close.options(delay=1)), JobHandle[None])
     assert_type(background_tasks.add_task(plain, "text"), None)
     assert_type(background_tasks.add_task(waits, what="text"), None)
     assert_type(background_tasks.add_task(Shop().sell, "text"), None)
@@ -155,6 +175,8 @@ async def without_a_request() -> None:
     later = send.options(run_at=datetime.now(UTC), queue="mail", priority=3, unique="key", run_on_error=True)
     assert_type(await later.enqueue("ada@example.com"), JobHandle[bool])
     prepared = [send.prepare("ada@example.com"), double.prepare(4)]
+    assert_type(await close.enqueue(), JobHandle[None])
+    assert_type(restock("a book", Shop()), int)
     assert_type(await tasks.enqueue_many(prepared), list[JobHandle[Any]])
     assert_type(tasks.enqueue_many_sync(double.prepare(number) for number in range(3)), list[JobHandle[Any]])
     assert_type(await tasks.get("id"), Job | None)
