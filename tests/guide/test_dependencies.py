@@ -532,6 +532,39 @@ def test_a_shutdown_tears_down(tmp_path: Path, happened: list[str]) -> None:
         assert (found.status, found.failures) == ("queued", 0)
 
 
+def test_a_thread_that_does_not_return_does_not_hold_up_the_end_of_the_process(
+    tmp_path: Path, happened: list[str]
+) -> None:
+    """Its job is released. What the function still uses is not torn down under it."""
+    with opened(Afterward(f"sqlite:///{tmp_path}/jobs.db")) as tasks:
+        app = FastAPI()
+        tasks.install(app, grace=0)
+        running, may_end = threading.Event(), threading.Event()
+
+        def session() -> Iterator[None]:
+            try:
+                yield
+            finally:
+                happened.append("down")
+
+        @tasks.task
+        def work(_: None = Depends(session)) -> None:
+            running.set()
+            may_end.wait(30)
+            happened.append("ended")
+
+        with TestClient(app):
+            job = work.enqueue_sync()
+            assert running.wait(10)
+
+        found = asyncio.run(tasks.get(job.id))
+        assert happened == []
+        assert found is not None
+        assert (found.status, found.failures) == ("queued", 0)
+        may_end.set()
+        wait_until(lambda: happened[:1] == ["ended"])
+
+
 # Where they run
 
 

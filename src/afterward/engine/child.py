@@ -86,8 +86,11 @@ async def _attempt(task: Task[..., Any], order: dict[str, Any], answer: BinaryIO
     )  # fmt: skip
     answer.write(b"ready\n")
     answer.flush()
-    executor = Executor(Threads(), task.owner.restore_context)
-    return await executor.run(task, lease)
+    threads = Threads()
+    try:
+        return await Executor(threads, task.owner.restore_context).run(task, lease)
+    finally:
+        threads.stop()  # what is left behind waits for no thread of this process
 
 
 def _find(module: str, path: str) -> Task[..., Any]:

@@ -27,6 +27,7 @@ class Provider:
         self.threads = threads
         self._set_ups = asyncio.Semaphore(_SET_UPS_AT_ONCE)
         self._at_once: dict[Depends, asyncio.Semaphore] = {}
+        self._left: list[AsyncExitStack] = []
 
     async def run(self, task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
         """Call the task's function with its dependencies; what it returned, as it is to be stored.
@@ -52,6 +53,10 @@ class Provider:
         if dependency.at_once is None:
             return nullcontext()
         return self._at_once.setdefault(dependency.marker, asyncio.Semaphore(dependency.at_once))
+
+    def leave(self, stack: AsyncExitStack) -> None:
+        """Tear nothing down that is on this stack: kept, for a generator that is forgotten is torn down at once."""
+        self._left.append(stack.pop_all())
 
 
 class _Attempt:
@@ -125,15 +130,20 @@ class _Attempt:
     ) -> tuple[Any, asyncio.CancelledError | None]:
         """What a call in a thread returned, and the cancellation that came meanwhile.
 
-        A thread cannot be stopped, and what it is given must not be torn down under it: a cancellation waits.
+        A thread cannot be stopped, and what it is given must not be torn down under it: a cancellation waits. The end of
+        the process waits for no thread: what was set up is then left as it is.
         """
-        call = self._provider.threads.call(self._key, self._context.now(), function, args, kwargs)
+        threads = self._provider.threads
+        call = threads.call(self._key, self._context.now(), function, args, kwargs)
         cancelled: asyncio.CancelledError | None = None
         while not call.done():
             try:
-                await asyncio.wait({call})
+                await asyncio.wait({call, threads.stopped}, return_when=asyncio.FIRST_COMPLETED)
             except asyncio.CancelledError as error:
                 cancelled = error
+            if threads.stopped.done() and not call.done():
+                self._provider.leave(self._stack)
+                raise cancelled or asyncio.CancelledError
         result, error = call.result()
         if error is not None:
             raise cancelled or error

@@ -45,6 +45,7 @@ class Threads:
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
+        self.stopped: asyncio.Future[None] = self._loop.create_future()
         self._mutex = threading.Lock()
         self._calls: deque[_Call | None] = deque()
         self._idle: list[threading.Lock] = []
@@ -72,7 +73,9 @@ class Threads:
         return True
 
     def stop(self) -> None:
-        """Let idle threads end; one that is in a function ends with it, or with the process."""
+        """Let idle threads end; one that is in a function ends with it, or with the process. Lawful twice."""
+        if not self.stopped.done():
+            self.stopped.set_result(None)
         with self._mutex:
             self._calls.extend([None] * self._threads)
             self._wake_one()
