@@ -130,8 +130,8 @@ class _Attempt:
     ) -> tuple[Any, asyncio.CancelledError | None]:
         """What a call in a thread returned, and the cancellation that came meanwhile.
 
-        A thread cannot be stopped, and what it is given must not be torn down under it: a cancellation waits. The end of
-        the process waits for no thread: what was set up is then left as it is.
+        A thread cannot be stopped, and what it is given must not be torn down under it: a cancellation waits. The end
+        of the process waits for no thread: what was set up is then left as it is.
         """
         threads = self._provider.threads
         call = threads.call(self._key, self._context.now(), function, args, kwargs)
