@@ -78,10 +78,12 @@ class Executor:
         if self._hear is not None:
             self._hear(lease, error)
 
-    async def _call(self, task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
+    async def _call(
+        self, task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], *, timed: bool = False
+    ) -> str | None:
         """What the function returned, as it is to be stored."""
         if task.dependencies:
-            return await self._provider.run(task, args, kwargs)
+            return await self._provider.run(task, args, kwargs, timed=timed)
         if task.is_async:
             return task.result.dump(await task.function(*args, **kwargs))
         job = RUNNING.get()
@@ -94,7 +96,7 @@ class Executor:
         self, timeout: float, task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> str | None:
         """In a task of its own: one that does not heed its cancellation is left behind, and not heard any more."""
-        call = asyncio.ensure_future(self._call(task, args, kwargs))
+        call = asyncio.ensure_future(self._call(task, args, kwargs, timed=True))
         try:
             await asyncio.wait({call}, timeout=timeout)
         except asyncio.CancelledError:

@@ -29,18 +29,20 @@ class Provider:
         self._at_once: dict[Depends, asyncio.Semaphore] = {}
         self._left: list[AsyncExitStack] = []
 
-    async def run(self, task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
+    async def run(
+        self, task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], *, timed: bool
+    ) -> str | None:
         """Call the task's function with its dependencies; what it returned, as it is to be stored.
 
         Dependencies with `yield` are torn down before this ends. They see every exception, and may raise another in its
-        place; one that swallows it changes nothing.
+        place; one that swallows it changes nothing. `timed`: a cancellation says that nobody hears of the outcome.
         """
         async with AsyncExitStack() as stack:
             attempt = _Attempt(self, task, stack)
             values = await attempt.solve(task.dependencies_now())
             result = await attempt.call(task.function, args, {**kwargs, **values}, threaded=not task.is_async)
             current = asyncio.current_task()
-            if task.task_options.timeout is not None and current is not None and current.cancelling():
+            if timed and current is not None and current.cancelling():
                 raise asyncio.CancelledError  # it has let its cancellation pass, too late to be heard: nothing is kept
             return task.result.dump(result)  # while the session that it may be loaded from is open
 
