@@ -366,8 +366,10 @@ class Afterward:
                 intake.direct = before
             worker.stop()
             pruning.cancel()
-            await asyncio.wait({serving, pruning})
-            serving.result()
+            try:
+                await serving  # itself: a cancellation here is passed on to it, and it releases what runs
+            finally:
+                await asyncio.wait({pruning})
 
     async def _keep_pruning(self, life: Life) -> None:
         while self._ages:

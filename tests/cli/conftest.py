@@ -20,6 +20,7 @@ from afterward import Afterward, Job
 from afterward.identity import new_id
 from afterward.job import NewJob
 from afterward.stores.sqlite import SQLiteStore
+from tests.support.insides import intake_of
 from tests.support.waiting import wait_until
 
 AFTERWARD = str(Path(sysconfig.get_path("scripts")) / "afterward")
@@ -148,7 +149,7 @@ class World:
         async def put() -> None:
             tasks = Afterward(store=store)
             async with tasks.running(None):
-                await tasks.enqueue_many(jobs)
+                await intake_of(tasks).put(jobs)  # whatever tasks they are of: it is another program that declares them
 
         asyncio.run(put())
         return [job.id for job in jobs]
