@@ -2,9 +2,6 @@
 
 import asyncio
 import functools
-import re
-import subprocess
-import sys
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -842,20 +839,3 @@ def test_a_value_for_a_dependency_cannot_be_passed(tasks: Afterward) -> None:
     for args, kwargs in wrong:
         with pytest.raises(ArgumentError, match=r"task .*write\(line: str, copies: int = 1\)"):
             write.prepare(*args, **kwargs)  # type: ignore[arg-type]
-
-
-# The page
-
-
-PAGE = (Path(__file__).parents[2] / "docs" / "dependencies.md").read_text()
-SNIPPETS = re.findall(r"^```python\n(.*?)^```$", PAGE, flags=re.DOTALL | re.MULTILINE)
-
-
-@pytest.mark.parametrize("snippet", SNIPPETS, ids=range(len(SNIPPETS)))
-def test_the_snippets_of_the_page_run(tmp_path: Path, snippet: str) -> None:
-    """Each by itself, in an empty folder; and it says what its comments say."""
-    (tmp_path / "main.py").write_text(snippet)
-    ran = subprocess.run([sys.executable, "main.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert ran.returncode == 0, ran.stderr
-    for said in re.findall(r"# (?:…|the job prints:) (.*?)(?:, …)?$", snippet, flags=re.MULTILINE):
-        assert said in ran.stdout
