@@ -36,6 +36,7 @@ UNFIT_SECONDS = 60.0
 _CANCEL_SECONDS = 1.0
 """How long a cancelled job may take to heed it."""
 
+_PROCESSORS = os.cpu_count() or 1
 _FIRST_BACKOFF = 0.05
 _LONGEST_BACKOFF = 5.0
 
@@ -79,7 +80,8 @@ class Worker:
         self._ended: list[tuple[Lease, Outcome, float]] = []
         self._lost: set[Key] = set()
         self._unfit: dict[str, float] = {}
-        self._apart = asyncio.Semaphore(os.cpu_count() or 1)
+        self._apart = asyncio.Semaphore(_PROCESSORS)
+        self._suspects = 0
         self._draining = False
         self._stopped = asyncio.Event()
         self._slot_freed = asyncio.Event()
@@ -242,8 +244,11 @@ class Worker:
             emit(logging.INFO, "job.started", job_id=lease.id, task=lease.task, attempt=lease.attempt)
         crash_point("running")
         outcome: Outcome | None = None
+        is_suspect = lease.deaths >= SUSPECT_AFTER
+        if is_suspect:  # it takes no slot here, so that nobody waits behind those that wait for a process of their own
+            self._free_slot(task.is_async)
         try:
-            if lease.deaths >= SUSPECT_AFTER:
+            if is_suspect:
                 outcome = await self._run_apart(task, lease)
             else:
                 outcome = await self._executor.run(task, lease)
@@ -255,7 +260,9 @@ class Worker:
         finally:
             del self._running[key]
             self._lost.discard(key)
-            if task.is_async or not self._threads.when_returned(key, self._free_thread_slot):
+            if is_suspect:
+                pass
+            elif task.is_async or not self._threads.when_returned(key, self._free_thread_slot):
                 self._free_slot(task.is_async)
         if asyncio.current_task() in self._abandoned:
             return
@@ -265,9 +272,16 @@ class Worker:
             self._end(lease, outcome, began)
 
     async def _run_apart(self, task: Task[..., Any], lease: Lease) -> Outcome:
-        """A suspect's attempt, in a child process: one at a time for each processor."""
-        async with self._apart:
-            return await run_in_child(task, lease)
+        """A suspect's attempt, in a child process: one at a time for each processor, and as many more may wait."""
+        if self._suspects >= 2 * _PROCESSORS:
+            longest = min(60.0, 2.0 ** min(lease.attempt - SUSPECT_AFTER, 6))
+            return Released("waits for a process of its own, as many others do", longest * random.uniform(0.5, 1))  # noqa: S311
+        self._suspects += 1
+        try:
+            async with self._apart:
+                return await run_in_child(task, lease)
+        finally:
+            self._suspects -= 1
 
     # finishing
 
