@@ -50,7 +50,7 @@ def as_stored(annotation: Any) -> Any:
         return StoredFile
     parts: tuple[Any, ...] = tuple(as_stored(part) for part in _parts(annotation))
     if parts == _parts(annotation):
-        return annotation
+        return cast("Any", annotation)
     if get_origin(annotation) is list:
         return GenericAlias(list, parts)
     return parts[0] if get_origin(annotation) is Annotated else Union[parts]  # noqa: UP007 - known when it runs
