@@ -99,7 +99,7 @@ async def test_no_query_reads_jobs_from_end_to_end(opened: Opened, name: str) ->
         ("get", "sqlite_autoindex_jobs_1 (id=?)"),
         ("file_is_whole", "sqlite_autoindex_files_1 (id=?)"),
         ("link_file", "sqlite_autoindex_files_1 (id=?)"),
-        ("unlink_file", "files_job (job=?)"),
+        ("unlink_file", "sqlite_autoindex_files_1 (id=?)"),
         ("loose_files", "files_loose (process=?)"),
         ("unwanted_file", "files_loose (process=?)"),
         ("free_chunks", "sqlite_autoindex_chunks_1 (file=?)"),
