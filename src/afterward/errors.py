@@ -29,7 +29,7 @@ class FileTooLarge(ArgumentError):
 
 
 class FileUnreadable(ArgumentError):
-    """A file was closed, or cannot be read from its start; nothing was stored."""
+    """A file is closed, or cannot be read from its start as bytes; nothing was stored."""
 
 
 class FileLost(AfterwardError):

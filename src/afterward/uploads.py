@@ -5,33 +5,30 @@ The name of a file is data: it is stored and given back as it came, and never na
 
 from __future__ import annotations
 
+import io
 import json
-import threading
 from dataclasses import dataclass, fields
 from types import GenericAlias, UnionType
 from typing import Annotated, Any, BinaryIO, Union, cast, get_args, get_origin
-from weakref import WeakKeyDictionary
 
 from fastapi import UploadFile
 from starlette.datastructures import Headers
 from starlette.datastructures import UploadFile as StarletteUploadFile
 
-from afterward.errors import ArgumentError, FileTooLarge, FileUnreadable
+from afterward.errors import FileTooLarge, FileUnreadable
 from afterward.identity import new_id
 from afterward.job import NewFile
+from afterward.sources import source_of
 
 DEFAULT_MAX_FILE_BYTES = 64 * 1024 * 1024
-
-_LOCKS: WeakKeyDictionary[StarletteUploadFile, threading.Lock] = WeakKeyDictionary()
-_LOCKING = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
 class StoredFile:
     """What stands in the arguments of a job in a file's place.
 
-    `size`: as it was told; `headers`: of its part of the form. `exact`: the name as ASCII JSON, where it holds what no
-    store keeps; then `filename` is what people can read of it.
+    `size`: as it was told; `headers`: of its part of the form. `exact`: the name as hexadecimal UTF-8, where it holds
+    lone surrogates, which no store keeps; then `filename` is what people can read of it.
     """
 
     file: str
@@ -85,7 +82,7 @@ def take(value: Any, argument: str, max_bytes: int, files: list[NewFile]) -> Any
 
 def _reference(id_: str, upload: StarletteUploadFile) -> StoredFile:
     readable = None if upload.filename is None else upload.filename.encode("utf-8", "backslashreplace").decode()
-    exact = None if readable == upload.filename else json.dumps(upload.filename)
+    exact = None if readable == upload.filename else (upload.filename or "").encode("utf-8", "surrogatepass").hex()
     headers = tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in upload.headers.raw)
     return StoredFile(id_, readable, upload.size, headers, exact)
 
@@ -99,47 +96,35 @@ def stored_in(arguments: str) -> list[str]:
 
 def give(stored: StoredFile, content: BinaryIO, size: int) -> UploadFile:
     """The file that was uploaded, with its content at hand."""
-    name = stored.filename if stored.exact is None else json.loads(stored.exact)
+    name = stored.filename if stored.exact is None else bytes.fromhex(stored.exact).decode("utf-8", "surrogatepass")
     headers = Headers(raw=[(key.encode("latin-1"), value.encode("latin-1")) for key, value in stored.headers])
     return UploadFile(content, size=size, filename=name, headers=headers)
 
 
 class UploadedContent:
-    """What an `UploadFile` contains, from its start, wherever it is read from: its position stays as it was.
+    """What an `UploadFile` contains, up to the size that is allowed.
 
-    Raises `FileTooLarge` or `FileUnreadable` for one that is known not to be storable.
+    Raises `FileTooLarge` or `FileUnreadable`, at once for one that is known not to be storable.
     """
 
     def __init__(self, upload: StarletteUploadFile, argument: str, max_bytes: int) -> None:
-        self._upload = upload
         self._argument = argument
         self._max_bytes = max_bytes
-        with _LOCKING:  # two tasks of one request may take the same upload
-            self._lock = _LOCKS.setdefault(upload, threading.Lock())
-        if upload.file.closed:
-            raise self._unreadable("it is closed")
-        if not getattr(upload.file, "seekable", lambda: True)():
-            raise self._unreadable("it cannot be read from its start, being a stream")
         if upload.size is not None:
             self._check_size(upload.size)
+        try:
+            if not upload.file.seekable():
+                raise io.UnsupportedOperation("it is a stream, which cannot be read from its start")
+            self._source = source_of(upload.file)
+        except Exception as error:  # whatever the object says that was given as a file
+            raise self._unreadable(error) from error
 
     def read(self, offset: int, size: int) -> bytes:
         """So many bytes from there, fewer only where it ends. It blocks; may be called from any thread."""
-        parts: list[bytes] = []
         try:
-            with self._lock:
-                file = self._upload.file
-                before = file.tell()
-                try:
-                    file.seek(offset)
-                    while size > 0 and (part := file.read(size)):
-                        parts.append(memoryview(part).tobytes() if type(part) is not bytes else part)
-                        size -= len(part)
-                finally:
-                    file.seek(before)
-        except Exception as error:  # whatever the object says that was given as a file
-            raise self._unreadable(f"{type(error).__name__}: {error}") from error
-        data = b"".join(parts)
+            data = self._source.read(offset, size)
+        except Exception as error:  # as above
+            raise self._unreadable(error) from error
         self._check_size(offset + len(data))
         return data
 
@@ -150,8 +135,8 @@ class UploadedContent:
                 f"refuse it before, or keep it elsewhere and pass where it is, or raise Afterward(max_file_bytes=…)"
             )
 
-    def _unreadable(self, why: str) -> ArgumentError:
+    def _unreadable(self, error: Exception) -> FileUnreadable:
         return FileUnreadable(
-            f"{self._argument} is a file whose content cannot be stored: {why}; leave it open until the response has "
-            f"started, or store it before you close it: `await task.enqueue(…)`"
+            f"{self._argument} is a file that cannot be stored ({type(error).__name__}: {error}); "
+            f"give one that is open, in binary mode, and can be read from its start"
         )

@@ -34,8 +34,10 @@ def _unfit_delay(attempt: int) -> float:
 
 
 class Executor:
-    """Runs attempts. `restore` sets the context variables that were stored with a job; `chunks` has its files; `hear` is
-    told of errors."""
+    """Runs attempts. `restore` sets the context variables stored with a job, `chunks` has the content of its files.
+
+    `hear` is told of errors.
+    """
 
     def __init__(
         self, threads: Threads, restore: Callable[[str], None], chunks: Chunks, hear: Hear | None = None
