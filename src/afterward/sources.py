@@ -6,7 +6,7 @@ import io
 import os
 import threading
 from tempfile import SpooledTemporaryFile
-from typing import Any
+from typing import Any, cast
 from weakref import WeakKeyDictionary
 
 from afterward.job import Content
@@ -22,12 +22,11 @@ def source_of(file: Any) -> Content:
     Of a file in memory or on a disk, it can be read though the file is closed meanwhile: FastAPI closes those of a
     request that ends in an exception before a response to that exception starts.
     """
-    inside: Any = getattr(file, "_file", file) if type(file) is SpooledTemporaryFile else file
+    is_spooled = isinstance(file, SpooledTemporaryFile)
+    inside: Any = getattr(cast("Any", file), "_file", None) if is_spooled else file
     if type(inside) is io.BytesIO:
         return _InMemory(inside.getvalue())
-    if type(inside) in _ON_DISK and hasattr(
-        os, "pread"
-    ):  # not whatever has a `fileno`: that of a GzipFile leads elsewhere
+    if type(inside) in _ON_DISK and hasattr(os, "pread"):  # not all that has a `fileno`: a GzipFile's leads elsewhere
         inside.flush()
         return _OnDisk(inside.fileno())
     return _Behind(file)

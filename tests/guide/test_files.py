@@ -494,9 +494,7 @@ def test_what_cannot_be_read_from_its_start_is_refused_at_the_call(tasks: Afterw
 
     closed = upload()
     closed.file.close()
-    with pytest.raises(
-        ArgumentError, match=r"argument 'file' is a file that cannot be stored \(ValueError.*closed file"
-    ):
+    with pytest.raises(ArgumentError, match=r"argument 'file' is a file that cannot be stored \(.*closed file"):
         read.prepare(closed)
     with pytest.raises(ArgumentError, match=r"argument 'file' .* it is a stream"):
         read.prepare(UploadFile(cast("BinaryIO", Stream())))
