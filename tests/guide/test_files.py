@@ -19,7 +19,7 @@ from typing import Annotated, Any, BinaryIO, cast
 
 import apsw
 import pytest
-from fastapi import Depends, FastAPI, File, UploadFile, WebSocket
+from fastapi import Depends, FastAPI, UploadFile, WebSocket
 from fastapi.testclient import TestClient
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -154,11 +154,11 @@ def test_an_uploaded_file_is_given_to_the_task_as_to_the_endpoint(
 
 
 async def test_files_are_taken_by_one_by_none_and_by_many(tasks: Afterward) -> None:
-    """`UploadFile`, `UploadFile | None`, lists of them, `*files`; Starlette's class and FastAPI's words as well."""
+    """`UploadFile`, `UploadFile | None`, lists of them, `*files`; Starlette's class as well."""
 
     @tasks.task
     async def many(
-        one: Annotated[UploadFile, File()],
+        one: Annotated[UploadFile, "whatever else is said of it"],
         maybe: UploadFile | None,
         some: list[UploadFile],
         perhaps: list[StarletteUploadFile] | None = None,
