@@ -2,6 +2,9 @@
 
 A notification is answered 202 at once and its mail is sent afterwards, over SMTP: once the client has read the 202, the
 mail goes out even if the process is killed, the machine restarts or the mail server is down for a while.
+
+An uploaded file is answered 202 as well, and worked on afterwards: the file is kept with its job, so that whoever takes
+that up again has it.
 """
 
 import json
@@ -9,14 +12,17 @@ import os
 from pathlib import Path
 from typing import Annotated
 
-from fastapi import Depends, FastAPI, Query
+from fastapi import Depends, FastAPI, HTTPException, Query, Request, UploadFile
+from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
-from afterward import Afterward, BackgroundTasks, current_job
+from afterward import Afterward, BackgroundTasks, FileTooLarge, Status, current_job
 
 from .mail import EmailAddress, MailRefused, compose, deliver, settings_from
+from .uploads import Summary, summarized, upload_settings_from
 
 mail_settings = settings_from(os.environ)
+upload_settings = upload_settings_from(os.environ)
 log_file = Path(os.environ.get("NOTIFICATIONS_LOG") or "log.txt")
 
 app = FastAPI(title="Notifications")
@@ -25,7 +31,7 @@ tasks.install(app)
 
 
 class Accepted(BaseModel):
-    """What a client is told: the mail will be sent, by this job."""
+    """What a client is told: it will be done, by this job."""
 
     message: str
     job: str
@@ -63,3 +69,41 @@ async def send_notification(email: EmailAddress, background_tasks: BackgroundTas
     """Answer at once; send the notification by e-mail afterwards."""
     job = background_tasks.add_task(send, email, message="some notification")
     return Accepted(message="Notification sent in the background", job=job.id)
+
+
+class Upload(BaseModel):
+    """How far an uploaded file is; `summary` is there once it has succeeded."""
+
+    job: str
+    status: Status
+    attempt: int
+    summary: Summary | None
+
+
+@tasks.task(max_attempts=5)
+async def summarize(file: UploadFile) -> Summary:
+    """Find out what there is to say of a file. Killed in the middle, it begins again, with the same file."""
+    return await summarized(file, upload_settings)
+
+
+@app.post("/uploads", status_code=202)
+async def upload(file: UploadFile, background_tasks: BackgroundTasks) -> Accepted:
+    """Answer once the file is kept; work on it afterwards."""
+    job = background_tasks.add_task(summarize, file)
+    return Accepted(message="File accepted", job=job.id)
+
+
+@app.get("/uploads/{job}")
+async def get_upload(job: str) -> Upload:
+    """How far a file is. Whoever knows the id may look; it cannot be guessed."""
+    found = await tasks.get(job)
+    if found is None or found.task != summarize.name:  # nothing of other jobs is shown here
+        raise HTTPException(404)
+    summary = None if found.result is None else Summary.model_validate_json(found.result)
+    return Upload(job=job, status=found.status, attempt=found.attempt, summary=summary)
+
+
+@app.exception_handler(FileTooLarge)
+async def refuse_too_large(_request: Request, _error: FileTooLarge) -> JSONResponse:
+    """`add_task` refuses a file of more than 64 MiB; the client is to know why."""
+    return JSONResponse({"detail": "The file is too large."}, status_code=413)

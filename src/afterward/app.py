@@ -45,6 +45,7 @@ from afterward.task import (
     name_of,
     seconds,
 )
+from afterward.uploads import DEFAULT_MAX_FILE_BYTES
 from afterward.waiting import until_ended
 
 P = ParamSpec("P")
@@ -64,6 +65,7 @@ class Afterward:
     `url`: where jobs live, `sqlite:///relative.db` or `sqlite:////absolute.db`; by default the environment's
     `AFTERWARD_URL`, else `sqlite:///afterward.db`. `lease`: seconds after which a frozen process loses its jobs (one
     that dies loses them at once). `max_payload_bytes`: the limit of one job's arguments, and of its result, as JSON.
+    `max_file_bytes`: the limit of one `UploadFile` among the arguments.
     `context_variables`: those whose values travel with a job. `keep`, `keep_failed`: how long a job can be looked at
     after it has ended, or failed for good, before it is pruned; None keeps it for ever.
 
@@ -76,6 +78,7 @@ class Afterward:
         *,
         lease: Seconds = 10.0,
         max_payload_bytes: int = DEFAULT_MAX_BYTES,
+        max_file_bytes: int = DEFAULT_MAX_FILE_BYTES,
         context_variables: Sequence[ContextVar[Any]] = (),
         keep: Seconds | None = timedelta(hours=24),
         keep_failed: Seconds | None = timedelta(days=7),
@@ -86,6 +89,7 @@ class Afterward:
         self.tasks: dict[str, Task[..., Any]] = {}
         self.apps = Apps()
         self._max_bytes = max_payload_bytes
+        self._max_file_bytes = max_file_bytes
         self._carrier = Carrier(context_variables)
         kept = {Status.succeeded: keep, Status.cancelled: keep, Status.failed: keep_failed}
         self._ages = {status: seconds(age) for status, age in kept.items() if age is not None}
@@ -180,7 +184,7 @@ class Afterward:
         if there is not None and _place(there.function) != _place(function):
             raise TaskError(f"two functions are declared as task {name!r}; give one of them another name=…")
         kind = AsyncTask[..., Any] if is_async(function) else Task[..., Any]
-        task = kind(self, function, name, options, call_options, self._max_bytes)
+        task = kind(self, function, name, options, call_options, self._max_bytes, self._max_file_bytes)
         self.tasks[name] = task
         return task
 

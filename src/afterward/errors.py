@@ -21,6 +21,21 @@ class ArgumentError(AfterwardError, TypeError):
     """A call was refused: its arguments do not fit the function, or could not be stored and read back equal."""
 
 
+class FileTooLarge(ArgumentError):
+    """A file is larger than `Afterward(max_file_bytes=…)` allows; nothing was stored.
+
+    Raised by `add_task` and `enqueue`. In a request, where it is found as the response starts, the client gets 413.
+    """
+
+
+class FileUnreadable(ArgumentError):
+    """A file is closed, or cannot be read from its start as bytes; nothing was stored."""
+
+
+class FileLost(AfterwardError):
+    """What is recorded of a job whose file is not in the store, though its arguments name it."""
+
+
 class ArgumentsDoNotFit(AfterwardError):
     """Stored arguments no longer fit the function known here; the job waits for a process that they fit."""
 

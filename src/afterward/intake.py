@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from afterward.contents import Contents
 from afterward.errors import DuplicateJob, StoreUnavailable
 from afterward.job import Lease, NewJob, Placement, Stored
 from afterward.liveness import Liveness
 from afterward.stores.base import Store
 
 _NEW_IDENTITY_SECONDS = 5.0
+_TO_BE_STORED_AGAIN = (Stored.stranger, Stored.incomplete)
 
 
 class Direct(Protocol):
@@ -46,15 +48,23 @@ class Intake:
         self.store = store
         self.liveness = liveness
         self.direct: Direct | None = None
+        self._contents = Contents(store, liveness.holdings)
 
     async def keep(self, jobs: Sequence[NewJob], kept: Kept, *, direct: bool) -> None:
         """Store jobs so that nobody starts them before `let_go`; what is stored is added to `kept`.
 
         `direct`: they may be leased to the worker of this process. When this is cancelled, the jobs are stored first,
-        and `kept` is right. Raises `StoreError`; then none of them is stored.
+        and `kept` is right; unless their files are still being stored: then none of them is. Raises `StoreError`, and
+        `ArgumentError` for a file that cannot be stored; then none of them is stored.
         """
         process = self.liveness.process or await self.liveness.start()
+        with self._contents.expected(jobs) as have_files:
+            await self._keep(jobs, kept, process, direct, have_files)
+
+    async def _keep(self, jobs: Sequence[NewJob], kept: Kept, process: str, direct: bool, have_files: bool) -> None:
         while True:
+            if have_files:
+                process = await self._store_files(jobs, process)
             placed = self._place(jobs, direct)
             answer: asyncio.Future[list[Stored]] | None = None
             answers: list[Stored] | None = None
@@ -64,11 +74,19 @@ class Intake:
             finally:  # cancelled, too: what was stored is accounted for
                 if answer is not None and answer.done() and answer.exception() is None:
                     answers = answer.result()
-                strangers = self._account(placed, answers, process, kept)
+                left = self._account(placed, answers, process, kept)
             _raise_if_refused(jobs, answers)
-            if not strangers:
+            if not left:
                 return
-            process, jobs = await self._new_identity(process), strangers  # its row was gone
+            if answers is not None and Stored.stranger in answers:
+                process = await self._new_identity(process)  # its row was gone
+            jobs = left
+
+    async def _store_files(self, jobs: Sequence[NewJob], process: str) -> str:
+        """Store what their files contain, and answer in whose name: this process may get another while it does."""
+        while not await self._contents.put(jobs, process):
+            process = await self._new_identity(process)
+        return process
 
     async def let_go(self, kept: Kept) -> None:
         """The request is over: start what is leased to this process, and give the rest to whoever claims it."""
@@ -95,9 +113,15 @@ class Intake:
                     holdings.forget(job, 0)
 
     async def put(self, jobs: Sequence[NewJob]) -> None:
-        """Store jobs that anybody may start as soon as they are due. Raises `StoreError`; then none is stored."""
-        await self.liveness.start()
-        _raise_if_refused(jobs, await self.store.enqueue([(job, Placement.free) for job in jobs], None))
+        """Store jobs that anybody may start as soon as they are due. Raises as `keep`; then none is stored."""
+        process = await self.liveness.start()
+        with self._contents.expected(jobs) as have_files:
+            while jobs:
+                if have_files:
+                    process = await self._store_files(jobs, self.liveness.process or process)
+                answers = await self.store.enqueue([(job, Placement.free) for job in jobs], None)
+                _raise_if_refused(jobs, answers)
+                jobs = [job for job, stored in zip(jobs, answers, strict=True) if stored is Stored.incomplete]
         self.store.ring()
 
     def put_sync(self, jobs: Sequence[NewJob]) -> None:
@@ -118,8 +142,8 @@ class Intake:
     def _account(
         self, placed: list[tuple[NewJob, Placement]], answers: list[Stored] | None, process: str, kept: Kept
     ) -> list[NewJob]:
-        """Note what became of each job; those that were stored in nobody's name are given back."""
-        strangers: list[NewJob] = []
+        """Note what became of each job; those that are to be stored again are given back."""
+        again: list[NewJob] = []
         holdings = self.liveness.holdings
         for (job, placement), stored in zip(placed, answers or [None] * len(placed), strict=True):
             leased = placement is Placement.leased
@@ -133,9 +157,9 @@ class Intake:
             holdings.forget(job.id, 1 if leased else 0)
             if leased and self.direct is not None:
                 self.direct.give_up(job.task)
-            if stored is Stored.stranger:
-                strangers.append(job)
-        return strangers
+            if stored in _TO_BE_STORED_AGAIN:
+                again.append(job)
+        return again
 
     def _abandon(self, lease: Lease) -> None:
         """A lease that nobody here will run: the next heartbeat gives it back, if it is still ours."""

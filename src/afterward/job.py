@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum, StrEnum
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
 
 class Status(StrEnum):
@@ -65,6 +65,8 @@ class Stored(StrEnum):
     """Another job of the same `enqueue` was refused."""
     stranger = "stranger"
     """The process that wanted to hold or lease it has no liveness row; nothing was stored."""
+    incomplete = "incomplete"
+    """The content of one of its files is not there, or not all of it; nothing was stored."""
 
 
 class Ruling(StrEnum):
@@ -78,6 +80,21 @@ class Ruling(StrEnum):
     """Its status does not allow the move."""
     taken = "taken"
     """Another unfinished job has its unique key by now."""
+
+
+class Content(Protocol):
+    """What a file contains, where it is before it is stored."""
+
+    def read(self, offset: int, size: int) -> bytes:
+        """So many bytes from there, fewer only where it ends. It blocks; may be called from any thread."""
+        ...
+
+
+class NewFile(NamedTuple):
+    """A file of a job about to be stored. A store knows it by its id; who stores the job stores the content before."""
+
+    id: str
+    content: Content
 
 
 class NewJob(NamedTuple):
@@ -100,6 +117,7 @@ class NewJob(NamedTuple):
     expires: float | datetime | None = None
     max_attempts: int | None = None
     timeout: float | None = None
+    files: tuple[NewFile, ...] = ()
 
 
 class Lease(NamedTuple):
@@ -133,11 +151,13 @@ class Failure:
 class Succeeded:
     """running → succeeded. `result` is JSON text, None when the function returned None.
 
-    `then`: a job that is stored with it, if the attempt still holds its own.
+    `then`: a job that is stored with it, if the attempt still holds its own. `files`: ids of those that
+    the job had, and that nobody needs any more.
     """
 
     result: str | None = None
     then: NewJob | None = None
+    files: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

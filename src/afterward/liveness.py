@@ -43,6 +43,9 @@ SUSPECT_AFTER = 2
 MAX_DEATHS = 3
 """Deaths after which a job is set aside as failed."""
 
+SWEPT_CHUNKS = 8
+"""How much of the content of files that nobody needs is freed at once: a millisecond or so for two mebibytes."""
+
 SUSPECT_DELAY_SECONDS = 1.0
 """The back-off before a suspect is tried again."""
 
@@ -59,6 +62,7 @@ class Holdings:
         self._certain: dict[str, int] = {}
         self._possible: dict[str, int] = {}
         self._tokens: set[str] = set()
+        self._files: set[str] = set()
 
     def expect(self, job: str, attempt: int) -> None:
         """It is about to be stored in this process's name."""
@@ -97,10 +101,20 @@ class Holdings:
         with self._mutex:
             self._tokens.discard(token)
 
+    def expect_files(self, files: Iterable[str]) -> None:
+        """They are about to be stored in this process's name."""
+        with self._mutex:
+            self._files.update(files)
+
+    def forget_files(self, files: Iterable[str]) -> None:
+        """They are their jobs' by now, or nobody's."""
+        with self._mutex:
+            self._files.difference_update(files)
+
     def known(self) -> Known:
         """All of it, as it is at one moment."""
         with self._mutex:
-            return Known(self._certain.copy(), self._possible.copy(), frozenset(self._tokens))
+            return Known(self._certain.copy(), self._possible.copy(), frozenset(self._tokens), frozenset(self._files))
 
     def clear(self) -> dict[str, int]:
         """Everything is lost: give the attempts that were held for certain."""
@@ -243,12 +257,16 @@ class Liveness:
     async def _beat_until(self, stop: asyncio.Event) -> None:
         clock = asyncio.get_running_loop().time
         next_beat = clock() + self._beat_seconds
+        is_swept = True
         while not stop.is_set():
             try:
                 if clock() >= next_beat:  # first: trouble in looking at others must not stop our heart
                     next_beat = clock() + self._beat_seconds
                     await self._beat()
+                    is_swept = False
                 await self._bury_the_dead()
+                if not is_swept:
+                    is_swept = await self._store.sweep(SWEPT_CHUNKS) < SWEPT_CHUNKS
             except StoreError as error:
                 emit(logging.WARNING, "liveness.store_unavailable", process=self.process, reason=str(error))
             except Exception as error:  # noqa: BLE001 - a mistake here must not end the heartbeat: every job would be lost by it

@@ -19,7 +19,9 @@ from typing_extensions import TypedDict
 
 from afterward.annotations import resolved, signature_of
 from afterward.errors import ArgumentError, ArgumentsDoNotFit, ResultError, TaskError
+from afterward.job import NewFile
 from afterward.sameness import difference, parts
+from afterward.uploads import DEFAULT_MAX_FILE_BYTES, as_stored, is_for_files, take
 
 DEFAULT_MAX_BYTES = 256 * 1024
 
@@ -27,10 +29,15 @@ _KINDS = inspect.Parameter
 _BYTES: CoreConfig = {"ser_json_bytes": "base64", "val_json_bytes": "base64"}
 _DEEPEST_PLACE = 50
 
+_FILE_MEND = (
+    "a file is stored as an argument of its own, annotated UploadFile, UploadFile | None or list[UploadFile]; "
+    "of other data, read what you need before, and pass that"
+)
 _MENDS = {
     "starlette.requests": "pass what the task needs of the request (its path, a header, the parsed body)",
     "starlette.websockets": "a connection does not outlive its process: pass ids, and look the connection up again",
-    "starlette.datastructures": "read what you need before, and pass that (for a file: where it is kept)",
+    "fastapi.datastructures": _FILE_MEND,
+    "starlette.datastructures": _FILE_MEND,
     "fastapi": "pass plain data in its place",
     "sqlalchemy": "pass the primary key, and open a session inside the task",
     "sqlmodel": "pass the primary key, and load it inside the task",
@@ -91,10 +98,12 @@ class ArgumentCodec:
         name: str,
         max_bytes: int = DEFAULT_MAX_BYTES,
         dependencies: Collection[str] = (),
+        max_file_bytes: int = DEFAULT_MAX_FILE_BYTES,
     ) -> None:
         self._function = function
         self._name = name
         self._max_bytes = max_bytes
+        self._max_file_bytes = max_file_bytes
         self._dependencies = dependencies
         self._whole_signature = signature = signature_of(function, f"task {name}")
         parameters = [p for p in signature.parameters.values() if p.name not in dependencies]
@@ -127,7 +136,16 @@ class ArgumentCodec:
             found[self._var_positional] = list[found[self._var_positional]]
         if self._var_keyword:
             found[self._var_keyword] = dict[str, found[self._var_keyword]]
-        return found
+        return {name: as_stored(annotation) for name, annotation in found.items()}
+
+    @cached_property
+    def _for_files(self) -> frozenset[str]:
+        return frozenset(name for name, annotation in self._annotations.items() if is_for_files(annotation))
+
+    @property
+    def take_files(self) -> bool:
+        """May a file be among them?"""
+        return bool(self._for_files)
 
     @cached_property
     def _codec(self) -> Codec:
@@ -162,7 +180,14 @@ class ArgumentCodec:
 
     def dump(self, args: tuple[Any, ...], kwargs: dict[str, Any], *, limited: bool = True) -> str:
         """The JSON text of one call. Raises `ArgumentError`, naming the argument and the mend."""
+        return self.pack(args, kwargs, limited=limited)[0]
+
+    def pack(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], *, limited: bool = True
+    ) -> tuple[str, tuple[NewFile, ...]]:
+        """The JSON text of one call, and the files that it names. Raises `ArgumentError` as `dump` does."""
         given = self._bind(args, kwargs)
+        files = self._take_files(given) if self._for_files else ()
         codec = self._codec
         try:
             data = codec.dump_unchecked(given) if self._is_plain(given) else codec.dump(given)
@@ -173,7 +198,15 @@ class ArgumentCodec:
                 f"task {self._name}: its arguments take {len(data):,} bytes, more than the {self._max_bytes:,} "
                 f"allowed; keep the data elsewhere and pass where it is, or raise Afterward(max_payload_bytes=…)"
             )
-        return data.decode()
+        return data.decode(), files
+
+    def _take_files(self, given: dict[str, Any]) -> tuple[NewFile, ...]:
+        """Put what is stored of a file in the place of each."""
+        files: list[NewFile] = []
+        for name, value in given.items():
+            if name in self._for_files:
+                given[name] = take(value, f"task {self._name}: argument {name!r}", self._max_file_bytes, files)
+        return tuple(files)
 
     def _is_plain(self, given: dict[str, Any]) -> bool:
         """Are these texts, small numbers and the like, as annotated? Such come back as they are, whatever they are."""

@@ -17,7 +17,7 @@ from starlette.middleware import Middleware
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from afterward.errors import DuplicateJob, NotInARequest, StoreError
+from afterward.errors import AfterwardError, ArgumentError, DuplicateJob, FileTooLarge, NotInARequest, StoreError
 from afterward.faults import crash_point
 from afterward.handle import JobHandle
 from afterward.intake import Intake, Kept
@@ -63,7 +63,7 @@ class Call:
     """Is there a middleware of which it is not known that it does nothing once the response is sent?"""
     _withheld: list[Message] | None = None
     _loop: asyncio.AbstractEventLoop | None = None
-    refusal: StoreError | None = None
+    refusal: AfterwardError | None = None
 
     def __init__(self, intake: Intake, onlookers: Onlookers, scope: Scope, send: Send) -> None:
         self._intake = intake
@@ -203,7 +203,7 @@ class Call:
                 self.discard()
             if self._pending and (self.refusal is None or self._is_websocket):
                 await self._store(direct=False)
-        except StoreError as error:
+        except (StoreError, ArgumentError) as error:
             for lost in self._pending:
                 emit(logging.ERROR, "job.not_stored", error, job_id=lost.job.id, task=lost.job.task)
         finally:
@@ -220,7 +220,7 @@ class Call:
         crash_point("before_store")
         try:
             await self._intake.keep([p.job for p in pending], self._kept, direct=direct)
-        except StoreError as error:
+        except (StoreError, ArgumentError) as error:  # the second for a file that turned out not to be storable
             with _ADDING:
                 self._pending = [*pending, *self._pending]
             self.refusal = error
@@ -348,17 +348,23 @@ async def _send_nowhere(_message: Message) -> None:
     raise RuntimeError("the call is over: nothing can be sent any more")
 
 
-async def _answer_refused(refusal: StoreError | None, send: Send) -> None:
-    """409 where the request asks for what is there already, else 503: it may be tried again."""
-    is_duplicate = isinstance(refusal, DuplicateJob)
-    if is_duplicate:
+async def _answer_refused(refusal: AfterwardError | None, send: Send) -> None:
+    """409 where the request asks for what is there already, 413 for too large a file, 500 for one that cannot be read;
+    else 503: it may be tried again."""
+    if isinstance(refusal, DuplicateJob):
         emit(logging.INFO, "request.duplicate", reason=str(refusal))
         status, body = 409, b'{"detail":"The same is being done already."}'
+    elif isinstance(refusal, FileTooLarge):
+        emit(logging.WARNING, "request.too_large", reason=str(refusal))
+        status, body = 413, b'{"detail":"The file is too large."}'
+    elif isinstance(refusal, ArgumentError):
+        emit(logging.ERROR, "request.refused", refusal, reason=str(refusal))
+        status, body = 500, b'{"detail":"Internal Server Error"}'
     else:
         emit(logging.ERROR, "request.refused", refusal, reason=str(refusal))
         status, body = 503, b'{"detail":"The request could not be accepted now; try again later."}'
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    if not is_duplicate:
+    if status == 503:
         headers.append((b"retry-after", str(RETRY_AFTER_SECONDS).encode()))
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -24,6 +24,7 @@ from afterward.job import NewJob, OnDuplicate
 from afterward.payload import DEFAULT_MAX_BYTES, ArgumentCodec, ResultCodec
 from afterward.retry import RetryPolicy
 from afterward.text import is_storable
+from afterward.uploads import DEFAULT_MAX_FILE_BYTES
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -95,6 +96,7 @@ class Task(Generic[P, R_co]):
         options: TaskOptions,
         call_options: CallOptions,
         max_bytes: int = DEFAULT_MAX_BYTES,
+        max_file_bytes: int = DEFAULT_MAX_FILE_BYTES,
     ) -> None:
         functools.update_wrapper(self, function)
         for mine in ("dependencies", "arguments"):  # also where the function has an attribute of that name
@@ -107,7 +109,7 @@ class Task(Generic[P, R_co]):
         self.task_options = options
         self.has_hooks = options.on_success is not None or options.on_failure is not None
         self.call_options = call_options
-        self.max_bytes = max_bytes
+        self.max_bytes, self.max_file_bytes = max_bytes, max_file_bytes
         self.result = ResultCodec(function, name, max_bytes)
         with contextlib.suppress(Unresolvable):  # by what stands further down in its module: looked at when it is used
             self.arguments  # noqa: B018 - built and kept
@@ -121,7 +123,7 @@ class Task(Generic[P, R_co]):
     def arguments(self) -> ArgumentCodec:
         """The parameters that are given with a call. Raises `TaskError`."""
         names = frozenset(name for name, _ in self.dependencies)
-        return ArgumentCodec(self.function, self.name, self.max_bytes, names)
+        return ArgumentCodec(self.function, self.name, self.max_bytes, names, self.max_file_bytes)
 
     def dependencies_now(self) -> Needs:
         """`dependencies`, with what the applications override at this moment."""
@@ -193,12 +195,13 @@ class Task(Generic[P, R_co]):
     def new_job(self, args: tuple[Any, ...], kwargs: dict[str, Any], *, limited: bool = True) -> NewJob:
         """`prepare`, for arguments that are at hand as a tuple and a dict. `limited`: of the size that is allowed."""
         options = self.call_options
+        arguments, files = self.arguments.pack(args, kwargs, limited=limited)
         return NewJob(
             new_id(),
             self.name,
             options.queue,
             options.priority,
-            self.arguments.dump(args, kwargs, limited=limited),
+            arguments,
             self.owner.capture_context(),
             options.delay,
             options.run_at,
@@ -207,6 +210,7 @@ class Task(Generic[P, R_co]):
             options.expires,
             options.max_attempts,
             options.timeout,
+            files,
         )
 
     @overload

@@ -33,7 +33,7 @@ from afterward.job import (
     Succeeded,
 )
 from afterward.stores.base import Known, Store, Wanted
-from tests.support.stores import OUTCOMES, Place, altered, new_job
+from tests.support.stores import OUTCOMES, Place, altered, new_file, new_job
 
 pytestmark = pytest.mark.anyio
 
@@ -87,6 +87,8 @@ class Life:
         self.alias: dict[str, str] = {}
         self.alive: dict[str, str] = {}
         self.leases: list[Lease] = []
+        self.files: dict[str, str] = {}
+        self.half: set[str] = set()
         self.lives = 0
         self.happened: Counter[str] = Counter()
 
@@ -129,6 +131,7 @@ class Life:
             )
             for _ in range(self.random.randint(1, 3))
         ]
+        new = [await self._with_a_file(job) if self.random.random() < 0.2 else job for job in new]
         answers = [self._answer_to(job, placement, process, new) for job in new]
         if Stored.refused in answers:
             answers = [answer if answer is Stored.refused else Stored.dropped for answer in answers]
@@ -137,6 +140,25 @@ class Life:
                 self._enter(job, answer, placement, process)
         assert await self.store.enqueue([(job, placement) for job in new], process) == answers
         self.happened.update(answers)
+
+    async def _with_a_file(self, job: NewJob) -> NewJob:
+        """The same job, with a file of two chunks; sometimes only one of them is there."""
+        process = self.alive.get(self.name())
+        if process is None:
+            return job
+        file, store = new_file(), self.store
+        assert await store.put_chunk(file.id, 0, b"of " + job.id.encode(), process, is_last=False)
+        if self.random.random() < 0.2:
+            self.half.add(job.id)
+        else:
+            assert await store.put_chunk(file.id, 1, b"!", process, is_last=True)
+        self.files[job.id] = file.id
+        return job._replace(files=(file,))
+
+    async def sweep(self) -> None:
+        """All that nobody wants, in steps of one."""
+        while await self.store.sweep(1):
+            self.happened["swept"] += 1
 
     def _holders(self, task: str, unique: str | None) -> list[Modelled]:
         return [
@@ -148,7 +170,13 @@ class Life:
     def _answer_to(self, job: NewJob, placement: Placement, process: str, batch: list[NewJob]) -> Stored:
         if placement is not Placement.free and process == "nobody":
             return Stored.stranger
-        before = [other for other in batch[: batch.index(job)] if other.unique and other.unique == job.unique]
+        if job.id in self.half:
+            return Stored.incomplete
+        before = [
+            other
+            for other in batch[: batch.index(job)]
+            if other.unique and other.unique == job.unique and other.id not in self.half
+        ]
         if job.on_duplicate is OnDuplicate.replace:
             return Stored.stored
         if self._holders(job.task, job.unique) or any(other.task == job.task for other in before):
@@ -156,7 +184,7 @@ class Life:
         return Stored.stored
 
     def _enter(self, job: NewJob, answer: Stored, placement: Placement, process: str) -> None:
-        if answer is Stored.stranger:
+        if answer in {Stored.stranger, Stored.incomplete}:
             return
         holders = self._holders(job.task, job.unique)
         if answer is Stored.exists:
@@ -240,12 +268,14 @@ class Life:
         if leases and self.random.random() < 0.2:
             leases.insert(0, altered(leases[-1], attempt=leases[-1].attempt + self.random.choice([-1, 1])))
         # The order in which the ends of one job are taken within a batch is the store's: each job once.
-        ends = [(lease, self._outcome()) for lease in {lease.id: lease for lease in leases}.values()]
+        ends = [(lease, self._outcome(lease)) for lease in {lease.id: lease for lease in leases}.values()]
         accepted = [self._end(lease, outcome) for lease, outcome in ends]
         assert await self.store.finish(ends) == accepted
 
-    def _outcome(self) -> Outcome:
+    def _outcome(self, lease: Lease) -> Outcome:
         outcome = self.random.choice(OUTCOMES)
+        if isinstance(outcome, Succeeded) and lease.id in self.files:
+            outcome = replace(outcome, files=(self.files[lease.id],))
         if isinstance(outcome, Succeeded | Failed) and self.random.random() < 0.3:
             return replace(outcome, then=new_job(task=TASKS[0], queue=QUEUES[0]))
         return outcome
@@ -383,6 +413,9 @@ class Life:
         assert [job and job.id for job in found] == list(self.alias.values())
         for job in await self.store.get(list(self.jobs)):
             assert job is not None
+            if job.id in self.files and job.status is not Status.succeeded:
+                chunk = await self.store.get_chunk(self.files[job.id], 0)
+                assert chunk == (b"of " + job.id.encode(), False)
             numbers = [attempt.number for attempt in job.attempts]
             assert numbers == sorted(set(numbers))
             assert len(numbers) <= job.attempt
@@ -405,6 +438,7 @@ async def test_a_store_is_as_its_model(place: Place, seed: int) -> None:
         life.cancel: 2,
         life.retry: 4,
         life.prune: 1,
+        life.sweep: 1,
     }
     for number in range(2000):
         if number >= 200 and life.happened.keys() >= EVENTS:
@@ -414,13 +448,17 @@ async def test_a_store_is_as_its_model(place: Place, seed: int) -> None:
         await life.check()
     for process in life.alive.values():
         await life.stores[0].leave(process)
+    await life.sweep()
+    for job_id, file in life.files.items():
+        is_wanted = job_id in life.jobs and life.jobs[job_id].status is not Status.succeeded
+        assert (await life.store.get_chunk(file, 0) is not None) is is_wanted
     assert life.happened.keys() >= EVENTS
 
 
 EVENTS: set[Any] = {
     *Stored, "let go", "claimed", "claimed again", "fenced", "given back", "dead", "frozen", "awake", "left",
     "orphan: queued", "orphan: running", "Succeeded", "Failed", "Retry", "Released", "Died",
-    "replaced while queued", "replaced while running", "expired", "follow-up", "pruned",
+    "replaced while queued", "replaced while running", "expired", "follow-up", "pruned", "swept",
     *(f"{move}: {ruling}" for move in ("cancel", "retry") for ruling in ("done", "unknown", "forbidden")),
     "retry: taken",
 }  # fmt: skip

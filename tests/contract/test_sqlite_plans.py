@@ -7,11 +7,11 @@ from typing import Any
 import apsw
 import pytest
 
-from afterward.job import Placement, Process, Released, Succeeded
+from afterward.job import Placement, Process, Released, Status, Succeeded
 from afterward.stores.base import Store, Wanted
 from afterward.stores.sql import load_queries
 from afterward.stores.sqlite import SQLiteStore
-from tests.support.stores import NOTHING, Clock, new_job, put, send
+from tests.support.stores import NOTHING, Clock, new_file, new_job, put, send
 
 pytestmark = pytest.mark.anyio
 
@@ -73,7 +73,8 @@ async def test_no_query_reads_jobs_from_end_to_end(opened: Opened, name: str) ->
     numbers = {int(part.split()[0].rstrip(",;)+")) for part in query.split("?")[1:] if part[:1].isdigit()}
     rows = opened.connection.execute("EXPLAIN QUERY PLAN " + query, [None] * max(numbers, default=0))
     steps = [str(row[3]) for row in rows]
-    assert [step for step in steps if step.startswith("SCAN jobs") and "INDEX" not in step] == []
+    large = ("SCAN jobs", "SCAN files", "SCAN f", "SCAN chunks", "SCAN c")
+    assert [step for step in steps if step.startswith(large) and "INDEX" not in step] == []
     assert [step for step in steps if "TEMP B-TREE" in step or "AUTOMATIC" in step] == []
 
 
@@ -96,6 +97,13 @@ async def test_no_query_reads_jobs_from_end_to_end(opened: Opened, name: str) ->
         ("cancel", "sqlite_autoindex_jobs_1 (id=?)"),
         ("retry", "sqlite_autoindex_jobs_1 (id=?)"),
         ("get", "sqlite_autoindex_jobs_1 (id=?)"),
+        ("file_is_whole", "sqlite_autoindex_files_1 (id=?)"),
+        ("link_file", "sqlite_autoindex_files_1 (id=?)"),
+        ("unlink_file", "sqlite_autoindex_files_1 (id=?)"),
+        ("loose_files", "files_loose (process=?)"),
+        ("unwanted_file", "files_loose (process=?)"),
+        ("free_chunks", "sqlite_autoindex_chunks_1 (file=?)"),
+        ("get_chunk", "sqlite_autoindex_chunks_1 (file=? AND number=?)"),
     ],
 )
 async def test_each_query_goes_by_its_index(opened: Opened, name: str, index: str) -> None:
@@ -106,6 +114,7 @@ async def test_each_query_goes_by_its_index(opened: Opened, name: str, index: st
 def _bindings(name: str) -> list[None]:
     counts = {"candidates": 4, "lanes": 0, "promote": 2, "next_due": 0, "claimed": 2, "succeed": 5, "expire": 2}
     counts |= {"replace_waiting": 4, "replace_running": 3, "prune": 3, "cancel": 2, "retry": 2}
+    counts |= {"link_file": 2, "unlink_file": 2, "unwanted_file": 0, "free_chunks": 2, "get_chunk": 2}
     return [None] * counts.get(name, 1)
 
 
@@ -234,3 +243,45 @@ async def test_a_job_that_came_due_is_made_ready_once(opened: Opened) -> None:
     settled = await claim_nothing(opened)
     await put(opened.store, *(new_job(task="app:unknown", delay=60) for _ in range(MANY)))
     assert await claim_nothing(opened) <= settled + 200
+
+
+async def put_files(opened: Opened, count: int, *, linked: bool) -> None:
+    for _ in range(count):
+        file = new_file()
+        await opened.store.put_chunk(file.id, 0, b"a", "worker", is_last=True)
+        if linked:
+            await put(opened.store, new_job(files=(file,)))
+
+
+async def test_an_idle_sweep_costs_the_same_however_many_files_wait_with_their_jobs(opened: Opened) -> None:
+    """And however many a living process is storing."""
+
+    async def sweep() -> None:
+        assert await opened.store.sweep(10) == 0
+
+    await put_files(opened, 5, linked=True)
+    await put_files(opened, 5, linked=False)
+    few = await opened.steps(sweep)
+    await put_files(opened, 300, linked=True)
+    await put_files(opened, 300, linked=False)
+    assert await opened.steps(sweep) <= few + 50
+
+
+async def test_pruning_a_job_costs_the_same_however_large_its_file_is_and_however_many_there_are(
+    opened: Opened,
+) -> None:
+    """Its content is freed later, in small steps."""
+
+    async def prune() -> None:
+        assert await opened.store.prune({Status.cancelled: 0}, 1) == 1
+
+    async def cancelled(chunks: int) -> int:
+        file = new_file()
+        for number in range(chunks):
+            await opened.store.put_chunk(file.id, number, b"a" * 1000, "worker", is_last=number == chunks - 1)
+        await opened.store.cancel(await put(opened.store, new_job(files=(file,))))
+        return await opened.steps(prune)
+
+    few = await cancelled(1)
+    await put_files(opened, 300, linked=True)
+    assert await cancelled(300) <= few + 50

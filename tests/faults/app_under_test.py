@@ -2,6 +2,8 @@
 
 import asyncio
 import ctypes
+import hashlib
+import io
 import json
 import os
 import signal
@@ -9,7 +11,7 @@ import time
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
-from fastapi import Depends, FastAPI, Request
+from fastapi import Depends, FastAPI, Request, UploadFile
 from fastapi.responses import StreamingResponse
 
 from afterward import Afterward, BackgroundTasks, EndedJob, Task, current_job
@@ -89,6 +91,27 @@ async def follows(ended: EndedJob) -> None:
 async def followed(key: str) -> None:
     with recorded(key):
         pass
+
+
+@tasks.task(backoff=0.05)
+async def digest(key: str, seconds: float, file: UploadFile) -> str:
+    """Slow at first; then it reads its file, and answers what it contains."""
+    with recorded(key):
+        if current_job().attempt == 1:
+            await asyncio.sleep(seconds)
+        found = hashlib.sha256()
+        while data := await file.read(65_536):
+            found.update(data)
+        return found.hexdigest()
+
+
+@tasks.task
+async def exits_with_a_file(key: str, file: UploadFile) -> str:
+    """It takes its process with it twice, and then, in a child process, reads its file."""
+    with recorded(key):
+        if current_job().attempt < 3:
+            os._exit(0)
+        return hashlib.sha256(await file.read()).hexdigest()
 
 
 # Tasks that do not.
@@ -277,6 +300,23 @@ async def add_and_linger(
 ) -> dict[str, list[str]]:
     """The same, and its request is over only after `linger` seconds, when a dependency has exited."""
     return {"jobs": _add(background_tasks, names, key, request, query=set(request.query_params))}
+
+
+def content_of(key: str, mebibytes: float) -> bytes:
+    """The file that is uploaded with a key: no two are the same, nor two chunks of one."""
+    size = int(mebibytes * 2**20)
+    return b"".join(f"{key} {number:>8}\n".encode() for number in range(size // (len(key) + 10) + 1))[:size]
+
+
+@app.post("/files/{name}", status_code=202)
+async def add_file(
+    name: str, key: str, mebibytes: float, background_tasks: BackgroundTasks, seconds: float = 0
+) -> dict[str, list[str]]:
+    """Add a task with a file, as if it had been uploaded."""
+    file = UploadFile(io.BytesIO(content_of(key, mebibytes)), filename="../../etc/passwd")
+    if name == "digest":
+        return {"jobs": [background_tasks.add_task(digest, key, seconds, file).id]}
+    return {"jobs": [background_tasks.add_task(exits_with_a_file, key, file).id]}
 
 
 @app.get("/stream")

@@ -1,6 +1,7 @@
 """What the pages of the guide share: an app whose tasks are durable, its database, and a list of what happened."""
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, get_args
 
@@ -11,6 +12,7 @@ from fastapi.testclient import TestClient
 from afterward import Afterward
 from afterward.background import Injected
 from tests.support.disk import Row, jobs_on_disk
+from tests.support.example import World
 from tests.support.opening import opened
 
 
@@ -56,3 +58,12 @@ def happened() -> list[str]:
 def stored(database: Path) -> Callable[[], list[Row]]:
     """The jobs on the disk, now."""
     return lambda: jobs_on_disk(database)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    """A world whose processes are ended with the test, however it ends. When it fails, pytest shows what they said."""
+    with ExitStack() as processes:
+        yield World(tmp_path, processes)
+    for output in sorted(tmp_path.glob("output-*.txt")):
+        print(f"--- {output}\n{output.read_text()}")

@@ -22,6 +22,7 @@ from afterward.job import (
     Failure,
     Job,
     Lease,
+    NewFile,
     NewJob,
     Outcome,
     Placement,
@@ -104,6 +105,49 @@ def new_job(**changes: Any) -> NewJob:
     """A job that nothing is said of but what the test says."""
     said: dict[str, Any] = {"task": "app:send", "queue": "default", "priority": 0, "arguments": '{"n":1}'} | changes
     return NewJob(said.pop("id", None) or new_id(), **said)
+
+
+class Bytes:
+    """What a file contains, in memory."""
+
+    def __init__(self, data: bytes = b"") -> None:
+        self.data = data
+
+    def read(self, offset: int, size: int) -> bytes:
+        return self.data[offset : offset + size]
+
+
+def new_file() -> NewFile:
+    """A file that a store knows nothing of."""
+    return NewFile(new_id(), Bytes())
+
+
+async def put_file(living: "Living", *chunks: bytes) -> NewFile:
+    """A file whose content is stored in a process's name, in these chunks."""
+    file = new_file()
+    for number, data in enumerate(chunks):
+        is_last = number == len(chunks) - 1
+        assert await living.store.put_chunk(file.id, number, data, living.id, is_last=is_last)
+    return file
+
+
+async def content_of(store: Store, file: NewFile) -> list[bytes] | None:
+    """The chunks of a file; None when it is not there."""
+    chunks: list[bytes] = []
+    while (chunk := await store.get_chunk(file.id, len(chunks))) is not None:
+        chunks.append(chunk.data)
+        if chunk.is_last:
+            return chunks
+    assert not chunks, "it ends before its last chunk"
+    return None
+
+
+async def sweep(store: Store, limit: int = 100) -> int:
+    """Free all that nobody wants; how many chunks that was."""
+    freed = 0
+    while page := await store.sweep(limit):
+        freed += page
+    return freed
 
 
 def name_of(outcome: Outcome) -> str:

@@ -551,7 +551,6 @@ def test_what_belongs_to_a_process_is_refused(things: dict[str, Any], kind: str,
     [
         ("request", "pass what the task needs of the request"),
         ("websocket", "pass ids"),
-        ("upload", "read what you need before"),
         ("session", "open a session inside the task"),
     ],
 )

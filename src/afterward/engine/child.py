@@ -19,6 +19,7 @@ from starlette.applications import Starlette
 
 from afterward.apps import lifespan_of
 from afterward.engine.executor import Executor, failure_of
+from afterward.engine.files import receive, received
 from afterward.engine.threads import Threads
 from afterward.errors import ConfigurationError, TaskError
 from afterward.job import Lease, Outcome, Released
@@ -37,9 +38,10 @@ def main() -> None:
         # A terminal and a service manager signal all processes: whether this one ends is for its parent to say.
         # A handler, not SIG_IGN, which what the function starts would inherit.
         signal.signal(number, _leave_it_to_the_parent)
+    files = {file: receive(sys.stdin.buffer) for file in order["files"]}
     threading.Thread(target=_die_with_parent, daemon=True).start()
     sys.path[:] = order["sys_path"]
-    outcome = asyncio.run(_run(order, answer))
+    outcome = asyncio.run(_run(order, answer, files))
     answer.write(json.dumps({"outcome": type(outcome).__name__, "values": dataclasses.asdict(outcome)}).encode())
     answer.flush()
     sys.stderr.flush()
@@ -55,7 +57,7 @@ def _die_with_parent() -> None:
     os._exit(1)
 
 
-async def _run(order: dict[str, Any], answer: BinaryIO) -> Outcome:
+async def _run(order: dict[str, Any], answer: BinaryIO, files: dict[str, BinaryIO | None]) -> Outcome:
     lifespans = AsyncExitStack()
     try:
         task = _find(order["module"], order["path"])
@@ -65,7 +67,7 @@ async def _run(order: dict[str, Any], answer: BinaryIO) -> Outcome:
         answer.write(b"ready\n")
         outcome: Outcome = Released(f"no child process could load it: {failure_of(error).message}", 60.0)
     else:
-        outcome = await _attempt(task, order, answer)
+        outcome = await _attempt(task, order, answer, files)
     await _leave(lifespans)
     return outcome
 
@@ -79,7 +81,9 @@ async def _leave(lifespans: AsyncExitStack) -> None:
         traceback.print_exc()
 
 
-async def _attempt(task: Task[..., Any], order: dict[str, Any], answer: BinaryIO) -> Outcome:
+async def _attempt(
+    task: Task[..., Any], order: dict[str, Any], answer: BinaryIO, files: dict[str, BinaryIO | None]
+) -> Outcome:
     lease = Lease(
         order["id"], order["attempt"], order["process"], order["task"], order["arguments"], order["context"],
         order["failures"], order["deaths"], order["max_attempts"], order["timeout"],
@@ -88,7 +92,7 @@ async def _attempt(task: Task[..., Any], order: dict[str, Any], answer: BinaryIO
     answer.flush()
     threads = Threads()
     try:
-        return await Executor(threads, task.owner.restore_context).run(task, lease)
+        return await Executor(threads, task.owner.restore_context, received(files)).run(task, lease)
     finally:
         threads.stop()  # what is left behind waits for no thread of this process
 

@@ -6,12 +6,14 @@ import asyncio
 import traceback
 from collections.abc import Callable
 from contextvars import copy_context
+from dataclasses import replace
 from typing import Any
 
 from afterward.context import RUNNING, RunningJob
+from afterward.engine.files import Chunks, given
 from afterward.engine.provider import Provider
 from afterward.engine.threads import Threads
-from afterward.errors import ArgumentsDoNotFit, AttemptTimedOut, ResultError
+from afterward.errors import ArgumentsDoNotFit, AttemptTimedOut, FileLost, ResultError, StoreError
 from afterward.job import Failed, Failure, Lease, Outcome, Released, Succeeded
 from afterward.retry import after_failure
 from afterward.task import Task, jitter
@@ -32,12 +34,18 @@ def _unfit_delay(attempt: int) -> float:
 
 
 class Executor:
-    """Runs attempts. `restore` sets the context variables that were stored with a job; `hear` is told of errors."""
+    """Runs attempts. `restore` sets the context variables stored with a job, `chunks` has the content of its files.
 
-    def __init__(self, threads: Threads, restore: Callable[[str], None], hear: Hear | None = None) -> None:
+    `hear` is told of errors.
+    """
+
+    def __init__(
+        self, threads: Threads, restore: Callable[[str], None], chunks: Chunks, hear: Hear | None = None
+    ) -> None:
         self._threads = threads
         self._provider = Provider(threads)
         self._restore = restore
+        self._chunks = chunks
         self._hear = hear
 
     async def run(self, task: Task[..., Any], lease: Lease) -> Outcome:
@@ -46,6 +54,23 @@ class Executor:
             args, kwargs = task.arguments.load(lease.arguments)
         except ArgumentsDoNotFit as misfit:
             return Released(str(misfit), _unfit_delay(lease.attempt), task.arguments.fingerprint)
+        if task.arguments.take_files:
+            return await self._run_with_files(task, lease, args, kwargs)
+        return await self._run(task, lease, args, kwargs)
+
+    async def _run_with_files(
+        self, task: Task[..., Any], lease: Lease, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Outcome:
+        try:
+            async with given(args, kwargs, self._chunks) as (with_files, by_name, files):
+                outcome = await self._run(task, lease, with_files, by_name)
+        except FileLost as lost:
+            return Failed(failure_of(lost))
+        except (StoreError, OSError) as error:  # a disk is full, say: no doing of the job's
+            return Released(f"its files could not be had: {error}", _unfit_delay(lease.attempt))
+        return replace(outcome, files=files) if isinstance(outcome, Succeeded) else outcome
+
+    async def _run(self, task: Task[..., Any], lease: Lease, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Outcome:
         RUNNING.set(RunningJob(lease.id, lease.task, lease.attempt))
         try:
             if lease.context is not None:

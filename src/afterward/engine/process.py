@@ -9,10 +9,12 @@ from typing import Any, cast
 
 from afterward.dependencies import needs_lifespan
 from afterward.engine.executor import failure_of, outcome_of
-from afterward.errors import AttemptTimedOut, WorkerDied
+from afterward.engine.files import END, LOST, Chunks
+from afterward.errors import AttemptTimedOut, FileLost, StoreError, WorkerDied
 from afterward.job import Died, Failed, Failure, Lease, Outcome, Released, Retry, Succeeded
 from afterward.liveness import MAX_DEATHS, SUSPECT_AFTER, SUSPECT_DELAY_SECONDS
 from afterward.task import Task
+from afterward.uploads import stored_in
 
 _LATE_SECONDS = 1.5
 """What a child gets beyond the task's timeout, which it keeps by itself unless its interpreter is blocked."""
@@ -20,8 +22,11 @@ _LATE_SECONDS = 1.5
 _OUTCOMES: dict[str, type[Any]] = {kind.__name__: kind for kind in (Succeeded, Failed, Retry, Released)}
 
 
-async def run_in_child(task: Task[..., Any], lease: Lease) -> Outcome:
-    """One attempt, in a fresh interpreter that imports the task's module. Cancelled, it kills the child."""
+async def run_in_child(task: Task[..., Any], lease: Lease, chunks: Chunks) -> Outcome:
+    """One attempt, in a fresh interpreter that imports the task's module. Cancelled, it kills the child.
+
+    The content of its files, from `chunks`, follows the order: the child has no need of the store.
+    """
     module, _, path = task.name_in_code.partition(":")
     if "<locals>" in path:
         reason = WorkerDied(
@@ -33,7 +38,7 @@ async def run_in_child(task: Task[..., Any], lease: Lease) -> Outcome:
         "sys_path": sys.path, "module": module, "path": path, "id": lease.id, "attempt": lease.attempt,
         "process": lease.process, "task": lease.task, "arguments": lease.arguments, "context": lease.context,
         "failures": lease.failures, "deaths": lease.deaths, "max_attempts": lease.max_attempts,
-        "timeout": lease.timeout,
+        "timeout": lease.timeout, "files": (files := stored_in(lease.arguments)),
         "apps": task.owner.apps.places() if needs_lifespan(task.dependencies) else [],
     }  # fmt: skip
     try:
@@ -50,6 +55,13 @@ async def run_in_child(task: Task[..., Any], lease: Lease) -> Outcome:
     stdin, stdout = cast("asyncio.StreamWriter", child.stdin), cast("asyncio.StreamReader", child.stdout)
     try:
         stdin.write(json.dumps(order).encode() + b"\n")  # and left open: its end tells the child that we are gone
+        try:
+            for file in files:
+                await _hand_over(file, chunks, stdin)
+        except StoreError as error:
+            return _not_begun(f"its files could not be had: {error}", lease)
+        except ConnectionError:
+            pass  # it has ended, and is asked why
         if not await stdout.readline():  # it died while it imported the task: no doing of the job's
             return _not_begun(f"its child process ended before it began ({_ended(await child.wait())})", lease)
         # From here on, time counts, and a death is the job's.
@@ -67,6 +79,17 @@ async def run_in_child(task: Task[..., Any], lease: Lease) -> Outcome:
             await child.wait()
         stdin.close()
     return _outcome(said, code, lease)
+
+
+async def _hand_over(file: str, chunks: Chunks, stdin: asyncio.StreamWriter) -> None:
+    """One file, as the child reads it (`child.receive`): each chunk with its length before it."""
+    try:
+        async for data in chunks(file):
+            stdin.write(len(data).to_bytes(4, "big") + data if data else b"")
+            await stdin.drain()
+        stdin.write(END)
+    except FileLost:
+        stdin.write(LOST)
 
 
 def _not_begun(why: str, lease: Lease) -> Released:

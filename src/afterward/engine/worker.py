@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from afterward.engine.executor import Executor, Hear
+from afterward.engine.files import chunks_of
 from afterward.engine.process import run_in_child
 from afterward.engine.threads import Key, Threads
 from afterward.errors import StoreError
@@ -103,7 +104,7 @@ class Worker:
         """Ready to start attempts. In the end, what still runs is released, and each outcome written."""
         self._loop = asyncio.get_running_loop()
         self._threads = Threads()
-        self._executor = Executor(self._threads, self._restore, hear)
+        self._executor = Executor(self._threads, self._restore, chunks_of(self._store.get_chunk), hear)
         self._is_working = True
         with self._liveness.telling_lost(self._hear_of_lost):
             try:
@@ -279,7 +280,7 @@ class Worker:
         self._suspects += 1
         try:
             async with self._apart:
-                return await run_in_child(task, lease)
+                return await run_in_child(task, lease, chunks_of(self._store.get_chunk))
         finally:
             self._suspects -= 1
 

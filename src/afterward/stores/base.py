@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias, TypeVar
+from typing import NamedTuple, Protocol, TypeAlias, TypeVar
 
 from afterward.job import Job, Lease, NewJob, Outcome, Placement, Process, Ruling, Status, Stored
 
@@ -46,12 +46,13 @@ class Known:
     """What a process believes to hold, at one moment: attempts by job id (0: held, not yet run).
 
     `certain`: stored, and not about to be let go. `possible`: on its way in or out.
-    `tokens`: claims whose answer has not arrived.
+    `tokens`: claims whose answer has not arrived. `files`: those that it is storing.
     """
 
     certain: dict[str, int]
     possible: dict[str, int]
     tokens: frozenset[str]
+    files: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +75,13 @@ class Reaped:
 
     jobs: int
     more: bool
+
+
+class Chunk(NamedTuple):
+    """A part of a file's content; `is_last`: it ends with this one."""
+
+    data: bytes
+    is_last: bool
 
 
 class Store(Protocol):
@@ -116,7 +124,8 @@ class Store(Protocol):
         """Advance the counter of `process`; None when its row is gone (it was taken for dead).
 
         In the same transaction, a job held by or leased to `process` that `known()` does not cover is queued again,
-        at no cost. `known` is called, from any thread, while no other operation of this store object is under way.
+        at no cost, and a file in its name that `known()` does not cover is left to `sweep`. `known` is called, from any
+        thread, while no other operation of this store object is under way.
         """
         ...
 
@@ -140,7 +149,16 @@ class Store(Protocol):
 
         A job whose unique key an unfinished job of its task has is dealt with by its `on_duplicate`, atomically.
         `held` and `leased` name `process`, whose liveness row must exist, else the answer is `stranger`.
+        From here on, a job's files are its own: they must be there, whole, and no other job's, else the answer is
+        `incomplete`.
         A leased job starts as attempt 1, running.
+        """
+        ...
+
+    def put_chunk(self, file: str, number: int, data: bytes, process: str, *, is_last: bool) -> Answer[bool]:
+        """Store a part of a file that is to be a job's, in the name of `process`; they come in order, from 0.
+
+        False when `process` has no liveness row. To begin again with 0 begins anew, as long as it is no job's.
         """
         ...
 
@@ -165,7 +183,8 @@ class Store(Protocol):
     def finish(self, ends: Sequence[tuple[Lease, Outcome]]) -> Answer[list[bool]]:
         """End attempts: the one way out of `running`. False for an attempt that no longer holds its job.
 
-        What is to follow an attempt (`then`) is stored in the same transaction, if the attempt is accepted.
+        What is to follow an attempt (`then`) is stored in the same transaction, if the attempt is accepted; and the
+        `files` of one that succeeded are left to `sweep`.
         One that is released because its arguments do not fit is not remembered: its function never began. The job
         keeps the mark, as any note, until it is claimed again.
         """
@@ -185,8 +204,20 @@ class Store(Protocol):
     def prune(self, ages: Mapping[Status, float], limit: int) -> Answer[int]:
         """Forget jobs that ended with one of these statuses more than so many seconds ago, the oldest first.
 
-        At most `limit` of them, so that nobody waits long for it; how many they were.
+        At most `limit` of them, so that nobody waits long for it; how many they were. Their files are left to `sweep`.
         """
+        ...
+
+    def sweep(self, limit: int) -> Answer[int]:
+        """Free files that are no job's, and that no process with a liveness row is storing.
+
+        At most `limit` chunks of them, so that nobody waits long for it; how many they were. The content of a job's
+        file is there until the job succeeds or is pruned.
+        """
+        ...
+
+    def get_chunk(self, file: str, number: int) -> Answer[Chunk | None]:
+        """A part of the content of a job's file; None when there is no such part."""
         ...
 
     def get(self, jobs: Sequence[str]) -> Answer[list[Job | None]]:

@@ -32,7 +32,7 @@ POINTS: dict[Point, str] = {
 _LEASE_SECONDS = 3600.0
 """No test is slower, not one that stands in a debugger: what it holds is lost only when it says so."""
 
-_VITAL = frozenset({"join", "beat", "reap", "leave"})
+_VITAL = frozenset({"join", "beat", "reap", "sweep", "leave"})
 """What the heartbeat asks for. Its thread ends in good order when its process has crashed: it is told, not unwound."""
 
 
@@ -48,12 +48,12 @@ class MortalStore(SQLiteStore):
     async def dead(self) -> list[str]:
         return [] if self.is_dead else await super().dead()
 
-    def _ask(self, kind: str, items: Any) -> Answer[Any]:
+    def _ask(self, kind: str, items: Any, *, is_heavy: bool = False) -> Answer[Any]:
         if self.is_dead:
             if kind in _VITAL:
                 raise StoreUnavailable("this process has crashed")
             raise Crash
-        return super()._ask(kind, items)
+        return super()._ask(kind, items, is_heavy=is_heavy)
 
     def _look(self, look: Callable[[Any], Any]) -> Answer[Any]:
         if self.is_dead:

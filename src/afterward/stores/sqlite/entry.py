@@ -9,13 +9,14 @@ import apsw
 
 from afterward.job import NewJob, OnDuplicate, Placement, Stored
 from afterward.stores.sql import load_queries
+from afterward.stores.sqlite import contents
 from afterward.stores.sqlite.rows import row_of
 
 _Q = load_queries("afterward.stores.sqlite")
 
 
 class Entry:
-    """One transaction's new jobs. Those without a unique key are gathered, and inserted by `end` as one."""
+    """One transaction's new jobs. The plain ones are gathered, and inserted by `end` as one."""
 
     def __init__(self, connection: apsw.Connection, now: float) -> None:
         self._connection = connection
@@ -49,10 +50,24 @@ class Entry:
         if placement is not Placement.free and not self._is_alive(process):
             return Stored.stranger
         row = row_of(job, placement, process, self._now)
+        if job.files:
+            return self._enter_with_files(job, row)
         if job.unique is None:
             self._plain.append(row)
             return Stored.stored
         return self._enter_unique(job, row)
+
+    def _enter_with_files(self, job: NewJob, row: tuple[Any, ...]) -> Stored:
+        if not contents.are_whole(self._connection, job.files):
+            return Stored.incomplete
+        if job.unique is None:
+            self._connection.execute(_Q["enqueue"], row)
+            stored = Stored.stored
+        else:
+            stored = self._enter_unique(job, row)
+        if stored is Stored.stored:
+            contents.link(self._connection, job.files, job.id)
+        return stored
 
     def _enter_unique(self, job: NewJob, row: tuple[Any, ...]) -> Stored:
         connection, key = self._connection, (job.task, job.unique)

@@ -9,6 +9,7 @@ import apsw
 
 from afterward.job import Died, Failed, Lease, Outcome, Placement, Released, Retry, Ruling, Status, Succeeded
 from afterward.stores.sql import load_queries
+from afterward.stores.sqlite import contents
 from afterward.stores.sqlite.rows import row_of, text_of
 from afterward.text import is_storable
 
@@ -30,9 +31,11 @@ def finish(connection: apsw.Connection, ends: Sequence[tuple[Lease, Outcome]], n
         else _end(connection, lease, outcome, now)
         for lease, outcome in ends
     ]
-    for (_, outcome), did in zip(ends, accepted, strict=True):
+    for (lease, outcome), did in zip(ends, accepted, strict=True):
         if did and isinstance(outcome, Succeeded | Failed | Died) and outcome.then is not None:
             connection.execute(_Q["enqueue"], row_of(outcome.then, Placement.free, None, now))
+        if did and isinstance(outcome, Succeeded) and outcome.files:
+            contents.unlink(connection, outcome.files, lease.id)
     return accepted
 
 

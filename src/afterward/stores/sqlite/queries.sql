@@ -193,3 +193,62 @@ WHERE seq IN (SELECT seq FROM jobs WHERE status = ?1 AND finished_at <= ?2 ORDER
 
 -- name: prune_aliases
 DELETE FROM aliases WHERE job = ?1;
+
+-- name: begin_file
+-- A file in the name of a process that lives; what was stored of it before counts no more.
+INSERT INTO files (id, process) SELECT ?1, id FROM processes WHERE id = ?2
+ON CONFLICT (id) DO UPDATE SET process = excluded.process, chunks = NULL WHERE job IS NULL;
+
+-- name: put_chunk
+-- Only while its process lives: from its death on, what is there of the file may be freed.
+INSERT OR REPLACE INTO chunks (file, number, data)
+SELECT f.seq, ?2, ?3 FROM files f JOIN processes p ON p.id = f.process
+WHERE f.id = ?1 AND f.process = ?4 AND f.job IS NULL RETURNING file;
+
+-- name: end_file
+UPDATE files SET chunks = ?2 WHERE id = ?1;
+
+-- name: file_is_whole
+SELECT EXISTS (SELECT 1 FROM files WHERE id = ?1 AND job IS NULL AND chunks IS NOT NULL);
+
+-- name: link_file
+-- From here on it is a job's.
+UPDATE files SET job = (SELECT seq FROM jobs WHERE id = ?2), process = '' WHERE id = ?1;
+
+-- name: unlink_file
+-- Its job has succeeded.
+UPDATE files SET job = NULL WHERE id = ?1 AND job = (SELECT seq FROM jobs WHERE id = ?2);
+
+-- name: loose_files
+-- Those that a process is storing, or was.
+SELECT id FROM files WHERE job IS NULL AND process = ?1;
+
+-- name: drop_file
+-- No process is storing it any more.
+UPDATE files SET process = '' WHERE id = ?1 AND job IS NULL;
+
+-- name: unwanted_file
+-- One that is neither a job's nor a living process's; a walk over the few distinct owners, not over the files.
+WITH RECURSIVE owner (process) AS (
+    SELECT min(process) FROM files WHERE job IS NULL
+    UNION ALL
+    SELECT (SELECT min(f.process) FROM files f WHERE f.job IS NULL AND f.process > owner.process)
+    FROM owner WHERE owner.process IS NOT NULL
+)
+SELECT f.seq FROM owner JOIN files f ON f.job IS NULL AND f.process = owner.process
+WHERE owner.process IS NOT NULL AND NOT EXISTS (SELECT 1 FROM processes p WHERE p.id = owner.process)
+LIMIT 1;
+
+-- name: open_up_file
+-- It is not whole any more.
+UPDATE files SET chunks = NULL WHERE seq = ?1;
+
+-- name: free_chunks
+DELETE FROM chunks WHERE rowid IN (SELECT rowid FROM chunks WHERE file = ?1 LIMIT ?2) RETURNING file;
+
+-- name: free_file
+DELETE FROM files WHERE seq = ?1;
+
+-- name: get_chunk
+SELECT c.data, c.number + 1 = f.chunks FROM files f JOIN chunks c ON c.file = f.seq AND c.number = ?2
+WHERE f.id = ?1 AND f.chunks IS NOT NULL;

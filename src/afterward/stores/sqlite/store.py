@@ -16,9 +16,9 @@ import apsw
 from afterward.errors import StoreUnavailable
 from afterward.faults import crash_point
 from afterward.job import Job, Lease, NewJob, Outcome, Placement, Process, Ruling, Status, Stored
-from afterward.stores.base import Answer, Beat, Claimed, Known, Reaped, Wanted
+from afterward.stores.base import Answer, Beat, Chunk, Claimed, Known, Reaped, Wanted
 from afterward.stores.sql import load_queries
-from afterward.stores.sqlite import moves
+from afterward.stores.sqlite import contents, moves
 from afterward.stores.sqlite.connect import connect
 from afterward.stores.sqlite.doorbell import Doorbell
 from afterward.stores.sqlite.entry import Entry
@@ -40,7 +40,10 @@ PROMOTED = 1000
 """How many jobs whose time has come one claim makes ready at most, and how many it finds expired."""
 
 _Q = load_queries("afterward.stores.sqlite")
-_ORDER = ("join", "beat", "reap", "enqueue", "release", "finish", "cancel", "retry", "claim", "prune", "leave")
+_ORDER = (
+    "join", "beat", "reap", "put_chunk", "enqueue", "release", "finish", "cancel", "retry", "claim", "prune", "sweep",
+    "leave",
+)  # fmt: skip
 
 
 class SQLiteStore:
@@ -120,6 +123,9 @@ class SQLiteStore:
     def enqueue(self, jobs: Sequence[tuple[NewJob, Placement]], process: str | None) -> Answer[list[Stored]]:
         return self._ask("enqueue", (jobs, process))
 
+    def put_chunk(self, file: str, number: int, data: bytes, process: str, *, is_last: bool) -> Answer[bool]:
+        return self._ask("put_chunk", (file, number, data, process, is_last), is_heavy=True)
+
     def release(self, process: str, jobs: Sequence[str]) -> Answer[list[bool]]:
         return self._ask("release", (process, jobs))
 
@@ -140,6 +146,12 @@ class SQLiteStore:
 
     def prune(self, ages: Mapping[Status, float], limit: int) -> Answer[int]:
         return self._ask("prune", (ages, limit))
+
+    def sweep(self, limit: int) -> Answer[int]:
+        return self._ask("sweep", limit, is_heavy=True)
+
+    def get_chunk(self, file: str, number: int) -> Answer[Chunk | None]:
+        return self._look(lambda connection: contents.get_chunk(connection, file, number))
 
     def get(self, jobs: Sequence[str]) -> Answer[list[Job | None]]:
         return self._look(lambda connection: [_get(connection, job) for job in jobs])
@@ -177,11 +189,11 @@ class SQLiteStore:
 
     # one transaction
 
-    def _ask(self, kind: str, items: Any) -> Answer[Any]:
+    def _ask(self, kind: str, items: Any, *, is_heavy: bool = False) -> Answer[Any]:
         writer = self._writer  # once: another thread may be closing
         if writer is None:
             raise StoreUnavailable(f"the store {self._path} is not open")
-        return writer.submit(kind, items)
+        return writer.submit(kind, items, is_heavy=is_heavy)
 
     def _look(self, look: Callable[[apsw.Connection], T]) -> Answer[T]:
         reader = self._reader
@@ -229,6 +241,7 @@ class SQLiteStore:
                 continue
             others = self._know_others(connection, process)
             knows: Known = known()
+            contents.drop_unknown(connection, process, knows.files)
             taken: dict[Any, Any] = {row[0]: row for row in connection.execute(_Q["taken"], (process,))}
             unknown: list[str] = []
             for job, attempt, _status in taken.values():
@@ -260,6 +273,10 @@ class SQLiteStore:
                 connection.execute(_Q["orphan"], (seq, process, attempt, now, suspect_after, suspect_delay))
                 crash_point("in_reap")
             operation.answer = Reaped(len(orphans), more=len(orphans) == PAGE)
+
+    def _stage_put_chunk(self, connection: apsw.Connection, operations: Sequence[Operation], _now: float) -> None:
+        for operation in operations:
+            operation.answer = contents.put_chunk(connection, *operation.items)
 
     def _stage_enqueue(self, connection: apsw.Connection, operations: Sequence[Operation], now: float) -> None:
         entry = Entry(connection, now)
@@ -332,6 +349,10 @@ class SQLiteStore:
                 crash_point("in_prune")
             connection.executemany(_Q["prune_aliases"], pruned)
             operation.answer = len(pruned)
+
+    def _stage_sweep(self, connection: apsw.Connection, operations: Sequence[Operation], _now: float) -> None:
+        for operation in operations:
+            operation.answer = contents.sweep(connection, operation.items)
 
 
 _STAGES: dict[str, Callable[[SQLiteStore, apsw.Connection, Sequence[Operation], float], None]] = {
