@@ -118,6 +118,15 @@ async def test_list_by_several_statuses(store: Store, worker: Living) -> None:
     assert await store.list(status=[]) == []
 
 
+async def test_list_by_unique_key(store: Store, worker: Living) -> None:
+    """Of whatever task and status."""
+    done = await worker.leased(new_job(unique="daily"))
+    await store.finish([(done, Succeeded())])
+    [waiting, _, other] = await put(store, new_job(unique="daily"), new_job(), new_job(task="app:b", unique="daily"))
+    assert of(await store.list(unique="daily")) == [other, waiting, done.id]
+    assert of(await store.list(unique="daily", task="app:send", status=[Status.queued, Status.running])) == [waiting]
+
+
 def at(place: Place) -> datetime:
     """What the store's clock says."""
     return datetime.fromtimestamp(place.clock.now, UTC)

@@ -202,12 +202,12 @@ class Store(Protocol):
 
     def list(
         self, *, status: Status | Collection[Status] | None = None, task: str | None = None, queue: str | None = None,
-        before: str | None = None, since: datetime | None = None, limit: int = 50
+        unique: str | None = None, before: str | None = None, since: datetime | None = None, limit: int = 50
     ) -> Answer[list[Job]]:  # fmt: skip
         """Jobs, newest first, without their attempts.
 
-        `status`: of this one, or of one of these. `before`: only those older than the job of this id. `since`: only
-        those stored at that time or later; what is older is not read.
+        `status`: of this one, or of one of these. `unique`: with this key. `before`: only those older than the job of
+        this id. `since`: only those stored at that time or later; what is older is not read.
         """
         ...
 

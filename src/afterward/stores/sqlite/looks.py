@@ -48,7 +48,7 @@ def changed(connection: apsw.Connection, oldest: float, limit: int) -> list[Job]
     """What was stored or has ended since a time, and what is held or run; newest first."""
     rows: dict[str, Any] = {}
     with connection:
-        rows |= {row[1]: row for row in since(connection, (None, None, None, None, oldest, limit))}
+        rows |= {row[1]: row for row in since(connection, (None, None, None, None, oldest, limit, None))}
         ids = list(connection.execute(_Q["in_hand"], (limit,)))
         for status in TERMINAL:
             ids += connection.execute(_Q["ended_since"], (status.value, oldest, limit))

@@ -168,7 +168,8 @@ SELECT seq, id, task, queue, priority, status, attempt, failures, deaths, argume
 FROM jobs
 WHERE (
         created_at < ?5
-        OR ((?1 IS NULL OR status IN (SELECT value FROM json_each(?1))) AND (?2 IS NULL OR task = ?2) AND (?3 IS NULL OR queue = ?3))
+        OR ((?1 IS NULL OR status IN (SELECT value FROM json_each(?1))) AND (?2 IS NULL OR task = ?2) AND (?3 IS NULL OR queue = ?3)
+            AND (?7 IS NULL OR unique_key = ?7))
     )
     AND seq < coalesce(
         (SELECT seq FROM jobs WHERE id = coalesce((SELECT job FROM aliases WHERE id = ?4), ?4)), 9223372036854775807

@@ -150,11 +150,11 @@ class SQLiteStore:
 
     def list(
         self, *, status: Status | Collection[Status] | None = None, task: str | None = None, queue: str | None = None,
-        before: str | None = None, since: datetime | None = None, limit: int = 50
+        unique: str | None = None, before: str | None = None, since: datetime | None = None, limit: int = 50
     ) -> Answer[list[Job]]:  # fmt: skip
         statuses = [status] if isinstance(status, Status) else status
         oldest = None if since is None else since.timestamp()
-        filters = (None if statuses is None else json.dumps(list(statuses)), task, queue, before, oldest, limit)
+        filters = (None if statuses is None else json.dumps(list(statuses)), task, queue, before, oldest, limit, unique)
         return self._look(lambda connection: [job_of(row, []) for row in looks.since(connection, filters)])
 
     def changed(self, since: datetime, limit: int) -> Answer[list[Job]]:
