@@ -223,7 +223,9 @@ def enqueue(
 def prune(
     *,
     store: options.Store = None,
-    older_than: Annotated[float, options.span_option("Only jobs that ended longer ago than that.")] = 86400.0,
+    older_than: Annotated[
+        float | None, options.span_option("Only jobs that ended longer ago than that; by default 24h.")
+    ] = None,
     status: Annotated[
         list[Status] | None,
         typer.Option(help="Jobs that ended so; may be given again. By default succeeded and cancelled."),
@@ -236,4 +238,26 @@ def prune(
 
     with errors_told():
         ended = status or [Status.succeeded, Status.cancelled]
-        raise typer.Exit(asyncio.run(moving.prune(store, ended, older_than, dry_run=dry_run, yes=yes)))
+        age = moving.DEFAULT_AGE if older_than is None else older_than
+        raise typer.Exit(asyncio.run(moving.prune(store, ended, age, dry_run=dry_run, yes=yes)))
+
+
+@app.command(epilog=EPILOG)
+def doctor(
+    target: Annotated[
+        str | None, typer.Argument(metavar="[MODULE:NAME]", help="The app whose tasks and stores are to be looked at.")
+    ] = None,
+    *,
+    store: options.Store = None,
+    time_limit: Annotated[
+        float | None, options.span_option("How long to look for damage in the file; by default 30s.")
+    ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="A warning ends it with 1 as well.")] = False,
+    json: options.Json = False,
+) -> None:
+    """Say what is wrong or risky with the store, the disk, the clock and the versions, and the mend."""
+    from afterward.cli.doctor import visit
+
+    with errors_told():
+        findings = visit.findings(target, store, visit.CHECK_SECONDS if time_limit is None else time_limit)
+        raise typer.Exit(visit.tell(findings, strict=strict, as_json=json))

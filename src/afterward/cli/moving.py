@@ -11,6 +11,7 @@ from afterward.cli.consent import consents
 from afterward.cli.exits import DONE, FAILURE
 from afterward.cli.progress import progress
 from afterward.cli.reading import Filters, found_in, opened
+from afterward.cli.sizes import many, size
 from afterward.errors import AfterwardError, ConfigurationError
 from afterward.job import Job, Ruling, Status
 from afterward.stores.base import Answer, Store
@@ -18,6 +19,9 @@ from afterward.stores.sqlite import SQLiteStore
 
 PAGE = 100
 """How many jobs are moved in one transaction: nobody waits long for it."""
+
+DEFAULT_AGE = 86_400.0
+"""Seconds for which what has ended is kept, if nothing is said of it."""
 
 _SHOWN_TROUBLES = 20
 
@@ -93,7 +97,7 @@ async def _move_all(url: str | None, move: Move, wanted: Filters, *, yes: bool) 
         if not ids:
             print(f"no jobs to {move.word}")
             return DONE
-        if not consents(f"{move.word.capitalize()} {_count(len(ids))}?", yes=yes):
+        if not consents(f"{move.word.capitalize()} {many(len(ids), 'job')}?", yes=yes):
             return FAILURE
         return await _move(store, move, ids, [])
 
@@ -104,9 +108,9 @@ async def prune(url: str | None, statuses: Sequence[Status], older_than: float, 
     async with opened(url) as store:
         total = await store.prunable(ages)
         if dry_run or not total:
-            print(f"{_count(total)} to prune")
+            print(f"{many(total, 'job')} to prune")
             return DONE
-        if not consents(f"Forget {_count(total)}, with their results and errors?", yes=yes):
+        if not consents(f"Forget {many(total, 'job')}, with their results and errors?", yes=yes):
             return FAILURE
         pruned = 0
         clock = asyncio.get_running_loop().time
@@ -119,7 +123,7 @@ async def prune(url: str | None, statuses: Sequence[Status], older_than: float, 
                 pruned += page
                 advance(page)
                 await asyncio.sleep(clock() - began)  # the others' turn
-        print(f"pruned {_count(pruned)}{await _room(store)}")
+        print(f"pruned {many(pruned, 'job')}{await _room(store)}")
     return DONE
 
 
@@ -151,7 +155,7 @@ async def _move(store: Store, move: Move, ids: Sequence[str], troubles: list[str
             advance(len(page))
     store.ring()
     if done:
-        print(f"{move.done} {_count(done)}")
+        print(f"{move.done} {many(done, 'job')}")
     for trouble in troubles[:_SHOWN_TROUBLES]:
         print(f"afterward: {trouble}", file=sys.stderr)
     if len(troubles) > _SHOWN_TROUBLES:
@@ -178,17 +182,3 @@ async def _who_has_its_key(store: Store, job: Job) -> str:
     [other] = others
     said = f"job {other.id}, which is {other.status.value}, has its unique key {job.unique!r}"
     return f"{said}; wait for its end, or cancel it"
-
-
-def size(count: int) -> str:
-    """So many bytes, for people."""
-    amount, unit = float(count), "B"
-    for larger in ("KiB", "MiB", "GiB", "TiB"):
-        if amount < 1024:
-            break
-        amount, unit = amount / 1024, larger
-    return f"{amount:.0f} {unit}" if unit == "B" or amount >= 10 else f"{amount:.1f} {unit}"
-
-
-def _count(jobs: int) -> str:
-    return "1 job" if jobs == 1 else f"{jobs:,} jobs"

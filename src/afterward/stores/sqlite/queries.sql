@@ -153,6 +153,28 @@ UPDATE jobs SET status = ?4, process = NULL, token = NULL, due = ?5, run_at = co
     failures = failures + ?7, deaths = deaths + ?8, failure = coalesce(?9, failure), note = ?10, finished_at = ?11, unfit_for = ?12
 WHERE id = ?1 AND attempt = ?2 AND process = ?3 AND status = 'running' RETURNING id;
 
+-- name: living
+-- Processes that have joined. Who has a doorbell waits for jobs.
+SELECT id, pid, host, beat, doorbell IS NOT NULL FROM processes ORDER BY id;
+
+-- name: lane_waits
+-- How many jobs of one lane are ready, and since when the first.
+SELECT count(*), min(run_at) FROM jobs
+WHERE status = 'queued' AND due = 1 AND process IS NULL AND queue = ?1 AND task = ?2 AND unfit_for = ?3;
+
+-- name: overdue
+-- Since when a job is due that no claim has made ready yet.
+SELECT count(*), min(run_at) FROM jobs WHERE status = 'queued' AND due = 0 AND run_at <= ?1;
+
+-- name: newest_time
+-- The latest time that was written, as far as it can be had by index.
+SELECT max(at) FROM (
+    SELECT (SELECT created_at FROM jobs ORDER BY seq DESC LIMIT 1) AS at
+    UNION ALL SELECT (SELECT finished_at FROM jobs WHERE status = 'succeeded' AND finished_at IS NOT NULL ORDER BY finished_at DESC LIMIT 1)
+    UNION ALL SELECT (SELECT finished_at FROM jobs WHERE status = 'failed' AND finished_at IS NOT NULL ORDER BY finished_at DESC LIMIT 1)
+    UNION ALL SELECT (SELECT finished_at FROM jobs WHERE status = 'cancelled' AND finished_at IS NOT NULL ORDER BY finished_at DESC LIMIT 1)
+);
+
 -- name: get
 SELECT seq, id, task, queue, priority, status, attempt, failures, deaths, arguments, result, failure, note, unique_key,
     process, created_at, run_at, started_at, finished_at, unfit_for, max_attempts, timeout, expires_at
