@@ -67,7 +67,11 @@ async def _attempt(afterward: Afterward, job: Job, *, early: bool, debug: bool) 
                 f"is due later (afterward enqueue --delay 1h) and run it with --now"
             )
         _say(f"running job {lease.id} of {lease.task}, attempt {lease.attempt}; Ctrl-C releases it")
-        outcome = await foreground.run(lease)
+        try:
+            outcome = await foreground.run(lease)
+        except asyncio.CancelledError:  # an interruption has broken the event loop: all that is left to do is this
+            await foreground.finish(lease, _in_its_time(Released("interrupted in the foreground"), job))
+            raise
         return await _end(foreground, lease, outcome, job, debug=debug)
 
 
@@ -155,6 +159,7 @@ def _interruptions(foreground: Foreground) -> Generator[None]:
             asked_at = now
             loop.call_soon_threadsafe(foreground.interrupt)
         elif foreground.is_running and now > asked_at + SAME_SIGNAL_SECONDS:
+            asked_at = now
             raise KeyboardInterrupt
 
     before: dict[int, Any] = {number: signal.signal(number, hear) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -162,7 +167,8 @@ def _interruptions(foreground: Foreground) -> Generator[None]:
         yield
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            # Once it was heeded, nothing is left to be interrupted: this process is about to end.
+            signal.signal(number, handler if asked_at is None else signal.SIG_IGN)
 
 
 def _say(text: str) -> None:

@@ -50,13 +50,6 @@ class Foreground:
     async def claim(self, job: Job) -> Lease | None:
         """queued → running, due or not; None when it is not to be had (any more)."""
         process = await self._liveness.start()
-        loop = asyncio.get_running_loop()
-
-        def hear(lost: dict[str, int]) -> None:
-            if job.id in lost:
-                loop.call_soon_threadsafe(self._lost.set)
-
-        self._liveness.on_lost(hear)
         token, holdings = new_id(), self._liveness.holdings
         holdings.expect_claim(token)
         try:
@@ -70,26 +63,36 @@ class Foreground:
 
     async def run(self, lease: Lease) -> Outcome | None:
         """How the attempt ended; None when its job was lost meanwhile. One that is interrupted is released."""
-        self.is_running = True
+        loop = asyncio.get_running_loop()
+
+        def hear_of_lost(lost: dict[str, int]) -> None:
+            if lost.get(lease.id) == lease.attempt:
+                loop.call_soon_threadsafe(self._lost.set)
+
         threads = Threads()
         executor = Executor(threads, self._restore, self._hear)
-        running = executor.run(self._tasks[lease.task], lease)
-        attempt = asyncio.get_running_loop().create_task(running, context=contextvars.copy_context())
-        ends = [asyncio.ensure_future(event.wait()) for event in (self._interrupted, self._lost)]
-        await asyncio.wait({attempt, *ends}, return_when=asyncio.FIRST_COMPLETED)
-        self.is_running = False
-        for end in ends:
-            end.cancel()
-        if not attempt.done():
-            attempt.cancel()
-            await asyncio.wait({attempt}, timeout=_CANCEL_SECONDS)
+        with self._liveness.telling_lost(hear_of_lost):
+            attempt = loop.create_task(executor.run(self._tasks[lease.task], lease), context=contextvars.copy_context())
+            await self._until_ended(attempt)
         threads.stop()
-        self.is_left_behind = self._interrupted.is_set() or self._lost.is_set()
         if self._lost.is_set():
             return None
         if not attempt.done() or attempt.cancelled() or isinstance(self.error, KeyboardInterrupt | bdb.BdbQuit):
             return Released("interrupted in the foreground")
         return attempt.result()
+
+    async def _until_ended(self, attempt: asyncio.Task[Outcome]) -> None:
+        """Or until somebody wants it to end, who does not wait long for it."""
+        ends = [asyncio.ensure_future(event.wait()) for event in (self._interrupted, self._lost)]
+        self.is_running = True
+        await asyncio.wait({attempt, *ends}, return_when=asyncio.FIRST_COMPLETED)
+        self.is_running = False
+        self.is_left_behind = any(end.done() for end in ends)
+        for end in ends:
+            end.cancel()
+        if not attempt.done():
+            attempt.cancel()
+            await asyncio.wait({attempt}, timeout=_CANCEL_SECONDS)
 
     def interrupt(self) -> None:
         """Release the job instead of running it to its end."""

@@ -207,7 +207,7 @@ class Store(Protocol):
         """Jobs, newest first, without their attempts.
 
         `status`: of this one, or of one of these. `unique`: with this key. `before`: only those older than the job of
-        this id. `since`: only those stored at that time or later; what is older is not read.
+        this id. `since`: only those stored at that time or later; the first that is older ends the list.
         """
         ...
 

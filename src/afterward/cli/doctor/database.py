@@ -87,7 +87,7 @@ def examine_commits(folder: Path) -> Iterator[Finding]:
     try:
         yield commits(trial(folder))
     except (StoreError, OSError) as error:
-        yield refusal("commits", error)
+        yield refusal("commits", error, "see that the folder can be written, and that its disk is not full")
 
 
 def commits(tried: Trial) -> Finding:

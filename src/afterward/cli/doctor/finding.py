@@ -41,7 +41,7 @@ def problem(subject: str, said: str, mend: str) -> Finding:
     return Finding(Level.problem, subject, said, mend)
 
 
-def refusal(subject: str, error: BaseException) -> Finding:
-    """What an error of ours says; its message names the mend after the first semicolon."""
+def refusal(subject: str, error: BaseException, otherwise: str) -> Finding:
+    """What an error says. Ours name the mend after the first semicolon; `otherwise`: the mend if this one does not."""
     said, _, mend = str(error).partition("; ")
-    return problem(subject, said, mend)
+    return problem(subject, said, mend or otherwise)

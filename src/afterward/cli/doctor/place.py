@@ -36,7 +36,7 @@ def file_system(path: Path, mounts: str | None = None) -> Finding:
     try:
         refuse_network_file_system(path, mounts)
     except StoreUnusable as error:
-        return refusal("file system", error)
+        return refusal("file system", error, "put the file on a local disk")
     kind = file_system_of(path, mounts)
     if kind in _IN_MEMORY:
         said = f"{path} is kept in memory ({kind}): all jobs are lost when the machine restarts"

@@ -32,7 +32,7 @@ def examine_task(task: Task[..., Any]) -> Iterator[Finding]:
     try:
         task.arguments.check()
     except TaskError as error:
-        yield refusal("tasks", error)
+        yield refusal("tasks", error, "annotate the arguments with what can be stored")
     module, _, path = task.name_in_code.partition(":")
     if "<locals>" in path:
         said = f"task {task.name} cannot be found by a child process: a job whose worker died twice has failed then"

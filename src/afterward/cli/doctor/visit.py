@@ -42,7 +42,7 @@ def findings(target: str | None, url: str | None, seconds: float) -> list[Findin
         try:
             afterwards, apps = load(target), apps_of(target)
         except ConfigurationError as error:
-            found.append(refusal("program", error))
+            found.append(refusal("program", error, "mend what the traceback on standard error leads to"))
         else:
             found += examine_program(apps, afterwards)
             known = {name for afterward in afterwards for name in afterward.tasks}
@@ -73,7 +73,7 @@ def _examine_file(path: Path, known: set[str] | None, seconds: float) -> Iterato
     try:
         checkup = Checkup(path)
     except apsw.Error as error:
-        yield refusal("store", what_is_wrong(error, path))
+        yield refusal("store", what_is_wrong(error, path), "look at the file, its folder and its disk")
         return
     try:
         if not checkup.is_ours:
@@ -83,7 +83,7 @@ def _examine_file(path: Path, known: set[str] | None, seconds: float) -> Iterato
         yield from examine_database(checkup, seconds)
         yield from examine_life(checkup, known)
     except apsw.Error as error:
-        yield refusal("store", what_is_wrong(error, path))
+        yield refusal("store", what_is_wrong(error, path), "look at the file, its folder and its disk")
     finally:
         checkup.close()
 
