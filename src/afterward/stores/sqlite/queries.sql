@@ -169,7 +169,7 @@ SELECT count(*), min(run_at) FROM jobs WHERE status = 'queued' AND due = 0 AND r
 -- name: newest_time
 -- The latest time that was written, as far as it can be had by index.
 SELECT max(at) FROM (
-    SELECT (SELECT created_at FROM jobs ORDER BY seq DESC LIMIT 1) AS at
+    SELECT (SELECT created_at FROM jobs WHERE seq = (SELECT max(seq) FROM jobs)) AS at
     UNION ALL SELECT (SELECT finished_at FROM jobs WHERE status = 'succeeded' AND finished_at IS NOT NULL ORDER BY finished_at DESC LIMIT 1)
     UNION ALL SELECT (SELECT finished_at FROM jobs WHERE status = 'failed' AND finished_at IS NOT NULL ORDER BY finished_at DESC LIMIT 1)
     UNION ALL SELECT (SELECT finished_at FROM jobs WHERE status = 'cancelled' AND finished_at IS NOT NULL ORDER BY finished_at DESC LIMIT 1)
