@@ -230,11 +230,7 @@ class World:
         async def put() -> None:
             tasks = Afterward(store=store)
             async with tasks.running(None):
-<<<<<<< HEAD
                 await intake_of(tasks).put(jobs)  # whatever tasks they are of: it is another program that declares them
-=======
-                if jobs:
-                    await tasks.life.intake.put(jobs)  # whatever their tasks are: they are declared elsewhere
 
         asyncio.run(put())
         return [job.id for job in jobs]
@@ -251,7 +247,6 @@ class World:
             assert all(await store.finish([(lease, outcome) for lease in leases]))
             await store.leave(me)
             await store.close()
->>>>>>> 29ab2f7 (Tests and the page of the command line)
 
         asyncio.run(put())
         return [job.id for job in jobs]

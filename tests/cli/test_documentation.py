@@ -14,11 +14,7 @@ COMMANDS: dict[str, Any] = vars(typer.main.get_command(app))["commands"]
 PAGE = (Path(__file__).parents[2] / "docs" / "cli.md").read_text()
 
 
-<<<<<<< HEAD
-@pytest.mark.parametrize("command", ["worker", "jobs", "job", "check"])
-=======
 @pytest.mark.parametrize("command", COMMANDS)
->>>>>>> 29ab2f7 (Tests and the page of the command line)
 def test_the_page_names_all_options(command: str) -> None:
     """Of each command, in its section."""
     section = re.split(r"^## ", PAGE, flags=re.MULTILINE)

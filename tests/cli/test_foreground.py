@@ -156,6 +156,44 @@ def test_what_follows_a_job_is_stored_with_its_end(world: World) -> None:
     assert '"task": "hooked:tell"' in world.type("jobs", "--json", "--status", "queued").output
 
 
+def test_dependencies_and_the_lifespan_of_the_app_are_there(world: World) -> None:
+    """As in a worker; and the worker that the app would start is not."""
+    world.program("alive", ALIVE)
+    ids = world.enqueue_all(*(NewJob(new_id(), "alive:work", "default", 0, "{}") for _ in range(2)))
+
+    run = world.run("run", "alive:app", ids[0])
+
+    assert (run.returncode, run.stdout) == (0, 'began\nclosed db\n"db at hand"\nended\n'), run.stderr
+    assert [world.job(id_).status for id_ in ids] == [Status.succeeded, Status.queued]
+
+
+ALIVE = """
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from typing import Annotated, Any
+from fastapi import Depends, FastAPI
+from afterward import Afterward
+
+@asynccontextmanager
+async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
+    print("began", flush=True)
+    yield {"db": "db"}
+    print("ended", flush=True)
+
+app = FastAPI(lifespan=lifespan)
+tasks = Afterward()
+tasks.install(app)
+
+def connection() -> Iterator[str]:
+    yield "db"
+    print("closed db", flush=True)
+
+@tasks.task
+def work(db: str = Depends(connection)) -> str:
+    return f"{db} at hand"
+"""
+
+
 def test_arguments_that_do_not_fit_are_told(world: World) -> None:
     """The function is not called; the job is left for a version that they fit."""
     job = world.enqueue("add", m=1)

@@ -19,7 +19,7 @@ TIMEOUT = 3
 """What was waited for has not come in time; it goes on."""
 
 EPILOG = (
-    "Exit codes: 0, done; 1, it could not be done, the job has failed, or something was found wrong; 2, what was typed, "
+    "Exit codes: 0, done; 1, it could not be done, the job has failed, or something is wrong; 2, what was typed, "
     "or what it names, can never work; 3, timed out waiting."
 )
 

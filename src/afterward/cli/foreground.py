@@ -10,19 +10,22 @@ import signal
 import sys
 import time
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from datetime import UTC, datetime
 from types import FrameType
 from typing import Any
 
+from starlette.applications import Starlette
+
 from afterward.app import Afterward
 from afterward.cli.control import SAME_SIGNAL_SECONDS
 from afterward.cli.exits import DONE, FAILURE
+from afterward.cli.lifespans import begin
 from afterward.cli.output import printable
 from afterward.cli.reading import found_in
 from afterward.cli.redaction import shown
 from afterward.cli.states import span, summary
-from afterward.cli.target import load
+from afterward.cli.target import apps_of, load
 from afterward.engine.foreground import Foreground
 from afterward.errors import AfterwardError
 from afterward.job import Died, Failed, Job, Lease, Outcome, Released, Retry, Status, Succeeded
@@ -30,20 +33,32 @@ from afterward.job import Died, Failed, Job, Lease, Outcome, Released, Retry, St
 
 def run_here(target: str, id: str, *, early: bool, debug: bool) -> int:  # noqa: A002 - it is the job's
     """Run the job of this id, of what `target` names; the exit code. `early`: also before it is due."""
-    return asyncio.run(_run(load(target), id, early=early, debug=debug))
+    return asyncio.run(_run(load(target), apps_of(target), id, early=early, debug=debug))
 
 
-async def _run(afterwards: list[Afterward], id: str, *, early: bool, debug: bool) -> int:  # noqa: A002 - as above
+async def _run(
+    afterwards: list[Afterward],
+    apps: list[Starlette],
+    id: str,  # noqa: A002 - as above
+    *,
+    early: bool,
+    debug: bool,
+) -> int:
     unknown: AfterwardError | None = None
     for afterward in afterwards:
-        async with afterward.running(None):
+        afterward.check()
+        async with AsyncExitStack() as living:
+            await living.enter_async_context(afterward.running(None))
             try:
                 await afterward.get(id)  # it opens the store, or says why that cannot be
                 job = await found_in(afterward.store, id)
             except AfterwardError as error:
                 unknown = unknown or error
                 continue
-            code, left_behind = await _attempt(afterward, job, early=early, debug=debug)
+            _refuse(job, afterward, early=early)
+            for app in apps:
+                await begin(app, living)
+            code, left_behind = await _attempt(afterward, job, debug=debug)
         if left_behind:
             sys.stdout.flush()
             sys.stderr.flush()
@@ -52,12 +67,15 @@ async def _run(afterwards: list[Afterward], id: str, *, early: bool, debug: bool
     raise unknown or AfterwardError(f"there is no job {id}")
 
 
-async def _attempt(afterward: Afterward, job: Job, *, early: bool, debug: bool) -> tuple[int, bool]:
+def _refuse(job: Job, afterward: Afterward, *, early: bool) -> None:
     reason = why_not(job, datetime.now(UTC), early=early)
     if reason is None and job.task not in afterward.tasks:
         reason = f"its task {job.task} is not known here; known are {', '.join(sorted(afterward.tasks))}"
     if reason is not None:
         raise AfterwardError(f"job {job.id} cannot be run here: {reason}")
+
+
+async def _attempt(afterward: Afterward, job: Job, *, debug: bool) -> tuple[int, bool]:
     foreground = afterward.foreground()
     with _interruptions(foreground):
         lease = await foreground.claim(job)
