@@ -18,6 +18,7 @@ from starlette.applications import Starlette
 from afterward.apps import Apps, entered, is_inner, starts_workers
 from afterward.carrier import Carrier
 from afterward.endpoints import warn_of_stock_endpoints
+from afterward.engine.foreground import Foreground
 from afterward.engine.pruner import keep_pruning
 from afterward.engine.worker import Worker, WorkerOptions
 from afterward.errors import ConfigurationError, StoreError, StoreUnavailable, TaskError
@@ -355,6 +356,10 @@ class Afterward:
             life.apps -= 1
             if not life.apps:  # the last of the apps that share these tasks
                 await life.liveness.stop()
+
+    def foreground(self) -> Foreground:
+        """What runs one job of these tasks here and now, to look for a mistake: `afterward run`."""
+        return Foreground(self.store, self._liveness, self.tasks, self.restore_context)
 
     @asynccontextmanager
     async def _serving(self, options: WorkerOptions, life: Life) -> AsyncGenerator[Worker]:

@@ -14,7 +14,7 @@ from afterward.observe import emit
 
 def warn_of_stock_endpoints(app: Any) -> None:
     """Tell of each path whose endpoint, or a dependency of it, takes the stock class: it would run tasks in memory."""
-    for path in sorted({path for path, dependant in _endpoints(app.routes, "") if _takes_stock(dependant)}):
+    for path in stock_endpoints(app):
         emit(
             logging.WARNING,
             "endpoint.takes_stock_background_tasks",
@@ -22,6 +22,11 @@ def warn_of_stock_endpoints(app: Any) -> None:
             reason="it takes fastapi.BackgroundTasks: a durable task added there would run in memory only; "
             "import BackgroundTasks from afterward",
         )
+
+
+def stock_endpoints(app: Any) -> list[str]:
+    """The paths of those endpoints."""
+    return sorted({path for path, dependant in _endpoints(app.routes, "") if _takes_stock(dependant)})
 
 
 def _endpoints(routes: Iterable[Any], prefix: str) -> Iterator[tuple[str, Any]]:

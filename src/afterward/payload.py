@@ -233,6 +233,15 @@ class ArgumentCodec:
             return (), values
         return self._spread(values)
 
+    def misfits(self, data: str) -> dict[str, str]:
+        """Why this JSON text does not fit the function, by argument; nothing when it does."""
+        try:
+            self._codec.load(data)
+        except ValidationError as error:
+            errors = error.errors(include_url=False, include_input=False)
+            return {_spelled(e["loc"][:1]): e["msg"] for e in errors}
+        return {}
+
     def _bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         """`Signature.bind` without its cost; what it refuses is left to `Signature.bind` to explain."""
         if self._plain and len(args) <= len(self._positional):

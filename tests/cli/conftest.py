@@ -3,22 +3,27 @@
 import asyncio
 import json
 import os
+import pty
 import re
 import signal
 import subprocess
 import sys
 import sysconfig
+import termios
+import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, chdir, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner, Result
 
 from afterward import Afterward, Job
+from afterward.cli.commands import app
 from afterward.identity import new_id
-from afterward.job import NewJob
+from afterward.job import Lease, NewJob, Outcome, Placement, Process
 from afterward.stores.sqlite import SQLiteStore
 from tests.support.insides import intake_of
 from tests.support.waiting import wait_until
@@ -89,6 +94,67 @@ class Command:
         self._process.wait(timeout=30)
 
 
+class OnTerminal:
+    """A command at whose other end a person sits: what it draws can be read, and it can be typed to."""
+
+    def __init__(self, arguments: Sequence[str], folder: Path, environment: dict[str, str]) -> None:
+        self._master, slave = pty.openpty()
+        termios.tcsetwinsize(slave, (24, 120))
+        self._process = subprocess.Popen(
+            [AFTERWARD, *arguments],
+            env=environment | {"TERM": "xterm-256color", "COLUMNS": "120", "LINES": "24"},
+            cwd=folder,
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            start_new_session=True,
+        )
+        os.close(slave)
+        self.pid = self._process.pid
+        self._said = b""
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        while True:
+            try:
+                read = os.read(self._master, 65536)
+            except OSError:  # nobody has the other end any more
+                return
+            self._said += read
+
+    def said(self) -> str:
+        """What it has written until now, without what moves the cursor or gives colour."""
+        text = self._said.decode(errors="replace").replace("\r\n", "\n")
+        return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
+
+    def wait_for(self, text: str) -> None:
+        """Wait until it has said this."""
+        wait_until(lambda: text in self.said() or self._process.poll() is not None, f"it says {text!r}", seconds=30)
+        assert text in self.said(), self.said()
+
+    def type(self, text: str) -> None:
+        """Type this, with a return."""
+        os.write(self._master, text.encode() + b"\n")
+
+    def send(self, number: signal.Signals) -> None:
+        """Send it a signal, as Ctrl-C does."""
+        self._process.send_signal(number)
+
+    def wait(self, seconds: float = 30) -> int:
+        """Wait for its end; its exit code."""
+        code = self._process.wait(timeout=seconds)
+        self._reader.join(seconds)
+        return code
+
+    def close(self) -> None:
+        """End it, however it stands."""
+        self._process.kill()
+        self._process.wait(30)
+        self._reader.join(30)
+        os.close(self._master)
+
+
 class World:
     """A folder with the program `shop.py` and a store, and the commands run in it."""
 
@@ -113,6 +179,10 @@ class World:
         """Run Python in this world."""
         return self._run([sys.executable, *arguments], seconds)
 
+    def run_shell(self, line: str, seconds: float = 40) -> "subprocess.CompletedProcess[str]":
+        """Run a line of shell in this world."""
+        return self._run(["sh", "-c", line], seconds)
+
     def _run(self, command: Sequence[str], seconds: float) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
             command,
@@ -132,6 +202,17 @@ class World:
         self._commands.callback(command.kill)
         return command
 
+    def on_terminal(self, *arguments: str) -> OnTerminal:
+        """Start a command on a terminal; it is ended with the test."""
+        command = OnTerminal(arguments, self.folder, self.environment)
+        self._commands.callback(command.close)
+        return command
+
+    def type(self, *arguments: str) -> Result:
+        """Run a command that imports no program in this process, which is quicker. It reads no answers."""
+        with chdir(self.folder):
+            return CliRunner().invoke(app, list(arguments), env={**self.environment, "COLUMNS": "200"})
+
     def start_worker(self, *options: str, target: str = "shop:app") -> Command:
         """Start `afterward worker`, and wait until it is at work."""
         command = self.start("worker", target, *options)
@@ -150,6 +231,22 @@ class World:
             tasks = Afterward(store=store)
             async with tasks.running(None):
                 await intake_of(tasks).put(jobs)  # whatever tasks they are of: it is another program that declares them
+
+        asyncio.run(put())
+        return [job.id for job in jobs]
+
+    def end(self, outcome: Outcome, *jobs: NewJob, clock_offset: float = 0.0) -> list[str]:
+        """Store jobs that have one attempt, which ended so; their ids."""
+        store = SQLiteStore(self.database, clock=lambda: time.time() + clock_offset)
+
+        async def put() -> None:
+            await store.open()
+            await store.join(Process(me := new_id(), os.getpid(), "here"))
+            await store.enqueue([(job, Placement.leased) for job in jobs], me)
+            leases = [Lease(job.id, 1, me, job.task, job.arguments) for job in jobs]
+            assert all(await store.finish([(lease, outcome) for lease in leases]))
+            await store.leave(me)
+            await store.close()
 
         asyncio.run(put())
         return [job.id for job in jobs]

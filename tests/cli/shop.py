@@ -100,6 +100,20 @@ def charge(card: str, api_token: str) -> None:
 
 
 @tasks.task
+def fail(why: str, times: int = 1) -> None:
+    """Fails, at once."""
+    secret = f"local {why}"
+    raise RuntimeError(f"{why} {times} {len(secret)}")
+
+
+@tasks.task
+async def note(text: str, n: int | None = None, *, tags: list[str] | None = None) -> str:
+    """Says what it was given."""
+    print(f"noted {text!r} {n!r} {tags!r}", flush=True)
+    return f"{text} {n} {tags}"
+
+
+@tasks.task
 def settings(values: dict[str, object]) -> dict[str, object]:
     """Gives back what it got."""
     return values

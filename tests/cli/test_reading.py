@@ -7,25 +7,30 @@ from pathlib import Path
 from typing import Any
 
 import apsw
+import pytest
 
 from afterward.identity import new_id
-from afterward.job import NewJob
-from tests.cli.conftest import World
+from afterward.job import Failed, Failure, NewJob, Succeeded
+from tests.cli.conftest import AFTERWARD, World
+from tests.support.lock import held
 from tests.support.waiting import wait_until
+
+OOPS = Failed(Failure("OopsError", "it did not work"))
+UNKNOWN = "01890000-0000-7000-8000-000000000000"
 
 
 def listed(world: World, *options: str) -> list[dict[str, Any]]:
     """What `afterward jobs --json` gives."""
-    run = world.run("jobs", "--json", *options)
-    assert run.returncode == 0, run.stderr
+    run = world.type("jobs", "--json", *options)
+    assert run.exit_code == 0, run.output
     found: list[dict[str, Any]] = json.loads(run.stdout)
     return found
 
 
 def shown(world: World, id: str) -> dict[str, Any]:  # noqa: A002 - it is the job's
     """What `afterward job ID --json` gives."""
-    run = world.run("job", id, "--json")
-    assert run.returncode == 0, run.stderr
+    run = world.type("job", id, "--json")
+    assert run.exit_code == 0, run.output
     found: dict[str, Any] = json.loads(run.stdout)
     return found
 
@@ -204,6 +209,121 @@ def test_looking_works_while_a_worker_writes(world: World) -> None:
     assert "process.died" not in worker.output().partition("worker.started")[2]
     worker.send()
     assert worker.wait() == 0
+
+
+def test_several_statuses_and_an_age_may_be_asked_for(world: World) -> None:
+    """Of any of these statuses; added since then."""
+    [old] = world.end(OOPS, new("add"), clock_offset=-3 * 3600)
+    [failed] = world.end(OOPS, new("add"))
+    [done] = world.end(Succeeded(), new("add"))
+    [waiting] = world.enqueue_all(new("add"))
+
+    found = listed(world, "--status", "failed", "--status", "queued")
+    assert [job["id"] for job in found] == [waiting, failed, old]
+    assert [job["id"] for job in listed(world, "--since", "2h")] == [waiting, done, failed]
+    assert [job["id"] for job in listed(world, "--since", "2h", "--status", "failed")] == [failed]
+
+
+def test_a_list_shows_no_arguments(world: World) -> None:
+    """Neither to people nor to programs, nor while it follows."""
+    world.enqueue_all(new("charge", arguments='{"card":"4111222233334444","api_token":"hunter2"}'))
+
+    assert "4111" not in world.type("jobs").output
+    assert "4111" not in world.type("jobs", "--json").output
+
+
+def test_the_beginning_of_an_id_is_enough_if_it_is_the_only_one(world: World) -> None:
+    """At least 8 characters of it; where several begin so, they are named."""
+    ids = [f"0198{letter}000-0000-7000-8000-00000000000{number}" for letter in "ab" for number in (1, 2)]
+    jobs = [NewJob(id_, "shop:add", "default", 0, "{}", unique="one" if "b" in id_ else None) for id_ in ids]
+    world.enqueue_all(*jobs)
+
+    assert shown(world, "0198b000-0000-7000-8000-000000000001")["id"] == ids[2]
+    assert shown(world, ids[3][:-1] + "2")["id"] == ids[2]
+    several = world.type("job", "0198A000-00")
+    assert (several.exit_code, several.stdout) == (1, "")
+    assert several.stderr == (
+        f"afterward: several jobs begin with 0198A000-00; write more of the one you mean: {ids[0]}, {ids[1]}\n"
+    )
+    for nothing in ("0198c000", "0198a00", "0198a000-0000-7000-8000-00000000000%"):
+        run = world.type("job", nothing)
+        assert (run.exit_code, run.stdout) == (1, "")
+        assert f"there is no job {nothing} in " in run.stderr
+    world.enqueue_all(NewJob("0199aaaa-0000-7000-8000-000000000001", "shop:add", "default", 0, "{}"))
+    assert shown(world, "0199AAAA")["id"] == "0199aaaa-0000-7000-8000-000000000001"
+
+
+def test_what_was_said_of_the_call_is_shown(world: World) -> None:
+    """Its limits, its key, when it expires."""
+    [job] = world.enqueue_all(new("add", max_attempts=3, timeout=1.5, expires=3600.0, unique="daily"))
+
+    facts = shown(world, job)
+    assert (facts["max_attempts"], facts["timeout"], facts["unique"]) == (3, 1.5, "daily")
+    assert facts["expires_at"] > facts["created_at"]
+    page = world.type("job", job).output
+    assert "limits     max_attempts 3, timeout 1.5 s\n" in page
+    assert "unique     daily\n" in page
+    assert re.search(r"^expires    \d{4}-\d\d-\d\d .* UTC, in \d+ min$", page, re.MULTILINE)
+
+
+def test_waiting_ends_with_the_job(world: World) -> None:
+    """The exit code says how that ended."""
+    job, failing = world.enqueue("rest", seconds=0.5), world.enqueue("fail", why="why")
+    waiting = world.start("job", job, "--wait", "--json")
+    world.start_worker()
+
+    assert waiting.wait() == 0
+    assert json.loads(waiting.output())["status"] == "succeeded"
+    [cancelled] = world.enqueue_all(new("renamed"))
+    assert world.type("cancel", cancelled).exit_code == 0
+    run = world.type("job", cancelled, "--wait")
+    assert run.exit_code == 1
+    assert "status     cancelled" in run.output
+    assert world.type("job", failing, "--wait", "--timeout", "0").exit_code == 3
+
+
+def test_waiting_has_an_end_if_one_is_said(world: World) -> None:
+    """The job goes on; a timeout alone means waiting, too."""
+    job = world.enqueue("add", n=1)
+
+    run = world.type("job", job, "--timeout", "0.1s")
+
+    assert (run.exit_code, run.stdout) == (3, "")
+    assert run.stderr == "afterward: not all of 1 job(s) had ended after 0.1 s; they go on\n"
+
+
+def test_a_pipe_that_somebody_closes_is_no_error(world: World) -> None:
+    """`afterward jobs | head -1` ends at once, and says nothing more than was wanted."""
+    world.enqueue_all(*(new("add") for _ in range(3_000)))
+
+    for options in ([], ["--json"], ["--follow"], ["--follow", "--json"]):
+        command = " ".join([AFTERWARD, "jobs", "--limit", "3000", *options, "| head -1"])
+        run = world.run_shell(command)
+        assert (len(run.stdout.splitlines()), run.stderr) == (1, ""), command
+
+
+def test_a_store_that_somebody_has_locked_can_be_read(world: World) -> None:
+    """Who reads does not wait for who writes; who would change something says so, and nothing is changed."""
+    job = world.enqueue("add", n=1)
+
+    with held(world.database):
+        assert shown(world, job)["status"] == "queued"
+        assert [found["id"] for found in listed(world)] == [job]
+        run = world.type("cancel", job)
+
+    assert (run.exit_code, run.stdout) == (1, "")
+    assert "could not be written: another process held its lock for more than 5 s" in run.stderr
+    assert world.job(job).status == "queued"
+
+
+@pytest.mark.parametrize("command", [["retry", UNKNOWN], ["cancel", "--all"], ["prune"], ["jobs", "--follow"]])
+def test_a_store_that_is_not_there_is_not_made_by_who_would_change_it(world: World, command: list[str]) -> None:
+    """Nor by who would follow it."""
+    run = world.type(*command)
+
+    assert (run.exit_code, run.stdout) == (1, "")
+    assert f"there is no store at {world.database}" in run.stderr
+    assert not world.database.exists()
 
 
 def test_no_jobs_is_an_answer(world: World) -> None:

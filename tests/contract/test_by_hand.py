@@ -75,8 +75,11 @@ async def test_pruning_forgets_the_oldest_first_and_no_more_than_it_is_told(
     running = await worker.leased(new_job())
     place.clock.advance(100)
 
+    assert await store.prunable({Status.succeeded: 0, Status.failed: 1000}) == 0
     assert await store.prune({Status.succeeded: 0, Status.failed: 1000}, 100) == 0
+    assert await store.prunable(dict.fromkeys(TERMINAL, 100)) == 3
     assert await store.prune(dict.fromkeys(TERMINAL, 100), 2) == 2
+    assert await store.prunable(dict.fromkeys(TERMINAL, 100)) == 1
     assert await store.get(ended[:4]) == [None] * 4
     assert (await get(store, ended[5])).id == ended[4]
     assert await store.prune(dict.fromkeys(TERMINAL, 100), 2) == 1

@@ -126,6 +126,41 @@ async def test_jobs_that_do_not_fit_are_passed_over_by_those_they_do_not_fit(sto
     assert ids((await worker.claim([Wanted({"app:send"}, 10, None, {"v1"})])).leases) == [unfit]
 
 
+async def test_only_what_is_named_is_given(store: Store, worker: Living) -> None:
+    """Due or not, however urgent the others are, for a person says so; but still of a wanted task and queue."""
+    _, later, resize, slow = await put(
+        store, new_job(priority=9), new_job(delay=60), new_job(task="app:resize"), new_job(queue="slow")
+    )
+    named = [later, resize, slow, "nothing"]
+    claimed = await worker.claim([Wanted({"app:send"}, 10, {"default"}, only=named)])
+    assert (ids(claimed.leases), claimed.more) == ([later], False)
+    assert (await worker.claim([Wanted({"app:send"}, 10, only=[later])])).leases == []
+    assert (await worker.claim([Wanted({"app:send"}, 10, only=[])])).leases == []
+
+
+async def test_what_is_named_is_given_only_if_it_waits_for_whoever_claims(
+    place: Place, store: Store, worker: Living, other: Living
+) -> None:
+    """Not what another process holds or runs, nor what has ended or expired."""
+    running = await other.leased(new_job())
+    await other.enqueue(held := new_job())
+    done, expiring = await put(store, new_job(), new_job(expires=5))
+    await store.cancel([done])
+    place.clock.advance(6)
+    assert (await worker.claim([Wanted({"app:send"}, 9, only=[running.id, held.id, done, expiring])])).leases == []
+
+
+async def test_a_job_given_by_name_before_its_time_keeps_that_time_when_its_process_dies(
+    place: Place, store: Store, worker: Living, other: Living
+) -> None:
+    [later] = await put(store, new_job(delay=60))
+    assert ids((await worker.claim([Wanted({"app:send"}, 1, only=[later])])).leases) == [later]
+    await store.reap([(worker.id, None)], 2, 1.0)
+    assert (await other.claim()).leases == []
+    place.clock.advance(60)
+    assert ids((await other.claim()).leases) == [later]
+
+
 async def test_each_kind_of_room_has_its_own_limit(store: Store, worker: Living) -> None:
     await put(store, *(new_job(task=task) for task in ("app:a", "app:b", "app:c") for _ in range(5)))
     claimed = await worker.claim([Wanted({"app:a", "app:b"}, 3), Wanted({"app:c"}, 2)])

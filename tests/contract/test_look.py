@@ -1,11 +1,13 @@
 """`get` and `list`: what the store holds, as it is."""
 
+from datetime import UTC, datetime, timedelta
+
 import pytest
 
 from afterward.identity import new_id
-from afterward.job import Failed, Placement, Status, Succeeded
+from afterward.job import Failed, Job, Placement, Retry, Status, Succeeded
 from afterward.stores.base import Store
-from tests.support.stores import OOPS, Living, new_job, put
+from tests.support.stores import OOPS, Living, Place, new_job, put
 
 pytestmark = pytest.mark.anyio
 
@@ -103,3 +105,80 @@ async def test_the_counts_of_all_statuses_are_what_was_stored(store: Store, work
         Status.cancelled: 0,
     }
     assert sum(counts.values()) == len(await store.list(limit=1000)) == 43
+
+
+async def test_list_by_several_statuses(store: Store, worker: Living) -> None:
+    """Newest first, whichever they are; none of them is nothing."""
+    [queued] = await put(store, new_job())
+    done = await worker.leased(new_job())
+    running = await worker.leased(new_job())
+    await store.finish([(done, Succeeded())])
+    found = await store.list(status=[Status.queued, Status.running])
+    assert [job.id for job in found] == [running.id, queued]
+    assert await store.list(status=[]) == []
+
+
+async def test_list_by_unique_key(store: Store, worker: Living) -> None:
+    """Of whatever task and status."""
+    done = await worker.leased(new_job(unique="daily"))
+    await store.finish([(done, Succeeded())])
+    [waiting, _, other] = await put(store, new_job(unique="daily"), new_job(), new_job(task="app:b", unique="daily"))
+    assert of(await store.list(unique="daily")) == [other, waiting, done.id]
+    assert of(await store.list(unique="daily", task="app:send", status=[Status.queued, Status.running])) == [waiting]
+
+
+def at(place: Place) -> datetime:
+    """What the store's clock says."""
+    return datetime.fromtimestamp(place.clock.now, UTC)
+
+
+async def test_list_since_a_time(place: Place, store: Store) -> None:
+    """What was stored then is there, what was stored before is not; with filters, and in pages."""
+    await put(store, new_job(), new_job(queue="slow"))
+    place.clock.advance(60)
+    since = at(place)
+    first, slow = await put(store, new_job(), new_job(queue="slow"))
+    place.clock.advance(60)
+    [last] = await put(store, new_job())
+    assert [job.id for job in await store.list(since=since)] == [last, slow, first]
+    assert [job.id for job in await store.list(since=since, queue="slow")] == [slow]
+    assert [job.id for job in await store.list(since=since, before=slow)] == [first]
+    assert await store.list(since=since, before=first) == []
+    assert await store.list(since=since + timedelta(seconds=61)) == []
+
+
+def of(jobs: list[Job]) -> list[str]:
+    return [job.id for job in jobs]
+
+
+async def test_changed_tells_what_was_stored_or_has_ended_and_what_is_in_hand(
+    place: Place, store: Store, worker: Living
+) -> None:
+    """However long ago it began; what waits for a worker since before is no news, nor is what ended before."""
+    await put(store, new_job(task="app:unknown"))
+    old, ending, retried = [await worker.leased(new_job()) for _ in range(3)]
+    running = await worker.leased(new_job())
+    await worker.enqueue(held := new_job())
+    await store.finish([(old, Succeeded())])
+    place.clock.advance(60)
+    since = at(place)
+    assert of(await store.changed(since, 10)) == [held.id, running.id, retried.id, ending.id]
+
+    await store.finish([(ending, Failed(OOPS)), (retried, Retry(OOPS, 30))])
+    [new] = await put(store, new_job())
+    assert of(await store.changed(since, 10)) == [new, held.id, running.id, ending.id]
+    assert of(await store.changed(since, 2)) == [new, held.id]
+    await worker.claim()
+    await store.cancel([held.id])
+    assert of(await store.changed(since + timedelta(seconds=1), 10)) == [new, running.id]
+
+
+async def test_ids_are_found_by_how_they_begin(store: Store) -> None:
+    """In order, no more than asked for; also those of calls whose unique key was taken."""
+    jobs = [new_job(id=f"0190{letter}-{n}", unique=letter) for letter in "ab" for n in (1, 2)]
+    await put(store, jobs[0], jobs[2])
+    await store.enqueue([(jobs[1], Placement.free), (jobs[3], Placement.free)], None)
+    assert list(await store.find("0190", 10)) == ["0190a-1", "0190a-2", "0190b-1", "0190b-2"]
+    assert list(await store.find("0190", 3)) == ["0190a-1", "0190a-2", "0190b-1"]
+    assert list(await store.find("0190b-2", 10)) == ["0190b-2"]
+    assert [list(await store.find(prefix, 10)) for prefix in ("0190c", "0190b-22", "\0", "\udcff", "%")] == [[]] * 5

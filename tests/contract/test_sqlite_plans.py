@@ -1,6 +1,7 @@
 """SQLite: every query of the hot path goes by an index, and its work does not grow with what it does not want."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,11 @@ async def test_no_query_reads_jobs_from_end_to_end(opened: Opened, name: str) ->
         ("unwanted_file", "files_loose (process=?)"),
         ("free_chunks", "sqlite_autoindex_chunks_1 (file=?)"),
         ("get_chunk", "sqlite_autoindex_chunks_1 (file=? AND number=?)"),
+        ("named", "sqlite_autoindex_jobs_1 (id=?)"),
+        ("in_hand", "jobs_taken"),
+        ("ended_since", "jobs_finished (status=? AND finished_at>?)"),
+        ("prunable", "COVERING INDEX jobs_finished (status=? AND finished_at<?)"),
+        ("find", "sqlite_autoindex_jobs_1 (id>? AND id<?)"),
     ],
 )
 async def test_each_query_goes_by_its_index(opened: Opened, name: str, index: str) -> None:
@@ -115,6 +121,7 @@ def _bindings(name: str) -> list[None]:
     counts = {"candidates": 4, "lanes": 0, "promote": 2, "next_due": 0, "claimed": 2, "succeed": 5, "expire": 2}
     counts |= {"replace_waiting": 4, "replace_running": 3, "prune": 3, "cancel": 2, "retry": 2}
     counts |= {"link_file": 2, "unlink_file": 2, "unwanted_file": 0, "free_chunks": 2, "get_chunk": 2}
+    counts |= {"ended_since": 3, "prunable": 2, "find": 3}
     return [None] * counts.get(name, 1)
 
 
@@ -285,3 +292,56 @@ async def test_pruning_a_job_costs_the_same_however_large_its_file_is_and_howeve
     few = await cancelled(1)
     await put_files(opened, 300, linked=True)
     assert await cancelled(300) <= few + 50
+
+
+async def test_a_claim_by_name_costs_the_same_beside_a_backlog(opened: Opened) -> None:
+    """The job is looked up by its id."""
+
+    async def claim(token: str, job: str) -> None:
+        [_] = (await opened.store.claim("worker", [Wanted({"app:send"}, 1, only=[job])], token)).leases
+
+    first, second = await put(opened.store, new_job(), new_job())
+    few = await opened.steps(lambda: claim("first", first))
+    await put(opened.store, *(new_job() for _ in range(MANY)))
+    assert await opened.steps(lambda: claim("second", second)) <= few + 50
+
+
+@pytest.fixture
+def instructions() -> Iterator[list[int]]:
+    """What SQLite's machine has executed on every connection that is opened from now on."""
+    counts = [0]
+
+    def count() -> bool:
+        counts[0] += 1
+        return False
+
+    def watch(connection: apsw.Connection) -> None:
+        connection.set_progress_handler(count, 1)
+
+    apsw.connection_hooks.append(watch)
+    yield counts
+    apsw.connection_hooks.remove(watch)
+
+
+async def test_looking_for_news_costs_the_same_in_a_large_store(instructions: list[int], opened: Opened) -> None:
+    """Old jobs, ended or waiting, are not read: neither for what has changed, nor for what was stored since a time."""
+
+    async def look() -> int:
+        since = datetime.fromtimestamp(opened.clock.now, UTC)
+        await put(opened.store, new_job(queue="news"))
+        before = instructions[0]
+        assert len(await opened.store.changed(since, 10)) == 1
+        assert len(await opened.store.list(since=since, queue="news")) == 1
+        assert await opened.store.list(since=since, queue="slow") == []
+        return instructions[0] - before
+
+    await put(opened.store, *(new_job() for _ in range(5)))
+    opened.clock.advance(60)
+    await look()
+    opened.clock.advance(60)
+    few = await look()
+    await put(opened.store, *(new_job() for _ in range(MANY)))
+    leases = (await opened.store.claim("worker", send(MANY // 2), "token")).leases
+    await opened.store.finish([(lease, Succeeded()) for lease in leases])
+    opened.clock.advance(60)
+    assert await look() <= few + 50

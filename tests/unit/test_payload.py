@@ -991,3 +991,15 @@ def test_dataclass_fields_that_are_not_compared_arrive_too() -> None:
         note: str = dataclasses.field(default="", compare=False)
 
     assert arrived(Noted, Noted(1, "important")).note == "important"
+
+
+def test_what_does_not_fit_is_told_by_argument() -> None:
+    """Once for each, however deep inside it is; and of what is no argument at all."""
+
+    def call(n: int, *, names: list[str], **more: int) -> None: ...
+
+    codec = ArgumentCodec(call, "call")
+    assert codec.misfits('{"n":1,"names":[],"more":{"m":2}}') == {}
+    assert codec.misfits('{"n":"one","names":[1,"a"]}').keys() == {"n", "names"}
+    assert codec.misfits('{"names":[],"odd":1}') == {"n": "Field required", "odd": "Extra inputs are not permitted"}
+    assert codec.misfits("[]").keys() == codec.misfits("no JSON").keys() == {"arguments"}

@@ -1,4 +1,4 @@
-"""The command line: `afterward worker`, `afterward jobs`, `afterward job`."""
+"""The command line: `commands.py` says what can be typed."""
 
 from __future__ import annotations
 

@@ -1,25 +1,18 @@
-"""What can be typed: the commands, their options, and what their end means.
-
-Exit codes: 0, done; 1, it could not be done, or a check has found something; 2, what was typed, or what it names, can
-never work.
-"""
+"""What can be typed: the commands, their options, and what their end means (`exits`)."""
 
 from __future__ import annotations
 
 import asyncio
-import sys
-from collections.abc import Generator
-from contextlib import contextmanager
+import contextlib
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from afterward.errors import AfterwardError, ConfigurationError
-from afterward.job import Status
-
-FAILURE = 1
-USAGE = 2
+from afterward.cli import options
+from afterward.cli.exits import EPILOG, FAILURE, errors_told
+from afterward.errors import ConfigurationError
+from afterward.job import OnDuplicate, Status
 
 app = typer.Typer(
     add_completion=False,
@@ -28,21 +21,13 @@ app = typer.Typer(
     # Its tracebacks can show the values of local variables: arguments of tasks, settings.
     pretty_exceptions_enable=False,
     help="Durable background tasks for FastAPI.",
+    epilog=EPILOG,
 )
 
-_Store = Annotated[
-    str | None,
-    typer.Option("--store", metavar="URL", help="The store; by default AFTERWARD_URL, else sqlite:///afterward.db."),
-]
-_Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
-
-@app.command()
+@app.command(epilog=EPILOG)
 def worker(
-    target: Annotated[
-        str,
-        typer.Argument(metavar="MODULE:NAME", help="An Afterward, or the app it is installed on, e.g. main:app."),
-    ],
+    target: options.Target,
     *,
     processes: Annotated[int, typer.Option(min=1, help="How many processes, kept alive by this one.")] = 1,
     concurrency: Annotated[int, typer.Option(min=1, help="`async def` jobs at once, in each process.")] = 100,
@@ -56,55 +41,69 @@ def worker(
     supervised: Annotated[bool, typer.Option("--supervised", hidden=True)] = False,
 ) -> None:
     """Run jobs until SIGTERM or SIGINT; then let running jobs end, and release those that do not."""
-    with _errors_told():
+    with errors_told():
         if processes > 1:
             from afterward.cli.supervisor import supervise
 
-            options = ["--concurrency", str(concurrency), "--threads", str(threads), "--grace", str(grace)]
+            given = ["--concurrency", str(concurrency), "--threads", str(threads), "--grace", str(grace)]
             for name in queue or ():
-                options += ["--queue", name]
-            raise typer.Exit(supervise(target, processes, options, grace))
+                given += ["--queue", name]
+            raise typer.Exit(supervise(target, processes, given, grace))
         from afterward.cli.worker import work
         from afterward.engine.worker import WorkerOptions
 
         raise typer.Exit(work(target, WorkerOptions(concurrency, threads, queue or None, grace), supervised=supervised))
 
 
-@app.command()
+@app.command(epilog=EPILOG)
 def jobs(
     *,
-    store: _Store = None,
-    status: Annotated[Status | None, typer.Option(help="Only jobs of this status.")] = None,
-    task: Annotated[str | None, typer.Option(metavar="NAME", help="Only jobs of this task.")] = None,
-    queue: Annotated[str | None, typer.Option(metavar="NAME", help="Only jobs of this queue.")] = None,
+    store: options.Store = None,
+    status: options.Statuses = None,
+    task: options.Task = None,
+    queue: options.Queue = None,
+    since: options.Since = None,
     limit: Annotated[int, typer.Option(min=1, help="How many, at most.")] = 50,
-    json: _Json = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with each change, until Ctrl-C.")] = False,
+    json: options.Json = False,
 ) -> None:
     """List jobs, newest first."""
     from afterward.cli import output
-    from afterward.cli.reading import newest
+    from afterward.cli.following import follow as follow_jobs
+    from afterward.cli.reading import filters, newest
 
-    with _errors_told():
-        found, more = asyncio.run(newest(store, status=status, task=task, queue=queue, limit=limit))
+    with errors_told():
+        wanted = filters(status, task, queue, since)
+        if follow:
+            with contextlib.suppress(KeyboardInterrupt):  # somebody has seen enough
+                asyncio.run(follow_jobs(store, wanted, limit, as_json=json))
+            return
+        found, more = asyncio.run(newest(store, wanted, limit))
         output.print_jobs(found, more=more, as_json=json)
 
 
-@app.command()
+@app.command(epilog=EPILOG)
 def job(
-    id: Annotated[str, typer.Argument(metavar="ID", help="The job's id.")],  # noqa: A002 - it names the argument
+    id: options.Id,  # noqa: A002 - it names the argument
     *,
-    store: _Store = None,
-    json: _Json = False,
+    store: options.Store = None,
+    wait: options.Wait = False,
+    timeout: options.Timeout = None,
+    json: options.Json = False,
 ) -> None:
     """Show all that is known of one job. Values that look secret are not shown."""
     from afterward.cli import output
-    from afterward.cli.reading import one
+    from afterward.cli.reading import ended, one
 
-    with _errors_told():
-        output.print_job(asyncio.run(one(store, id)), as_json=json)
+    with errors_told():
+        waits = wait or timeout is not None
+        found = asyncio.run(ended(store, id, timeout) if waits else one(store, id))
+        output.print_job(found, as_json=json)
+        if waits and found.status is not Status.succeeded:
+            raise typer.Exit(FAILURE)
 
 
-@app.command()
+@app.command(epilog=EPILOG)
 def check(
     paths: Annotated[
         list[Path] | None, typer.Argument(metavar="PATH", help="Files and folders; by default the current folder.")
@@ -116,7 +115,7 @@ def check(
     """List what of a code base would lose work, or be refused. Nothing of it is imported or run."""
     from afterward.cli.check import check, print_report
 
-    with _errors_told():
+    with errors_told():
         paths = paths or [Path()]
         for path in paths:
             if not path.exists():
@@ -126,10 +125,139 @@ def check(
         raise typer.Exit(FAILURE if report.findings else 0)
 
 
-@contextmanager
-def _errors_told() -> Generator[None]:
-    try:
-        yield
-    except AfterwardError as error:
-        print(f"afterward: {error}", file=sys.stderr)
-        raise typer.Exit(USAGE if isinstance(error, ConfigurationError) else FAILURE) from None
+@app.command(epilog=EPILOG)
+def retry(
+    ids: options.Ids = None,
+    *,
+    store: options.Store = None,
+    every: options.All = False,
+    status: options.Statuses = None,
+    task: options.Task = None,
+    queue: options.Queue = None,
+    since: options.Since = None,
+    yes: options.Yes = False,
+) -> None:
+    """Queue failed or cancelled jobs again, due at once. --all: the failed ones, or those of --status."""
+    from afterward.cli.moving import RETRY, move
+    from afterward.cli.reading import filters
+
+    with errors_told():
+        wanted = filters(status or [Status.failed], task, queue, since) if every else None
+        narrowed = any(option is not None for option in (status or None, task, queue, since))
+        raise typer.Exit(move(store, RETRY, ids, wanted, narrowed=narrowed, yes=yes))
+
+
+@app.command(epilog=EPILOG)
+def cancel(
+    ids: options.Ids = None,
+    *,
+    store: options.Store = None,
+    every: options.All = False,
+    task: options.Task = None,
+    queue: options.Queue = None,
+    since: options.Since = None,
+    yes: options.Yes = False,
+) -> None:
+    """Cancel jobs that wait. --all: all that do."""
+    from afterward.cli.moving import CANCEL, move
+    from afterward.cli.reading import filters
+
+    with errors_told():
+        wanted = filters([Status.queued], task, queue, since) if every else None
+        narrowed = any(option is not None for option in (task, queue, since))
+        raise typer.Exit(move(store, CANCEL, ids, wanted, narrowed=narrowed, yes=yes))
+
+
+@app.command(epilog=EPILOG)
+def run(
+    target: options.Target,
+    id: options.Id,  # noqa: A002 - it names the argument
+    *,
+    now: Annotated[bool, typer.Option("--now", help="Also before it is due.")] = False,
+    debug: Annotated[bool, typer.Option("--pdb", help="Open the debugger where the task raises.")] = False,
+) -> None:
+    """Run one queued job here, in the foreground, to look for a mistake. Ctrl-C releases it at no cost."""
+    from afterward.cli.foreground import run_here
+
+    with errors_told():
+        raise typer.Exit(run_here(target, id, early=now, debug=debug))
+
+
+@app.command(epilog=EPILOG)
+def enqueue(
+    target: options.Target,
+    task: Annotated[str, typer.Argument(metavar="TASK", help="The task's name, or the last part of it.")],
+    arguments: Annotated[
+        list[str] | None, typer.Argument(metavar="NAME=VALUE", help="Values are JSON where they fit, else text.")
+    ] = None,
+    *,
+    args_json: Annotated[str | None, typer.Option(metavar="OBJECT", help="Arguments as one JSON object.")] = None,
+    delay: Annotated[float | None, options.span_option("Not before then: 90s, 5m, 2h or 7d from now.")] = None,
+    queue: Annotated[str | None, typer.Option(metavar="NAME", help="In place of the task's queue.")] = None,
+    priority: Annotated[int | None, typer.Option(help="Larger is more urgent.")] = None,
+    unique: Annotated[str | None, typer.Option(metavar="KEY", help="A key that one unfinished job can have.")] = None,
+    on_duplicate: Annotated[OnDuplicate, typer.Option(help="What to do when the key is taken.")] = OnDuplicate.keep,
+    wait: options.Wait = False,
+    timeout: options.Timeout = None,
+    json: options.Json = False,
+) -> None:
+    """Add a job; its id is printed. It is checked as `task.enqueue(…)` checks it."""
+    from afterward.cli import calling
+
+    with errors_told():
+        said = {"delay": delay, "queue": queue, "priority": priority, "unique": unique}
+        code = calling.enqueue(
+            target,
+            task,
+            arguments or [],
+            args_json,
+            {**said, "on_duplicate": on_duplicate.value},
+            wait=wait or timeout is not None,
+            timeout=timeout,
+            as_json=json,
+        )
+        raise typer.Exit(code)
+
+
+@app.command(epilog=EPILOG)
+def prune(
+    *,
+    store: options.Store = None,
+    older_than: Annotated[
+        float | None, options.span_option("Only jobs that ended longer ago than that; by default 24h.")
+    ] = None,
+    status: Annotated[
+        list[Status] | None,
+        typer.Option(help="Jobs that ended so; may be given again. By default succeeded and cancelled."),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say how many they are.")] = False,
+    yes: options.Yes = False,
+) -> None:
+    """Forget jobs that ended long ago, in steps so small that nobody waits for them."""
+    from afterward.cli import moving
+
+    with errors_told():
+        ended = status or [Status.succeeded, Status.cancelled]
+        age = moving.DEFAULT_AGE if older_than is None else older_than
+        raise typer.Exit(asyncio.run(moving.prune(store, ended, age, dry_run=dry_run, yes=yes)))
+
+
+@app.command(epilog=EPILOG)
+def doctor(
+    target: Annotated[
+        str | None, typer.Argument(metavar="[MODULE:NAME]", help="The app whose tasks and stores are to be looked at.")
+    ] = None,
+    *,
+    store: options.Store = None,
+    time_limit: Annotated[
+        float | None, options.span_option("How long to look for damage in the file; by default 30s.")
+    ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="A warning ends it with 1 as well.")] = False,
+    json: options.Json = False,
+) -> None:
+    """Say what is wrong or risky with the store, the disk, the clock and the versions, and the mend."""
+    from afterward.cli.doctor import visit
+
+    with errors_told():
+        findings = visit.findings(target, store, visit.CHECK_SECONDS if time_limit is None else time_limit)
+        raise typer.Exit(visit.tell(findings, strict=strict, as_json=json))

@@ -33,10 +33,28 @@ def print_jobs(jobs: Sequence[Job], *, more: bool, as_json: bool) -> None:
     if as_json:
         print(json.dumps([_facts(job, now) for job in jobs], indent=2))
         return
-    console = _console()
+    console = plain_console()
     if not jobs:
         console.print("no jobs")
         return
+    _print_table(console, table_of(jobs, now))
+    if more:
+        console.print(f"These are the newest {len(jobs)}; there are more (--limit).")
+
+
+def print_change(job: Job, *, as_json: bool) -> None:
+    """One line, written at once, of a job as it stands now."""
+    now = datetime.now(UTC)
+    if as_json:
+        print(json.dumps(_facts(job, now)), flush=True)
+        return
+    state = state_of(job, now)
+    line = f"{now:%Y-%m-%dT%H:%M:%SZ} {job.id} {state.word:<9} {job.task} {state.detail}"
+    print(printable(line).replace("\n", " ").rstrip(), flush=True)
+
+
+def table_of(jobs: Sequence[Job], now: datetime) -> Table:
+    """A line for each job."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("job", "state", "created"):
         table.add_column(name, no_wrap=True)
@@ -47,10 +65,8 @@ def print_jobs(jobs: Sequence[Job], *, more: bool, as_json: bool) -> None:
         state = state_of(job, now)
         cells = [Text(job.id), Text(state.word, _STYLES.get(state.word, "")), Text(f"{span(now - job.created_at)} ago")]
         texts = (job.queue, job.task, state.detail) if several_queues else (job.task, state.detail)
-        table.add_row(*cells, *(Text(_printable(text)) for text in texts))
-    _print_table(console, table)
-    if more:
-        console.print(f"These are the newest {len(jobs)}; there are more (--limit).")
+        table.add_row(*cells, *(Text(printable(text)) for text in texts))
+    return table
 
 
 def print_job(job: Job, *, as_json: bool) -> None:
@@ -60,17 +76,17 @@ def print_job(job: Job, *, as_json: bool) -> None:
         data = {"arguments": shown(job.arguments), "result": shown(job.result)}
         print(json.dumps({**_facts(job, now), **data, "attempts": [_attempt(a) for a in job.attempts]}, indent=2))
         return
-    console = _console()
+    console = plain_console()
     for name, value in _lines(job, now):
         console.print(
-            Text.assemble((f"{name:<10} ", "bold"), _printable(value).replace("\n", "\n" + " " * 11)), soft_wrap=True
+            Text.assemble((f"{name:<10} ", "bold"), printable(value).replace("\n", "\n" + " " * 11)), soft_wrap=True
         )
     if job.attempts:
         console.print()
         _print_attempts(console, job.attempts)
     if job.failure is not None and job.failure.traceback:
         console.print()
-        console.print(Text(_printable(job.failure.traceback.rstrip())), soft_wrap=True)
+        console.print(Text(printable(job.failure.traceback.rstrip())), soft_wrap=True)
 
 
 def _lines(job: Job, now: datetime) -> Iterable[tuple[str, str]]:
@@ -81,6 +97,8 @@ def _lines(job: Job, now: datetime) -> Iterable[tuple[str, str]]:
     yield "status", f"{word}: {state.detail}" if state.detail else word
     yield "queue", f"{job.queue}, priority {job.priority}"
     yield "attempt", f"{job.attempt}, failures {job.failures}, deaths {job.deaths}"
+    if job.max_attempts is not None or job.timeout is not None:
+        yield "limits", ", ".join(_limits(job))
     if job.unique is not None:
         yield "unique", job.unique
     if job.process is not None:
@@ -88,6 +106,7 @@ def _lines(job: Job, now: datetime) -> Iterable[tuple[str, str]]:
     times = (
         ("created", job.created_at),
         ("run at", job.run_at),
+        ("expires", job.expires_at),
         ("started", job.started_at),
         ("finished", job.finished_at),
     )
@@ -103,6 +122,14 @@ def _lines(job: Job, now: datetime) -> Iterable[tuple[str, str]]:
         yield "failure", f"{job.failure.kind}: {job.failure.message}"
 
 
+def _limits(job: Job) -> Iterable[str]:
+    """What was said of the call in place of what its task says."""
+    if job.max_attempts is not None:
+        yield f"max_attempts {job.max_attempts}"
+    if job.timeout is not None:
+        yield f"timeout {job.timeout:g} s"
+
+
 def _print_attempts(console: Console, attempts: Sequence[Attempt]) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("attempt", "outcome", "ended", "seconds", "detail"):
@@ -111,7 +138,7 @@ def _print_attempts(console: Console, attempts: Sequence[Attempt]) -> None:
         lasted = "" if attempt.started_at is None else f"{(attempt.ended_at - attempt.started_at).total_seconds():.3f}"
         detail = attempt.note or ("" if attempt.failure is None else summary(attempt.failure))
         texts = (str(attempt.number), attempt.outcome, f"{attempt.ended_at:%Y-%m-%d %H:%M:%S}", lasted, detail)
-        table.add_row(*(Text(_printable(text)) for text in texts))
+        table.add_row(*(Text(printable(text)) for text in texts))
     _print_table(console, table)
 
 
@@ -131,11 +158,14 @@ def _facts(job: Job, now: datetime) -> dict[str, Any]:
         "failure": _failure(job.failure),
         "note": job.note,
         "unique": job.unique,
+        "max_attempts": job.max_attempts,
+        "timeout": job.timeout,
         "process": job.process,
         "created_at": job.created_at.isoformat(),
         "run_at": job.run_at.isoformat(),
         "started_at": _iso(job.started_at),
         "finished_at": _iso(job.finished_at),
+        "expires_at": _iso(job.expires_at),
     }
 
 
@@ -169,13 +199,14 @@ def _data(data: str) -> str:
     return json.dumps(shown(data), indent=2, ensure_ascii=False)
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """What a task wrote must not steer the terminal of who looks."""
     text = text.expandtabs(4)
     return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
 
 
-def _console() -> Console:
+def plain_console() -> Console:
+    """Standard output, on which nothing that is shown is taken for markup."""
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     return Console(highlight=False, markup=False, emoji=False)

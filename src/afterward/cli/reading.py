@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from afterward.app import DEFAULT_URL, store_of
@@ -12,32 +14,102 @@ from afterward.errors import AfterwardError
 from afterward.job import Job, Status
 from afterward.stores.base import Store
 from afterward.stores.sqlite import SQLiteStore
+from afterward.waiting import until_ended
+
+SHORTEST_PREFIX = 8
+"""How many characters of an id are enough to look it up by, if no other begins with them."""
+
+_SHOWN_CANDIDATES = 5
+_ID_LENGTH = 36
 
 
-async def newest(
-    url: str | None, *, status: Status | None, task: str | None, queue: str | None, limit: int
-) -> tuple[list[Job], bool]:
+@dataclass(frozen=True, slots=True)
+class Filters:
+    """Which jobs are meant. None lets everything pass."""
+
+    statuses: Sequence[Status] | None = None
+    task: str | None = None
+    queue: str | None = None
+    since: datetime | None = None
+
+    def match(self, job: Job) -> bool:
+        """Is this job, as it is, one of those?"""
+        return (
+            (self.statuses is None or job.status in self.statuses)
+            and (self.task is None or job.task == self.task)
+            and (self.queue is None or job.queue == self.queue)
+            and (self.since is None or job.created_at >= self.since)
+        )
+
+    async def page(self, store: Store, limit: int, before: str | None = None) -> list[Job]:
+        """The newest of those jobs, or the newest before one."""
+        return await store.list(
+            status=self.statuses, task=self.task, queue=self.queue, since=self.since, before=before, limit=limit
+        )
+
+
+def filters(
+    statuses: Sequence[Status] | None, task: str | None, queue: str | None, since_seconds: float | None
+) -> Filters:
+    """What was typed, as filters."""
+    since = None if since_seconds is None else datetime.now(UTC) - timedelta(seconds=since_seconds)
+    return Filters(list(statuses) if statuses else None, task, queue, since)
+
+
+async def newest(url: str | None, wanted: Filters, limit: int) -> tuple[list[Job], bool]:
     """Jobs, newest first, and whether there are more. Those that wait after an attempt come with their attempts."""
-    async with _reading(url) as store:
-        found = await store.list(status=status, task=task, queue=queue, limit=limit + 1)
-        again = [job.id for job in found if job.status is Status.queued and job.attempt]
-        fuller = {job.id: job for job in await store.get(again) if job is not None}
-    return [fuller.get(job.id, job) for job in found[:limit]], len(found) > limit
+    async with opened(url) as store:
+        found = await wanted.page(store, limit + 1)
+        return await with_attempts(store, found[:limit]), len(found) > limit
+
+
+async def with_attempts(store: Store, jobs: Sequence[Job]) -> list[Job]:
+    """The same jobs; those that wait after an attempt with their attempts, which say why."""
+    again = [job.id for job in jobs if job.status is Status.queued and job.attempt]
+    fuller = {job.id: job for job in await store.get(again) if job is not None}
+    return [fuller.get(job.id, job) for job in jobs]
 
 
 async def one(url: str | None, id: str) -> Job:  # noqa: A002 - it is the job's
-    """The job of this id. Raises `AfterwardError` when there is none."""
-    async with _reading(url) as store:
-        [found] = await store.get([id])
-    if found is None:
+    """The job of this id, or of the only one that begins so. Raises `AfterwardError` when there is none."""
+    async with opened(url) as store:
+        return await found_in(store, id)
+
+
+async def ended(url: str | None, id: str, seconds: float | None) -> Job:  # noqa: A002 - as above
+    """`one`, once it has ended. Raises `ResultTimeout`."""
+    async with opened(url) as store:
+        job = await found_in(store, id)
+        [found] = await until_ended(store, [job.id], seconds)
+        return found or job  # pruned since: as it was
+
+
+async def found_in(store: Store, id: str) -> Job:  # noqa: A002 - as above
+    """The job of this id, or of the only one that begins so. Raises `AfterwardError` when there is none."""
+    [job] = await store.get([id])
+    if job is not None:
+        return job
+    ids = await _beginning_with(store, id)
+    [job] = await store.get(ids) if len(ids) == 1 else [None]
+    if job is not None:
+        return job
+    if not ids:
         raise AfterwardError(f"there is no job {id} in {store.location}")
-    return found
+    shown = ", ".join(ids[:_SHOWN_CANDIDATES]) + (" …" if len(ids) > _SHOWN_CANDIDATES else "")
+    raise AfterwardError(f"several jobs begin with {id}; write more of the one you mean: {shown}")
+
+
+async def _beginning_with(store: Store, prefix: str) -> list[str]:
+    if not SHORTEST_PREFIX <= len(prefix) < _ID_LENGTH:
+        return []
+    return list(await store.find(prefix.lower(), _SHOWN_CANDIDATES + 1))
 
 
 @asynccontextmanager
-async def _reading(url: str | None) -> AsyncGenerator[Store]:
-    store = store_of(url or os.environ.get("AFTERWARD_URL") or DEFAULT_URL)
-    if isinstance(store, SQLiteStore) and not _has_content(Path(store.location)):
+async def opened(url: str | None) -> AsyncGenerator[Store]:
+    """The store of this URL, or the default one, if it is there. Raises `AfterwardError` when it is not."""
+    store = store_of(url_or_default(url))
+    if isinstance(store, SQLiteStore) and not has_content(Path(store.location)):
         raise AfterwardError(
             f"there is no store at {store.location}; start your app, which makes it, "
             f"or name another: --store sqlite:////absolute/path.db, or AFTERWARD_URL"
@@ -49,7 +121,13 @@ async def _reading(url: str | None) -> AsyncGenerator[Store]:
         await store.close()
 
 
-def _has_content(path: Path) -> bool:
+def url_or_default(url: str | None) -> str:
+    """Where to look, if nothing or something was said of it."""
+    return url or os.environ.get("AFTERWARD_URL") or DEFAULT_URL
+
+
+def has_content(path: Path) -> bool:
+    """Is there a file, with something in it?"""
     try:
         return path.stat().st_size > 0
     except OSError:

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import traceback
 from contextlib import AsyncExitStack
-from types import TracebackType
 
 from starlette.applications import Starlette
 
 from afterward.app import Afterward
-from afterward.apps import lifespan_of
 from afterward.cli import logs
 from afterward.cli.control import Control
+from afterward.cli.lifespans import begin
 from afterward.cli.target import apps_of, load
 from afterward.engine.worker import WorkerOptions
-from afterward.errors import LifespanFailed
 from afterward.observe import emit
 
 
@@ -42,7 +39,7 @@ async def _work(afterwards: list[Afterward], apps: list[Starlette], options: Wor
     async with AsyncExitStack() as lifespans:
         try:
             for app in apps:
-                await _begin(app, lifespans)
+                await begin(app, lifespans)
             await _serve_all(afterwards, options, stopping)
         except asyncio.CancelledError:
             current = asyncio.current_task()
@@ -51,31 +48,6 @@ async def _work(afterwards: list[Afterward], apps: list[Starlette], options: Wor
             current.uncancel()  # it has been heeded; the lifespans end as they are written
     emit(logging.INFO, "worker.stopped")
     control.done(0)  # here, for the end of the loop waits for tasks and threads that heed nothing
-
-
-async def _begin(app: Starlette, lifespans: AsyncExitStack) -> None:
-    """Begin the lifespan of an application; its end follows with the others'."""
-    lifespan = lifespan_of(app)
-    name = getattr(app, "title", type(app).__name__)
-    try:
-        await lifespan.__aenter__()
-    except Exception as error:  # whatever the user's lifespan raises
-        raise _failed(name, "at start-up", error) from error
-
-    async def end(kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        try:
-            await lifespan.__aexit__(kind, error, at)
-        except Exception as broken:  # likewise
-            if broken is error:
-                raise
-            raise _failed(name, "at shutdown", broken) from broken
-
-    lifespans.push_async_exit(end)
-
-
-def _failed(name: str, when: str, error: Exception) -> LifespanFailed:
-    traceback.print_exception(error)
-    return LifespanFailed(f"the lifespan of the app {name!r} failed {when}: {type(error).__name__}: {error}")
 
 
 async def _serve_all(afterwards: list[Afterward], options: WorkerOptions, stopping: asyncio.Event) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import NamedTuple, Protocol, TypeAlias, TypeVar
 
 from afterward.job import Job, Lease, NewJob, Outcome, Placement, Process, Ruling, Status, Stored
@@ -21,12 +22,14 @@ class Wanted:
     """What a worker has room for: at most `limit` jobs of these tasks, from these queues (None: from all).
 
     `unfit_for`: fingerprints of signatures; jobs that are known not to fit one of them are passed over.
+    `only`: none but the jobs of these ids, because a person says so: also before they are due.
     """
 
     tasks: Collection[str]
     limit: int
     queues: Collection[str] | None = None
     unfit_for: Collection[str] = ()
+    only: Collection[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +172,7 @@ class Store(Protocol):
     def claim(self, process: str, wanted: Sequence[Wanted], token: str) -> Answer[Claimed]:
         """queued → running, with one attempt more, for jobs that
 
-        - are due by the store's clock, not expired, and held by nobody;
+        - are due by the store's clock, or named by `only`; not expired, and held by nobody;
         - are of a wanted task and queue, and not marked unfit for it (others are passed over by index, not read);
         - are the most urgent: by priority (largest first), then due time, then age.
 
@@ -220,15 +223,33 @@ class Store(Protocol):
         """A part of the content of a job's file; None when there is no such part."""
         ...
 
+    def prunable(self, ages: Mapping[Status, float]) -> Answer[int]:
+        """How many jobs `prune` would forget, were it called again and again."""
+        ...
+
     def get(self, jobs: Sequence[str]) -> Answer[list[Job | None]]:
         """Jobs by their ids, in order, with their attempts; None for an unknown one."""
         ...
 
     def list(
-        self, *, status: Status | None = None, task: str | None = None, queue: str | None = None,
-        before: str | None = None, limit: int = 50
+        self, *, status: Status | Collection[Status] | None = None, task: str | None = None, queue: str | None = None,
+        unique: str | None = None, before: str | None = None, since: datetime | None = None, limit: int = 50
     ) -> Answer[list[Job]]:  # fmt: skip
-        """Jobs, newest first, without their attempts; `before`: only those older than the job of this id."""
+        """Jobs, newest first, without their attempts.
+
+        `status`: of this one, or of one of these. `unique`: with this key. `before`: only those older than the job of
+        this id. `since`: only those stored at that time or later; the first that is older ends the list.
+        """
+        ...
+
+    def changed(self, since: datetime, limit: int) -> Answer[list[Job]]:
+        """Jobs, newest first, without their attempts, that were stored or have ended at that time or later, and those
+        that are held or run, whenever that began. At most `limit`; its cost does not grow with the rest.
+        """
+        ...
+
+    def find(self, prefix: str, limit: int) -> Answer[Sequence[str]]:
+        """The ids that begin with this text, in order, and no more than so many; those that lead to a job included."""
         ...
 
     async def watch(self, jobs: Sequence[str], seconds: float) -> None:

@@ -43,7 +43,7 @@ def connect(path: Path, patience: float) -> apsw.Connection:
                 raise StoreUnavailable(f"the store {path} is locked by another process") from error
             time.sleep(random.uniform(0.005, 0.05))  # noqa: S311 - it spreads tries, it hides nothing
         except apsw.Error as error:
-            raise _what_is_wrong(error, path) from error
+            raise what_is_wrong(error, path) from error
         else:
             return connection
 
@@ -53,7 +53,7 @@ def _set_up(connection: apsw.Connection, path: Path) -> None:
         raise StoreUnusable(
             f"the store {path} cannot be written; give this user the right to write the file and its folder"
         )
-    ours, version, has_tables = _what_it_is(connection)
+    ours, version, has_tables = what_it_is(connection)
     if ours not in (0, APPLICATION_ID) or (ours == 0 and has_tables):
         raise StoreUnusable(
             f"the store {path} is a database of another program; afterward's file is its own: name another one"
@@ -71,7 +71,7 @@ def _set_up(connection: apsw.Connection, path: Path) -> None:
         _migrate(connection, migrations)
 
 
-def _what_it_is(connection: apsw.Connection) -> tuple[int, int, bool]:
+def what_it_is(connection: apsw.Connection) -> tuple[int, int, bool]:
     """Whose file, of what schema, with tables or without: as it is at one moment, for another may be migrating."""
     return cast(
         "tuple[int, int, bool]",
@@ -99,7 +99,8 @@ def _migrate(connection: apsw.Connection, migrations: Sequence[tuple[int, str]])
         raise
 
 
-def _what_is_wrong(error: apsw.Error, path: Path) -> StoreError:
+def what_is_wrong(error: apsw.Error, path: Path) -> StoreError:
+    """An error of the driver as ours, with the mend."""
     if isinstance(error, apsw.NotADBError):
         return StoreUnusable(f"the store {path} is not a SQLite database; name another file")
     if isinstance(error, apsw.ReadOnlyError | apsw.CantOpenError | apsw.PermissionsError):

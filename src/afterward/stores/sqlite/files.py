@@ -57,11 +57,7 @@ def refuse_network_file_system(path: Path, mounts: str | None = None) -> None:
     if str(path).startswith(("\\\\", "//")):
         kind: str | None = "a network share"
     else:
-        path = path.resolve()
-        if mounts is None:
-            source = Path("/proc/self/mountinfo")
-            mounts = source.read_text(encoding="utf-8", errors="replace") if source.exists() else ""
-        kind = _file_system(path, mounts)
+        kind = file_system_of(path, mounts)
         if kind not in _NETWORK and not (kind or "").startswith(_NETWORK_FUSE):
             return
     raise StoreUnusable(
@@ -70,7 +66,12 @@ def refuse_network_file_system(path: Path, mounts: str | None = None) -> None:
     )
 
 
-def _file_system(path: Path, mounts: str) -> str | None:
+def file_system_of(path: Path, mounts: str | None = None) -> str | None:
+    """The kind of file system that `path` lies on, where that can be known. `mounts`: as above."""
+    path = path.resolve()
+    if mounts is None:
+        source = Path("/proc/self/mountinfo")
+        mounts = source.read_text(encoding="utf-8", errors="replace") if source.exists() else ""
     best, kind = "", None
     for line in mounts.splitlines():
         left, _, right = line.partition(" - ")

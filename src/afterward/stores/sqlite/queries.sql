@@ -121,6 +121,10 @@ SELECT -priority, run_at, seq FROM jobs
 WHERE status = 'queued' AND due = 1 AND process IS NULL AND queue = ?1 AND task = ?2 AND unfit_for = ?3
 ORDER BY priority DESC, run_at, seq LIMIT ?4;
 
+-- name: named
+-- A job that waits for whoever claims it by name, due or not.
+SELECT queue, task, unfit_for, -priority, run_at, seq FROM jobs WHERE id = ?1 AND status = 'queued' AND process IS NULL;
+
 -- name: claim
 -- queued -> running
 UPDATE jobs SET status = 'running', process = ?2, token = ?3, attempt = attempt + 1, started_at = ?4, note = NULL, unfit_for = ''
@@ -149,6 +153,28 @@ UPDATE jobs SET status = ?4, process = NULL, token = NULL, due = ?5, run_at = co
     failures = failures + ?7, deaths = deaths + ?8, failure = coalesce(?9, failure), note = ?10, finished_at = ?11, unfit_for = ?12
 WHERE id = ?1 AND attempt = ?2 AND process = ?3 AND status = 'running' RETURNING id;
 
+-- name: living
+-- Processes that have joined. Who has a doorbell waits for jobs.
+SELECT id, pid, host, beat, doorbell IS NOT NULL FROM processes ORDER BY id;
+
+-- name: lane_waits
+-- How many jobs of one lane are ready, and since when the first.
+SELECT count(*), min(run_at) FROM jobs
+WHERE status = 'queued' AND due = 1 AND process IS NULL AND queue = ?1 AND task = ?2 AND unfit_for = ?3;
+
+-- name: overdue
+-- Since when a job is due that no claim has made ready yet.
+SELECT count(*), min(run_at) FROM jobs WHERE status = 'queued' AND due = 0 AND run_at <= ?1;
+
+-- name: newest_time
+-- The latest time that was written, as far as it can be had by index.
+SELECT max(at) FROM (
+    SELECT (SELECT created_at FROM jobs WHERE seq = (SELECT max(seq) FROM jobs)) AS at
+    UNION ALL SELECT (SELECT finished_at FROM jobs WHERE status = 'succeeded' AND finished_at IS NOT NULL ORDER BY finished_at DESC LIMIT 1)
+    UNION ALL SELECT (SELECT finished_at FROM jobs WHERE status = 'failed' AND finished_at IS NOT NULL ORDER BY finished_at DESC LIMIT 1)
+    UNION ALL SELECT (SELECT finished_at FROM jobs WHERE status = 'cancelled' AND finished_at IS NOT NULL ORDER BY finished_at DESC LIMIT 1)
+);
+
 -- name: get
 SELECT seq, id, task, queue, priority, status, attempt, failures, deaths, arguments, result, failure, note, unique_key,
     process, created_at, run_at, started_at, finished_at, unfit_for, max_attempts, timeout, expires_at
@@ -158,15 +184,33 @@ FROM jobs WHERE id = coalesce((SELECT job FROM aliases WHERE id = ?1), ?1);
 SELECT number, outcome, started_at, ended_at, failure, note FROM attempts WHERE job = ?1 ORDER BY number;
 
 -- name: list
--- A null filter lets everything pass.
+-- A null filter lets everything pass. What was stored before a time (?5) passes too: whoever reads stops there.
 SELECT seq, id, task, queue, priority, status, attempt, failures, deaths, arguments, result, failure, note, unique_key,
     process, created_at, run_at, started_at, finished_at, unfit_for, max_attempts, timeout, expires_at
 FROM jobs
-WHERE (?1 IS NULL OR status = ?1) AND (?2 IS NULL OR task = ?2) AND (?3 IS NULL OR queue = ?3)
+WHERE (
+        created_at < ?5
+        OR ((?1 IS NULL OR status IN (SELECT value FROM json_each(?1))) AND (?2 IS NULL OR task = ?2) AND (?3 IS NULL OR queue = ?3)
+            AND (?7 IS NULL OR unique_key = ?7))
+    )
     AND seq < coalesce(
         (SELECT seq FROM jobs WHERE id = coalesce((SELECT job FROM aliases WHERE id = ?4), ?4)), 9223372036854775807
     )
-ORDER BY seq DESC LIMIT ?5;
+ORDER BY seq DESC LIMIT ?6;
+
+-- name: in_hand
+-- What is held or run.
+SELECT id FROM jobs WHERE process IS NOT NULL LIMIT ?1;
+
+-- name: ended_since
+SELECT id FROM jobs WHERE status = ?1 AND finished_at >= ?2 ORDER BY finished_at DESC LIMIT ?3;
+
+-- name: find
+-- Ids between two texts, of jobs and of calls that lead to one.
+SELECT id FROM jobs WHERE id >= ?1 AND id < ?2
+UNION ALL
+SELECT id FROM aliases WHERE id >= ?1 AND id < ?2
+ORDER BY id LIMIT ?3;
 
 -- name: give_back
 -- running -> queued, or held -> queued: jobs in a process's name that it does not know of
@@ -185,6 +229,9 @@ WHERE id = coalesce((SELECT job FROM aliases WHERE id = ?1), ?1) AND status IN (
 
 -- name: status
 SELECT status FROM jobs WHERE id = coalesce((SELECT job FROM aliases WHERE id = ?1), ?1);
+
+-- name: prunable
+SELECT count(*) FROM jobs WHERE status = ?1 AND finished_at <= ?2;
 
 -- name: prune
 -- The oldest of those that ended with this status up to a time; their attempts go with them.

@@ -7,7 +7,8 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,16 +19,16 @@ from afterward.faults import crash_point
 from afterward.job import Job, Lease, NewJob, Outcome, Placement, Process, Ruling, Status, Stored
 from afterward.stores.base import Answer, Beat, Chunk, Claimed, Known, Reaped, Wanted
 from afterward.stores.sql import load_queries
-from afterward.stores.sqlite import contents, moves
+from afterward.stores.sqlite import contents, looks, moves
 from afterward.stores.sqlite.connect import connect
 from afterward.stores.sqlite.doorbell import Doorbell
 from afterward.stores.sqlite.entry import Entry
 from afterward.stores.sqlite.files import LivenessLocks
+from afterward.stores.sqlite.looks import Space
 from afterward.stores.sqlite.reader import Reader
 from afterward.stores.sqlite.rows import job_of
 from afterward.stores.sqlite.watchers import Watchers
 from afterward.stores.sqlite.writer import Operation, Writer
-from afterward.text import is_storable
 
 T = TypeVar("T")
 
@@ -153,15 +154,30 @@ class SQLiteStore:
     def get_chunk(self, file: str, number: int) -> Answer[Chunk | None]:
         return self._look(lambda connection: contents.get_chunk(connection, file, number))
 
+    def prunable(self, ages: Mapping[Status, float]) -> Answer[int]:
+        return self._look(lambda connection: looks.prunable(connection, ages, self._clock()))
+
     def get(self, jobs: Sequence[str]) -> Answer[list[Job | None]]:
-        return self._look(lambda connection: [_get(connection, job) for job in jobs])
+        return self._look(lambda connection: [looks.get(connection, job) for job in jobs])
 
     def list(
-        self, *, status: Status | None = None, task: str | None = None, queue: str | None = None,
-        before: str | None = None, limit: int = 50
+        self, *, status: Status | Collection[Status] | None = None, task: str | None = None, queue: str | None = None,
+        unique: str | None = None, before: str | None = None, since: datetime | None = None, limit: int = 50
     ) -> Answer[list[Job]]:  # fmt: skip
-        filters = (status and status.value, task, queue, before, limit)
-        return self._look(lambda connection: [job_of(row, []) for row in connection.execute(_Q["list"], filters)])
+        statuses = [status] if isinstance(status, Status) else status
+        oldest = None if since is None else since.timestamp()
+        filters = (None if statuses is None else json.dumps(list(statuses)), task, queue, before, oldest, limit, unique)
+        return self._look(lambda connection: [job_of(row, []) for row in looks.since(connection, filters)])
+
+    def changed(self, since: datetime, limit: int) -> Answer[list[Job]]:
+        return self._look(lambda connection: looks.changed(connection, since.timestamp(), limit))
+
+    def find(self, prefix: str, limit: int) -> Answer[Sequence[str]]:
+        return self._look(lambda connection: looks.find(connection, prefix, limit))
+
+    def space(self) -> Answer[Space]:
+        """How large the file is, and how much of it holds nothing."""
+        return self._look(looks.space)
 
     async def watch(self, jobs: Sequence[str], seconds: float) -> None:
         await self._watchers.wait(jobs, seconds)
@@ -310,15 +326,7 @@ class SQLiteStore:
         leases: list[Lease] = []
         more = False
         for want in wanted:
-            candidates: list[tuple[int, float, int]] = []
-            for lane in lanes:
-                queue, task, unfit_for = lane
-                if (
-                    task in want.tasks
-                    and (want.queues is None or queue in want.queues)
-                    and unfit_for not in want.unfit_for
-                ):
-                    candidates += connection.execute(_Q["candidates"], (*lane, want.limit + 1))
+            candidates = _candidates(connection, want, lanes)
             candidates.sort()
             more = more or len(candidates) > want.limit
             chosen = [(seq, process, token, now) for _, _, seq in candidates[: want.limit]]
@@ -369,9 +377,18 @@ def _identity(path: Path) -> _Inode | None:
     return status.st_dev, status.st_ino
 
 
-def _get(connection: apsw.Connection, job: str) -> Job | None:
-    if not is_storable(job):
-        return None
-    with connection:  # the job and its attempts as they are at one moment
-        row: Any = connection.execute(_Q["get"], (job,)).fetchone()
-        return job_of(row, connection.execute(_Q["attempts"], (row[0],)).fetchall()) if row else None
+def _candidates(connection: apsw.Connection, want: Wanted, lanes: Iterable[Any]) -> list[tuple[int, float, int]]:
+    """The most urgent of each lane that is wanted; or what is wanted by name."""
+    if want.only is not None:
+        named: list[Any] = [row for job in want.only for row in connection.execute(_Q["named"], (job,))]
+        return [row[3:] for row in named if _is_wanted(row[:3], want)]
+    found: list[tuple[int, float, int]] = []
+    for lane in lanes:
+        if _is_wanted(lane, want):
+            found += connection.execute(_Q["candidates"], (*lane, want.limit + 1))
+    return found
+
+
+def _is_wanted(lane: Sequence[str], want: Wanted) -> bool:
+    queue, task, unfit_for = lane
+    return task in want.tasks and (want.queues is None or queue in want.queues) and unfit_for not in want.unfit_for

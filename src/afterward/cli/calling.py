@@ -1,0 +1,135 @@
+"""`afterward enqueue`: a call of a task, typed."""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any, cast
+
+from afterward.app import Afterward
+from afterward.cli import output
+from afterward.cli.exits import DONE, FAILURE
+from afterward.cli.states import summary
+from afterward.cli.target import load
+from afterward.errors import ArgumentError, ConfigurationError
+from afterward.job import Job, Status
+from afterward.task import Task
+
+Values = dict[str, Any]
+
+
+def enqueue(
+    target: str,
+    name: str,
+    typed: Sequence[str],
+    args_json: str | None,
+    options: dict[str, Any],
+    *,
+    wait: bool,
+    timeout: float | None,
+    as_json: bool,
+) -> int:
+    """Store one call of a task of what `target` names; the exit code."""
+    task = find(name, load(target))
+    new_job = _prepared(task.options(**options), _typed(typed), _given(args_json))
+    owner = cast("Afterward", task.owner)
+
+    async def put() -> Job | None:
+        async with owner.running(None):
+            await owner.enqueue_many([new_job])
+            if not as_json:
+                print(new_job.id, flush=True)
+            [job] = await owner.ended([new_job.id], timeout) if wait else [await owner.get(new_job.id)]
+            return job
+
+    job = asyncio.run(put())
+    if as_json and job is not None:
+        output.print_job(job, as_json=True)
+    if not wait or (job is not None and job.status is Status.succeeded):
+        return DONE
+    if job is not None:
+        why = job.note or "" if job.failure is None else summary(job.failure)
+        print(f"afterward: job {job.id} is {job.status.value}: {why}", file=sys.stderr)
+    return FAILURE
+
+
+def find(name: str, afterwards: Iterable[Afterward]) -> Task[..., Any]:
+    """The task of this name, or the only one whose name ends so. Raises `ConfigurationError`, with the near ones."""
+    tasks = {task.name: task for afterward in afterwards for task in afterward.tasks.values()}
+    found = (
+        [tasks[name]] if name in tasks else [tasks[full] for full in tasks if full.endswith((f":{name}", f".{name}"))]
+    )
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise ConfigurationError(f"several tasks are named {name}: {_listed(task.name for task in found)}")
+    near = {full for word in (name, name.rpartition(":")[2]) for full in _near(word, tasks)}
+    meant = f"did you mean {_listed(near)}?" if near else f"there are {_listed(tasks)}"
+    raise ConfigurationError(f"there is no task {name}; {meant}")
+
+
+def _near(word: str, names: Iterable[str]) -> list[str]:
+    by_word = {part: full for full in names for part in (full, full.rpartition(":")[2])}
+    return [by_word[part] for part in difflib.get_close_matches(word, by_word, n=3)]
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names))
+
+
+def _typed(pairs: Sequence[str]) -> dict[str, str]:
+    values: dict[str, str] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or not name:
+            raise ConfigurationError(f"{pair!r} is no argument; write NAME=VALUE, for one n=3 or 'to=ada@example.com'")
+        if name in values:
+            raise ConfigurationError(f"argument {name} is given twice")
+        values[name] = value
+    return values
+
+
+def _given(text: str | None) -> Values:
+    if text is None:
+        return {}
+    try:
+        values = json.loads(text)
+    except ValueError as error:
+        raise ConfigurationError(f"--args-json is no JSON: {error}") from None
+    if not isinstance(values, dict):
+        raise ConfigurationError("--args-json must be a JSON object, by the names of the arguments")
+    return cast("Values", values)
+
+
+def _prepared(task: Task[..., Any], typed: dict[str, str], given: Values) -> Any:
+    """The call, checked. What was typed counts as JSON where it is, and fits; else as text."""
+    twice = typed.keys() & given.keys()
+    if twice:
+        raise ConfigurationError(f"argument {_listed(twice)} is given twice: once in --args-json")
+    values = given | {name: _value(text) for name, text in typed.items()}
+    misfits = task.arguments.misfits(json.dumps(values))
+    if misfits.keys() & typed.keys():
+        values |= {name: text for name, text in typed.items() if name in misfits}
+        misfits = task.arguments.misfits(json.dumps(values))
+    if misfits:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in misfits.items())
+        raise ConfigurationError(f"task {task.name} cannot be called so: {reasons}")
+    args, kwargs = task.arguments.load(json.dumps(values))
+    try:
+        return task.new_job(args, kwargs)
+    except ArgumentError as error:
+        raise ConfigurationError(str(error)) from error
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text, parse_constant=_refuse)
+    except (ValueError, RecursionError):
+        return text
+
+
+def _refuse(word: str) -> Any:
+    raise ValueError(word)  # NaN and Infinity are words here, for JSON has no such numbers

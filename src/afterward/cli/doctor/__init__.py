@@ -1,0 +1,1 @@
+"""`afterward doctor`: what is wrong or risky, and the mend."""

@@ -1,0 +1,184 @@
+"""What a person wants of jobs: try them again, cancel them, forget them."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from afterward.cli.consent import consents
+from afterward.cli.exits import DONE, FAILURE
+from afterward.cli.progress import progress
+from afterward.cli.reading import Filters, found_in, opened
+from afterward.cli.sizes import many, size
+from afterward.errors import AfterwardError, ConfigurationError
+from afterward.job import Job, Ruling, Status
+from afterward.stores.base import Answer, Store
+from afterward.stores.sqlite import SQLiteStore
+
+PAGE = 100
+"""How many jobs are moved in one transaction: nobody waits long for it."""
+
+DEFAULT_AGE = 86_400.0
+"""Seconds for which what has ended is kept, if nothing is said of it."""
+
+_SHOWN_TROUBLES = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """One thing that can be wanted of jobs; `why_not` says why a job of that status cannot make it, and the mend."""
+
+    word: str
+    done: str
+    ask: Callable[[Store, Sequence[str]], Answer[list[Ruling]]]
+    why_not: dict[Status, str]
+
+
+RETRY = Move(
+    "retry",
+    "retried",
+    lambda store, ids: store.retry(ids),
+    {
+        Status.queued: "it waits to run already",
+        Status.running: "it is running; wait for its end",
+        Status.succeeded: "it has succeeded; to do it once more, add another: afterward enqueue",
+    },
+)
+CANCEL = Move(
+    "cancel",
+    "cancelled",
+    lambda store, ids: store.cancel(ids),
+    {
+        Status.running: "it is running; stop its worker, which releases it, and cancel it then",
+        Status.succeeded: "it has succeeded already",
+        Status.failed: "it has failed already",
+        Status.cancelled: "it is cancelled already",
+    },
+)
+
+
+def move(
+    url: str | None, move: Move, ids: Sequence[str] | None, wanted: Filters | None, *, narrowed: bool, yes: bool
+) -> int:
+    """Make the move with the jobs of these ids, or with all that are wanted; the exit code.
+
+    `narrowed`: the wanted ones were said more closely. Raises `ConfigurationError` when both, or none, were named.
+    """
+    if ids and (wanted is not None or narrowed):
+        raise ConfigurationError(f"{move.word} takes ids, or --all with filters, and not both")
+    if ids:
+        return asyncio.run(_move_named(url, move, list(dict.fromkeys(ids))))
+    if wanted is None:
+        raise ConfigurationError(
+            f"which jobs? Give their ids; or --all, to {move.word} all that the other options leave"
+        )
+    return asyncio.run(_move_all(url, move, wanted, yes=yes))
+
+
+async def _move_named(url: str | None, move: Move, ids: Sequence[str]) -> int:
+    """Make the move with the jobs of these ids; the exit code."""
+    async with opened(url) as store:
+        found: list[str] = []
+        troubles: list[str] = []
+        for id_ in ids:
+            try:
+                found.append((await found_in(store, id_)).id)
+            except AfterwardError as error:
+                troubles.append(str(error))
+        return await _move(store, move, found, troubles)
+
+
+async def _move_all(url: str | None, move: Move, wanted: Filters, *, yes: bool) -> int:
+    """Make the move with all jobs that are wanted, if the person agrees; the exit code."""
+    async with opened(url) as store:
+        ids = await _ids(store, wanted)
+        if not ids:
+            print(f"no jobs to {move.word}")
+            return DONE
+        if not consents(f"{move.word.capitalize()} {many(len(ids), 'job')}?", yes=yes):
+            return FAILURE
+        return await _move(store, move, ids, [])
+
+
+async def prune(url: str | None, statuses: Sequence[Status], older_than: float, *, dry_run: bool, yes: bool) -> int:
+    """Forget jobs that ended so long ago, in small steps, if the person agrees; the exit code."""
+    ages = dict.fromkeys(statuses, older_than)
+    async with opened(url) as store:
+        total = await store.prunable(ages)
+        if dry_run or not total:
+            print(f"{many(total, 'job')} to prune")
+            return DONE
+        if not consents(f"Forget {many(total, 'job')}, with their results and errors?", yes=yes):
+            return FAILURE
+        pruned = 0
+        clock = asyncio.get_running_loop().time
+        with progress("pruning", total) as advance:
+            while pruned < total:  # what ends meanwhile is left to the next time
+                began = clock()
+                page = await store.prune(ages, min(PAGE, total - pruned))
+                if not page:
+                    break
+                pruned += page
+                advance(page)
+                await asyncio.sleep(clock() - began)  # the others' turn
+        print(f"pruned {many(pruned, 'job')}{await _room(store)}")
+    return DONE
+
+
+async def _room(store: Store) -> str:
+    if not isinstance(store, SQLiteStore):
+        return ""
+    space = await store.space()
+    return f"; {size(space.free)} of the file's {size(space.total)} can be used again"
+
+
+async def _ids(store: Store, wanted: Filters) -> list[str]:
+    """All of them before any is moved: the number asked about is the number moved."""
+    ids: list[str] = []
+    with progress("looking for jobs", None):
+        while page := await wanted.page(store, PAGE, ids[-1] if ids else None):
+            ids += [job.id for job in page]
+    return ids
+
+
+async def _move(store: Store, move: Move, ids: Sequence[str], troubles: list[str]) -> int:
+    done = 0
+    with progress(move.word, len(ids)) as advance:
+        for start in range(0, len(ids), PAGE):
+            page = ids[start : start + PAGE]
+            rulings = await move.ask(store, page)
+            done += rulings.count(Ruling.done)
+            refused = [(id_, ruling) for id_, ruling in zip(page, rulings, strict=True) if ruling is not Ruling.done]
+            troubles += [await _trouble(store, move, id_, ruling) for id_, ruling in refused]
+            advance(len(page))
+    store.ring()
+    if done:
+        print(f"{move.done} {many(done, 'job')}")
+    for trouble in troubles[:_SHOWN_TROUBLES]:
+        print(f"afterward: {trouble}", file=sys.stderr)
+    if len(troubles) > _SHOWN_TROUBLES:
+        print(f"afterward: … and {len(troubles) - _SHOWN_TROUBLES:,} more", file=sys.stderr)
+    return FAILURE if troubles else DONE
+
+
+async def _trouble(store: Store, move: Move, id_: str, ruling: Ruling) -> str:
+    """Why it was not moved, and the mend."""
+    [job] = await store.get([id_])
+    if job is None:
+        return f"there is no job {id_} in {store.location}"
+    if ruling is Ruling.taken:
+        return f"job {id_} is not {move.done}: {await _who_has_its_key(store, job)}"
+    why = move.why_not.get(job.status, f"it is {job.status.value} by now; look again")
+    return f"job {id_} is not {move.done}: {why}"
+
+
+async def _who_has_its_key(store: Store, job: Job) -> str:
+    unfinished = [Status.queued, Status.running]
+    others = await store.list(status=unfinished, task=job.task, unique=job.unique, limit=1)
+    if not others:
+        return f"another job had its unique key {job.unique!r}, and has ended by now; try again"
+    [other] = others
+    said = f"job {other.id}, which is {other.status.value}, has its unique key {job.unique!r}"
+    return f"{said}; wait for its end, or cancel it"

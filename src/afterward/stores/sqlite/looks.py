@@ -1,0 +1,78 @@
+"""Looks at the table: each reads, and writes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import apsw
+
+from afterward.job import TERMINAL, Job, Status
+from afterward.stores.sql import load_queries
+from afterward.stores.sqlite.rows import job_of
+from afterward.text import is_storable
+
+_Q = load_queries("afterward.stores.sqlite")
+_CREATED_AT = 15
+_LAST_CHARACTER = "\U0010ffff"
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """Bytes of the file: all of them, and those that the next jobs can have."""
+
+    total: int
+    free: int
+
+
+def get(connection: apsw.Connection, job: str) -> Job | None:
+    """A job with its attempts, as they are at one moment."""
+    if not is_storable(job):
+        return None
+    with connection:
+        row: Any = connection.execute(_Q["get"], (job,)).fetchone()
+        return job_of(row, connection.execute(_Q["attempts"], (row[0],)).fetchall()) if row else None
+
+
+def since(connection: apsw.Connection, filters: tuple[Any, ...]) -> Iterator[Any]:
+    """Rows of the query `list`, up to the first that is older than its fifth parameter."""
+    oldest = filters[4]
+    for row in connection.execute(_Q["list"], filters):
+        if oldest is not None and row[_CREATED_AT] < oldest:
+            return
+        yield row
+
+
+def changed(connection: apsw.Connection, oldest: float, limit: int) -> list[Job]:
+    """What was stored or has ended since a time, and what is held or run; newest first."""
+    rows: dict[str, Any] = {}
+    with connection:
+        rows |= {row[1]: row for row in since(connection, (None, None, None, None, oldest, limit, None))}
+        ids = list(connection.execute(_Q["in_hand"], (limit,)))
+        for status in TERMINAL:
+            ids += connection.execute(_Q["ended_since"], (status.value, oldest, limit))
+        for (job,) in ids:
+            if job not in rows:
+                rows[job] = connection.execute(_Q["get"], (job,)).fetchone()
+    newest = sorted(rows.values(), key=lambda row: row[0], reverse=True)
+    return [job_of(row, []) for row in newest[:limit]]
+
+
+def find(connection: apsw.Connection, prefix: str, limit: int) -> list[str]:
+    """Ids that begin with this text."""
+    if not is_storable(prefix):
+        return []
+    return [id_ for (id_,) in connection.execute(_Q["find"], (prefix, prefix + _LAST_CHARACTER, limit))]
+
+
+def prunable(connection: apsw.Connection, ages: Mapping[Status, float], now: float) -> int:
+    """How many jobs have ended with one of these statuses so long ago."""
+    counts = [connection.execute(_Q["prunable"], (status.value, now - age)).get for status, age in ages.items()]
+    return sum(counts)
+
+
+def space(connection: apsw.Connection) -> Space:
+    """As SQLite counts it, in pages."""
+    size, pages, free = (connection.pragma(name) for name in ("page_size", "page_count", "freelist_count"))
+    return Space(pages * size, free * size)
