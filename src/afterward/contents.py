@@ -23,18 +23,12 @@ class Contents:
         self._holdings = holdings
 
     @contextmanager
-    def expected(self, jobs: Sequence[NewJob]) -> Generator[bool]:
-        """While it lasts, the files of these jobs may be stored: are there any?
-
-        What is no job's by its end is dropped by the next heartbeat.
-        """
+    def expected(self, jobs: Sequence[NewJob]) -> Generator[None]:
+        """While it lasts, the files of these jobs may be stored. What is no job's then is dropped by a heartbeat."""
         files = [file.id for job in jobs for file in job.files]
-        if not files:
-            yield False
-            return
         self._holdings.expect_files(files)
         try:
-            yield True
+            yield
         finally:
             self._holdings.forget_files(files)
 

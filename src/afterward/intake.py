@@ -58,10 +58,13 @@ class Intake:
         `ArgumentError` for a file that cannot be stored; then none of them is stored.
         """
         process = self.liveness.process or await self.liveness.start()
-        with self._contents.expected(jobs) as have_files:
-            await self._keep(jobs, kept, process, direct, have_files)
+        if not _have_files(jobs):
+            await self._keep(jobs, kept, process, direct, have_files=False)
+            return
+        with self._contents.expected(jobs):
+            await self._keep(jobs, kept, process, direct, have_files=True)
 
-    async def _keep(self, jobs: Sequence[NewJob], kept: Kept, process: str, direct: bool, have_files: bool) -> None:
+    async def _keep(self, jobs: Sequence[NewJob], kept: Kept, process: str, direct: bool, *, have_files: bool) -> None:
         while True:
             if have_files:
                 process = await self._store_files(jobs, process)
@@ -115,7 +118,8 @@ class Intake:
     async def put(self, jobs: Sequence[NewJob]) -> None:
         """Store jobs that anybody may start as soon as they are due. Raises as `keep`; then none is stored."""
         process = await self.liveness.start()
-        with self._contents.expected(jobs) as have_files:
+        have_files = _have_files(jobs)
+        with self._contents.expected(jobs):
             while jobs:
                 if have_files:
                     process = await self._store_files(jobs, self.liveness.process or process)
@@ -176,6 +180,10 @@ class Intake:
                 return process
             await asyncio.sleep(0.02)
         raise StoreUnavailable("this process was taken for dead by another, and is still finding out")
+
+
+def _have_files(jobs: Sequence[NewJob]) -> bool:
+    return any(job.files for job in jobs)
 
 
 def _first_lease(job: NewJob, process: str) -> Lease:
