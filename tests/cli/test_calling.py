@@ -73,6 +73,18 @@ def test_what_cannot_be_called_is_refused_with_the_mend(world: World, typed: lis
     assert not world.database.exists()
 
 
+def test_a_file_cannot_be_typed(world: World) -> None:
+    """Least of all the name of one that another job has in the store."""
+    world.program("files", "from fastapi import UploadFile\nfrom shop import tasks\n"
+                  "@tasks.task\ndef count(file: UploadFile) -> None: ...\n")  # fmt: skip
+    stored = json.dumps({"file": "0190", "filename": "x", "size": 3, "headers": []})
+
+    for typed, said in [("a.png", "file: Input should be an object"), (stored, "names a file in the store")]:
+        run = world.run("enqueue", "files:tasks", "count", f"file={typed}")
+        assert (run.returncode, run.stdout) == (2, "")
+        assert said in run.stderr
+
+
 def test_options_of_the_call(world: World) -> None:
     """In place of what the task says."""
     options = ["--delay", "2h", "--queue", "mail", "--priority", "-3", "--unique", "daily"]

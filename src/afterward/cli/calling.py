@@ -15,8 +15,9 @@ from afterward.cli.exits import DONE, FAILURE
 from afterward.cli.states import summary
 from afterward.cli.target import load
 from afterward.errors import ArgumentError, ConfigurationError
-from afterward.job import Job, Status
+from afterward.job import Job, NewJob, Status
 from afterward.task import Task
+from afterward.uploads import stored_in
 
 Values = dict[str, Any]
 
@@ -104,7 +105,7 @@ def _given(text: str | None) -> Values:
     return cast("Values", values)
 
 
-def _prepared(task: Task[..., Any], typed: dict[str, str], given: Values) -> Any:
+def _prepared(task: Task[..., Any], typed: dict[str, str], given: Values) -> NewJob:
     """The call, checked. What was typed counts as JSON where it is, and fits; else as text."""
     twice = typed.keys() & given.keys()
     if twice:
@@ -119,9 +120,15 @@ def _prepared(task: Task[..., Any], typed: dict[str, str], given: Values) -> Any
         raise ConfigurationError(f"task {task.name} cannot be called so: {reasons}")
     args, kwargs = task.arguments.load(json.dumps(values))
     try:
-        return task.new_job(args, kwargs)
+        new_job: NewJob = task.new_job(args, kwargs)
     except ArgumentError as error:
         raise ConfigurationError(str(error)) from error
+    if task.arguments.take_files and stored_in(new_job.arguments):
+        raise ConfigurationError(
+            f"task {task.name} cannot be called so: what only names a file in the store is not one; "
+            f"call it from Python, with an UploadFile"
+        )
+    return new_job
 
 
 def _value(text: str) -> Any:
