@@ -14,7 +14,7 @@ from afterward.liveness import Liveness
 from afterward.stores.base import Store
 
 _NEW_IDENTITY_SECONDS = 5.0
-_TO_BE_STORED_AGAIN = (Stored.stranger, Stored.incomplete)
+_TO_BE_STORED_AGAIN = (Stored.stranger, Stored.incomplete, Stored.dropped)
 
 
 class Direct(Protocol):
@@ -125,7 +125,7 @@ class Intake:
                     process = await self._store_files(jobs, self.liveness.process or process)
                 answers = await self.store.enqueue([(job, Placement.free) for job in jobs], None)
                 _raise_if_refused(jobs, answers)
-                jobs = [job for job, stored in zip(jobs, answers, strict=True) if stored is Stored.incomplete]
+                jobs = jobs if Stored.incomplete in answers else []
         self.store.ring()
 
     def put_sync(self, jobs: Sequence[NewJob]) -> None:

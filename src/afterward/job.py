@@ -62,11 +62,11 @@ class Stored(StrEnum):
     refused = "refused"
     """The same, but the call does not want to be stored then: nothing of this `enqueue` was stored."""
     dropped = "dropped"
-    """Another job of the same `enqueue` was refused."""
+    """Another job of the same `enqueue` was refused, or incomplete."""
     stranger = "stranger"
     """The process that wanted to hold or lease it has no liveness row; nothing was stored."""
     incomplete = "incomplete"
-    """The content of one of its files is not there, or not all of it; nothing was stored."""
+    """The content of one of its files is not there, or not all of it; nothing of this `enqueue` was stored."""
 
 
 class Ruling(StrEnum):

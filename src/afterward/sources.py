@@ -5,15 +5,16 @@ from __future__ import annotations
 import io
 import os
 import threading
+from collections.abc import Callable
 from tempfile import SpooledTemporaryFile
 from typing import Any, cast
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 from afterward.job import Content
 
 _ON_DISK = (io.BufferedRandom, io.BufferedReader, io.FileIO)
-_LOCKS: WeakKeyDictionary[Any, threading.Lock] = WeakKeyDictionary()
-_LOCKING = threading.Lock()
+_SHARED: WeakKeyDictionary[Any, ref[Content]] = WeakKeyDictionary()
+_SHARING = threading.Lock()
 
 
 def source_of(file: Any) -> Content:
@@ -28,8 +29,19 @@ def source_of(file: Any) -> Content:
         return _InMemory(inside.getvalue())
     if type(inside) in _ON_DISK and hasattr(os, "pread"):  # not all that has a `fileno`: a GzipFile's leads elsewhere
         inside.flush()
-        return _OnDisk(inside.fileno())
-    return _Behind(file)
+        return _shared(inside, _OnDisk)
+    return _shared(file, _Behind)
+
+
+def _shared(file: Any, kind: Callable[[Any], Content]) -> Content:
+    """One for all that take the same file."""
+    with _SHARING:
+        known = _SHARED.get(file)
+        source = None if known is None else known()
+        if source is None:
+            source = kind(file)
+            _SHARED[file] = ref(source)
+        return source
 
 
 class _InMemory:
@@ -45,8 +57,8 @@ class _InMemory:
 class _OnDisk:
     """A descriptor of our own; it is closed when nobody wants to read any more."""
 
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = os.dup(descriptor)
+    def __init__(self, file: Any) -> None:
+        self._descriptor = os.dup(file.fileno())
 
     def read(self, offset: int, size: int) -> bytes:
         data = os.pread(self._descriptor, size, offset)
@@ -63,8 +75,7 @@ class _Behind:
 
     def __init__(self, file: Any) -> None:
         self._file = file
-        with _LOCKING:  # two tasks of one request may take the same upload
-            self._lock = _LOCKS.setdefault(file, threading.Lock())
+        self._lock = threading.Lock()
 
     def read(self, offset: int, size: int) -> bytes:
         parts: list[bytes] = []

@@ -98,10 +98,15 @@ async def test_a_job_is_stored_only_when_its_files_are_whole(worker: Living, pla
     assert await worker.enqueue(good, placement=placement) == [Stored.stored]
 
 
-async def test_a_job_without_a_whole_file_stops_no_other(worker: Living) -> None:
-    good, bad = new_job(), new_job(files=(new_file(),))
-    assert await worker.enqueue(good, bad, placement=Placement.free) == [Stored.stored, Stored.incomplete]
-    assert [lease.id for lease in (await worker.claim()).leases] == [good.id]
+async def test_with_a_job_that_lacks_a_file_nothing_is_stored(worker: Living) -> None:
+    """All of one `enqueue`, or none: who asked for it stores the file again, and asks again. Others go on."""
+    plain, whole = new_job(), new_job(files=(await put_file(worker, b"a"),))
+    unique, lacking = new_job(unique="k"), new_job(files=(new_file(),))
+    answers = worker.store.enqueue([(job, Placement.free) for job in (plain, whole, unique, lacking)], None)
+    other = worker.store.enqueue([(new_job(), Placement.free)], None)
+    assert await answers == [Stored.dropped, Stored.dropped, Stored.dropped, Stored.incomplete]
+    assert await other == [Stored.stored]
+    assert await worker.enqueue(plain, whole, unique, placement=Placement.free) == [Stored.stored] * 3
 
 
 async def test_the_content_is_there_at_every_attempt(worker: Living, place: Place) -> None:

@@ -133,7 +133,9 @@ class Life:
         ]
         new = [await self._with_a_file(job) if self.random.random() < 0.2 else job for job in new]
         answers = [self._answer_to(job, placement, process, new) for job in new]
-        if Stored.refused in answers:
+        if any(job.id in self.half for job in new):
+            answers = [Stored.incomplete if job.id in self.half else Stored.dropped for job in new]
+        elif Stored.refused in answers:
             answers = [answer if answer is Stored.refused else Stored.dropped for answer in answers]
         else:
             for job, answer in zip(new, answers, strict=True):
@@ -170,13 +172,7 @@ class Life:
     def _answer_to(self, job: NewJob, placement: Placement, process: str, batch: list[NewJob]) -> Stored:
         if placement is not Placement.free and process == "nobody":
             return Stored.stranger
-        if job.id in self.half:
-            return Stored.incomplete
-        before = [
-            other
-            for other in batch[: batch.index(job)]
-            if other.unique and other.unique == job.unique and other.id not in self.half
-        ]
+        before = [other for other in batch[: batch.index(job)] if other.unique and other.unique == job.unique]
         if job.on_duplicate is OnDuplicate.replace:
             return Stored.stored
         if self._holders(job.task, job.unique) or any(other.task == job.task for other in before):
@@ -184,7 +180,7 @@ class Life:
         return Stored.stored
 
     def _enter(self, job: NewJob, answer: Stored, placement: Placement, process: str) -> None:
-        if answer in {Stored.stranger, Stored.incomplete}:
+        if answer is Stored.stranger:
             return
         holders = self._holders(job.task, job.unique)
         if answer is Stored.exists:

@@ -47,6 +47,7 @@ from afterward import (
 from afterward.contents import CHUNK_BYTES
 from afterward.engine.files import IN_MEMORY_BYTES
 from afterward.engine.worker import WorkerOptions
+from afterward.faults import armed
 from afterward.stores.sqlite import SQLiteStore
 from afterward.uploads import give
 from tests.support.disk import Row, heartbeats
@@ -305,6 +306,23 @@ async def test_one_upload_can_be_stored_by_many_at_once(tasks: Afterward) -> Non
         jobs = await asyncio.gather(*(later.enqueue(file) for _ in range(8)))
         results = await tasks.results(jobs, timeout=20)
     assert set(results) == {hashlib.sha256(data).hexdigest()}
+
+
+async def test_many_calls_with_one_upload_take_one_descriptor(tasks: Afterward) -> None:
+    """And none once they are stored."""
+
+    @tasks.task
+    def later(file: UploadFile) -> None: ...
+
+    def descriptors() -> int:
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    file = upload(content(IN_MEMORY_BYTES + 1))
+    before = descriptors()
+    jobs = [later.prepare(file) for _ in range(50)]
+    assert descriptors() == before + 1
+    del jobs
+    assert descriptors() == before
 
 
 # Ways in
@@ -732,6 +750,40 @@ async def test_what_is_being_stored_for_long_is_not_taken_for_unwanted(
     file.may_go_on.set()
     await storing
     assert chunks_on_disk(database) == 5
+
+
+@pytest.mark.parametrize("way", ["request", "enqueue"])
+def test_what_was_freed_before_its_job_was_stored_is_stored_again(
+    app: FastAPI, client: TestClient, tasks: Afterward, database: Path, way: str
+) -> None:
+    """This process was taken for dead in between, say; another one has freed what it had stored."""
+
+    @tasks.task
+    async def read(file: UploadFile) -> int:
+        return len(await file.read())
+
+    @app.post("/")
+    async def endpoint(file: UploadFile, background_tasks: BackgroundTasks) -> str:
+        return background_tasks.add_task(read, file).id
+
+    freed: list[str] = []
+
+    def free() -> None:
+        if not freed and chunks_on_disk(database) == 3:
+            connection = apsw.Connection(str(database))
+            connection.set_busy_timeout(5000)
+            connection.execute("UPDATE files SET chunks = NULL; DELETE FROM chunks WHERE number = 0")
+            connection.close()
+            freed.append("once")
+
+    size = 2 * CHUNK_BYTES + 1
+    with armed("after_chunk", free):
+        if way == "request":
+            job = read.handle(client.post("/", files={"file": content(size)}).json())
+        else:
+            job = read.enqueue_sync(upload(content(size)))
+    assert job.result_sync(timeout=10) == size
+    assert freed == ["once"]
 
 
 async def test_the_content_is_freed_soon_after_the_job_has_succeeded(

@@ -12,7 +12,7 @@ from unittest.mock import ANY
 
 import httpx
 import pytest
-from fastapi import Depends, FastAPI, WebSocket
+from fastapi import Depends, FastAPI, UploadFile, WebSocket
 from fastapi.responses import StreamingResponse
 from fastapi.testclient import TestClient
 from pydantic import BaseModel
@@ -745,3 +745,22 @@ def test_a_bench_that_begins_while_the_application_lives(
         client.post("/note/life")
         wait_until(lambda: happened == ["bench", "life"])
         assert len(stored()) == 1
+
+
+def test_files_are_stored_and_given_as_in_life(app: FastAPI, tasks: Afterward, bench: Bench) -> None:
+    """When the call returns, the task has read its file; what stands in the file's place equals `ANY`."""
+    read: list[tuple[str | None, bytes]] = []
+
+    @tasks.task
+    async def summarize(file: UploadFile, pages: int) -> None:
+        read.append((file.filename, await file.read()))
+
+    @app.post("/")
+    async def endpoint(file: UploadFile, background_tasks: BackgroundTasks) -> None:
+        background_tasks.add_task(summarize, file, 3)
+
+    with TestClient(app) as client:
+        assert client.post("/", files={"file": ("a.txt", b"text")}).status_code == 200
+    assert read == [("a.txt", b"text")]
+    assert bench.assert_enqueued(summarize, ANY, 3).status is Status.succeeded
+    bench.assert_not_enqueued(summarize, ANY, 4)

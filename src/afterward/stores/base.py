@@ -148,7 +148,9 @@ class Store(Protocol):
         ...
 
     def enqueue(self, jobs: Sequence[tuple[NewJob, Placement]], process: str | None) -> Answer[list[Stored]]:
-        """Store jobs: all of them, or none when it raises or one of them is refused. One answer for each, in order.
+        """Store jobs: all of them, or none when it raises, or one of them is refused or incomplete.
+
+        One answer for each, in order.
 
         A job whose unique key an unfinished job of its task has is dealt with by its `on_duplicate`, atomically.
         `held` and `leased` name `process`, whose liveness row must exist, else the answer is `stranger`.

@@ -25,7 +25,10 @@ class Entry:
         self._plain: list[tuple[Any, ...]] = []
 
     def enqueue(self, jobs: Sequence[tuple[NewJob, Placement]], process: str | None) -> list[Stored]:
-        """One `enqueue`: all of it, or, when one of its jobs is refused, none."""
+        """One `enqueue`: all of it, or, when one of its jobs is refused or lacks a file, none."""
+        lacking = [job.id for job, _ in jobs if job.files and not contents.are_whole(self._connection, job.files)]
+        if lacking:
+            return [Stored.incomplete if job.id in lacking else Stored.dropped for job, _ in jobs]
         if any(job.on_duplicate is OnDuplicate.refuse for job, _ in jobs):
             return self._enqueue_or_not(jobs, process)
         return [self._enter(job, placement, process) for job, placement in jobs]
@@ -58,8 +61,6 @@ class Entry:
         return self._enter_unique(job, row)
 
     def _enter_with_files(self, job: NewJob, row: tuple[Any, ...]) -> Stored:
-        if not contents.are_whole(self._connection, job.files):
-            return Stored.incomplete
         if job.unique is None:
             self._connection.execute(_Q["enqueue"], row)
             stored = Stored.stored
