@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from afterward import Afterward
+from afterward.engine import worker
 from afterward.engine.worker import WorkerOptions
 from afterward.job import Process, Status
 from afterward.liveness import SUSPECT_AFTER
@@ -16,8 +17,12 @@ pytestmark = pytest.mark.anyio
 MANY = 12
 
 
-async def test_jobs_that_run_apart_take_no_slot_from_others(tmp_path: Path) -> None:
-    """More of them than there are slots; those that cannot be begun soon are given back, at no cost."""
+@pytest.mark.parametrize("most", [4, 100])
+async def test_jobs_that_run_apart_take_no_slot_from_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    """More of them than there are slots. Those that are too many even so are given back, at no cost."""
+    monkeypatch.setattr(worker, "MOST_SUSPECTS", most)
     tasks = Afterward(f"sqlite:///{tmp_path}/jobs.db")
     suspect = tasks.task(name=resting.rest.name)(resting.rest.function)
 
@@ -36,4 +41,7 @@ async def test_jobs_that_run_apart_take_no_slot_from_others(tmp_path: Path) -> N
             others = await tasks.enqueue_many([innocent.prepare(number) for number in range(10)])
             assert await tasks.results(others, timeout=20) == list(range(10))
         found = [await one.job() for one in suspects]
+    assert len([job for job in found if job and "waits for a process of its own" in str(job.attempts)]) == MANY - min(
+        most, MANY
+    )
     assert {(job.status, job.failures, job.deaths) for job in found if job} == {(Status.queued, 0, SUSPECT_AFTER)}

@@ -34,10 +34,12 @@ RECONCILE_SECONDS = 1.0
 UNFIT_SECONDS = 60.0
 """How long a worker passes over jobs whose arguments do not fit a function here, before it looks at them again."""
 
+MOST_SUSPECTS = 100
+"""How many jobs that are to run in processes of their own a worker holds at once; others are given back."""
+
 _CANCEL_SECONDS = 1.0
 """How long a cancelled job may take to heed it."""
 
-_PROCESSORS = os.cpu_count() or 1
 _FIRST_BACKOFF = 0.05
 _LONGEST_BACKOFF = 5.0
 
@@ -81,7 +83,7 @@ class Worker:
         self._ended: list[tuple[Lease, Outcome, float]] = []
         self._lost: set[Key] = set()
         self._unfit: dict[str, float] = {}
-        self._apart = asyncio.Semaphore(_PROCESSORS)
+        self._apart = asyncio.Semaphore(os.cpu_count() or 1)
         self._suspects = 0
         self._draining = False
         self._stopped = asyncio.Event()
@@ -273,10 +275,10 @@ class Worker:
             self._end(lease, outcome, began)
 
     async def _run_apart(self, task: Task[..., Any], lease: Lease) -> Outcome:
-        """A suspect's attempt, in a child process: one at a time for each processor, and as many more may wait."""
-        if self._suspects >= 2 * _PROCESSORS:
-            longest = min(60.0, 2.0 ** min(lease.attempt - SUSPECT_AFTER, 6))
-            return Released("waits for a process of its own, as many others do", longest * random.uniform(0.5, 1))  # noqa: S311
+        """A suspect's attempt, in a child process: one at a time for each processor, while the others wait."""
+        if self._suspects >= MOST_SUSPECTS:
+            pause = random.uniform(5, 10)  # noqa: S311 - so that they do not come back all at once
+            return Released("waits for a process of its own, as many others do", pause)
         self._suspects += 1
         try:
             async with self._apart:
