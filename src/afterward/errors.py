@@ -87,7 +87,7 @@ class JobFailed(AfterwardError):
     """
 
     def __init__(self, job: str, task: str, kind: str, message: str, traceback: str) -> None:
-        super().__init__(f"job {job} of task {task} failed: {kind}: {message}" if message else f"{kind}")
+        super().__init__(f"job {job} of task {task} failed: {kind}" + (f": {message}" if message else ""))
         self.job, self.kind, self.traceback = job, kind, traceback
 
 

@@ -151,7 +151,7 @@ async def test_a_failed_job_can_be_tried_again(tasks: Afterward) -> None:
 
     async with tasks.running(WorkerOptions()):
         handle = await mend.enqueue()
-        with pytest.raises(JobFailed):
+        with pytest.raises(JobFailed, match=f"^job {handle.id} of task {mend.name} failed: ValueError$"):
             await handle.result(timeout=10)
         broken = False
         assert await tasks.retry(handle.id) is Ruling.done
