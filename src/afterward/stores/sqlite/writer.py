@@ -45,8 +45,7 @@ class Operation:
 
 
 HEAVY = 2
-"""How many operations that move much data one batch has at most. More carry files faster, and hold up all else longer:
-with four, other writes waited 10 to 14 ms beside 16 uploads, with two 7 to 8, for a fifth of the speed."""
+"""How many operations that move much data one batch has at most: more carry files faster, and hold up all else longer."""
 
 Stage = Callable[[apsw.Connection, Sequence[Operation]], None]
 """Runs the statements of a batch inside an open transaction, and sets each operation's answer."""
