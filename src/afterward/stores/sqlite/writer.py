@@ -45,7 +45,7 @@ class Operation:
 
 
 HEAVY = 2
-"""How many operations that move much data one batch has at most: more carry files faster, and hold up all else longer."""
+"""How many operations that move much data one batch has at most: more carry files faster, and hold up all else."""
 
 Stage = Callable[[apsw.Connection, Sequence[Operation]], None]
 """Runs the statements of a batch inside an open transaction, and sets each operation's answer."""
