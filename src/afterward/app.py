@@ -28,9 +28,10 @@ from afterward.intake import Intake
 from afterward.job import Job, NewJob, Ruling, Status
 from afterward.life import Life
 from afterward.liveness import Liveness
+from afterward.middleware import DurableTasksMiddleware, with_failures_seen
 from afterward.observe import emit
 from afterward.payload import DEFAULT_MAX_BYTES
-from afterward.request import DurableTasksMiddleware, is_answered, with_failures_seen
+from afterward.request import is_answered
 from afterward.retry import RetryPolicy, RetryRule
 from afterward.signals import told_by_signals
 from afterward.stores.base import Store

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -11,7 +11,7 @@ from afterward.contents import Contents
 from afterward.errors import DuplicateJob, StoreUnavailable
 from afterward.job import Lease, NewJob, Placement, Stored
 from afterward.liveness import Liveness
-from afterward.stores.base import Store
+from afterward.stores.base import Answer, Store
 
 _NEW_IDENTITY_SECONDS = 5.0
 _TO_BE_STORED_AGAIN = (Stored.stranger, Stored.incomplete, Stored.dropped)
@@ -37,8 +37,8 @@ class Direct(Protocol):
 class Kept:
     """Jobs that are stored and wait for their request to end: leased to the worker here, or held."""
 
-    leases: list[Lease]
-    held: list[str]
+    leases: Sequence[Lease] = ()
+    held: Sequence[str] = ()
 
 
 class Intake:
@@ -50,26 +50,26 @@ class Intake:
         self.direct: Direct | None = None
         self._contents = Contents(store, liveness.holdings)
 
-    async def keep(self, jobs: Sequence[NewJob], kept: Kept, *, direct: bool) -> None:
+    def keep(self, jobs: Sequence[NewJob], kept: Kept, *, direct: bool) -> Awaitable[None]:
         """Store jobs so that nobody starts them before `let_go`; what is stored is added to `kept`.
 
         `direct`: they may be leased to the worker of this process. When this is cancelled, the jobs are stored first,
         and `kept` is right; unless their files are still being stored: then none of them is. Raises `StoreError`, and
         `ArgumentError` for a file that cannot be stored; then none of them is stored.
         """
-        process = self.liveness.process or await self.liveness.start()
-        if not _have_files(jobs):
-            await self._keep(jobs, kept, process, direct, have_files=False)
-            return
-        with self._contents.expected(jobs):
-            await self._keep(jobs, kept, process, direct, have_files=True)
+        return self._keep_with_files(jobs, kept, direct) if _have_files(jobs) else self._keep(jobs, kept, direct)
 
-    async def _keep(self, jobs: Sequence[NewJob], kept: Kept, process: str, direct: bool, *, have_files: bool) -> None:
-        while True:
+    async def _keep_with_files(self, jobs: Sequence[NewJob], kept: Kept, direct: bool) -> None:
+        with self._contents.expected(jobs):
+            await self._keep(jobs, kept, direct, have_files=True)
+
+    async def _keep(self, jobs: Sequence[NewJob], kept: Kept, direct: bool, *, have_files: bool = False) -> None:
+        process = self.liveness.process or await self.liveness.start()
+        while jobs:
             if have_files:
                 process = await self._store_files(jobs, process)
             placed = self._place(jobs, direct)
-            answer: asyncio.Future[list[Stored]] | None = None
+            answer: Answer[list[Stored]] | None = None
             answers: list[Stored] | None = None
             try:
                 answer = self.store.enqueue(placed, process)
@@ -79,11 +79,9 @@ class Intake:
                     answers = answer.result()
                 left = self._account(placed, answers, process, kept)
             _raise_if_refused(jobs, answers)
-            if not left:
-                return
-            if answers is not None and Stored.stranger in answers:
-                process = await self._new_identity(process)  # its row was gone
             jobs = left
+            if jobs and answers is not None and Stored.stranger in answers:
+                process = await self._new_identity(process)  # its row was gone
 
     async def _store_files(self, jobs: Sequence[NewJob], process: str) -> str:
         """Store what their files contain, and answer in whose name: this process may get another while it does."""
@@ -99,12 +97,11 @@ class Intake:
                 self.direct.start(lease)
             else:
                 self._abandon(lease)
-        kept.leases = []
+        kept.leases = ()
         if kept.held:
-            held, kept.held = kept.held, []
+            held, kept.held = kept.held, ()
             process = self.liveness.process
-            for job in held:
-                holdings.leave(job, 0)
+            holdings.leave((job, 0) for job in held)
             try:
                 if process is not None:
                     await self.store.release(process, held)
@@ -112,8 +109,7 @@ class Intake:
             except StoreUnavailable:
                 return  # the next heartbeat gives back what this process does not hold on to
             finally:
-                for job in held:
-                    holdings.forget(job, 0)
+                holdings.forget((job, 0) for job in held)
 
     async def put(self, jobs: Sequence[NewJob]) -> None:
         """Store jobs that anybody may start as soon as they are due. Raises as `keep`; then none is stored."""
@@ -148,26 +144,30 @@ class Intake:
     ) -> list[NewJob]:
         """Note what became of each job; those that are to be stored again are given back."""
         again: list[NewJob] = []
+        leases: list[Lease] = []
+        held: list[str] = []
         holdings = self.liveness.holdings
         for (job, placement), stored in zip(placed, answers or [None] * len(placed), strict=True):
             leased = placement is Placement.leased
             if stored is Stored.stored:
                 holdings.have(job.id, 1 if leased else 0)
                 if leased:
-                    kept.leases.append(_first_lease(job, process))
+                    leases.append(_first_lease(job, process))
                 else:
-                    kept.held.append(job.id)
+                    held.append(job.id)
                 continue
-            holdings.forget(job.id, 1 if leased else 0)
+            holdings.forget([(job.id, 1 if leased else 0)])
             if leased and self.direct is not None:
                 self.direct.give_up(job.task)
             if stored in _TO_BE_STORED_AGAIN:
                 again.append(job)
+        kept.leases = [*kept.leases, *leases]
+        kept.held = [*kept.held, *held]
         return again
 
     def _abandon(self, lease: Lease) -> None:
         """A lease that nobody here will run: the next heartbeat gives it back, if it is still ours."""
-        self.liveness.holdings.forget(lease.id, lease.attempt)
+        self.liveness.holdings.forget([(lease.id, lease.attempt)])
         if self.direct is not None:
             self.direct.give_up(lease.task)
 

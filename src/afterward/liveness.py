@@ -75,17 +75,19 @@ class Holdings:
             self._certain[job] = attempt
             _drop(self._possible, job, attempt)
 
-    def leave(self, job: str, attempt: int) -> None:
-        """It is about to be let go."""
+    def leave(self, attempts: Iterable[tuple[str, int]]) -> None:
+        """They are about to be let go."""
         with self._mutex:
-            if _drop(self._certain, job, attempt):
-                self._possible[job] = attempt
+            for job, attempt in attempts:
+                if _drop(self._certain, job, attempt):
+                    self._possible[job] = attempt
 
-    def forget(self, job: str, attempt: int) -> None:
-        """It is let go, or was never got."""
+    def forget(self, attempts: Iterable[tuple[str, int]]) -> None:
+        """They are let go, or were never got."""
         with self._mutex:
-            _drop(self._certain, job, attempt)
-            _drop(self._possible, job, attempt)
+            for job, attempt in attempts:
+                _drop(self._certain, job, attempt)
+                _drop(self._possible, job, attempt)
 
     def has(self, job: str, attempt: int) -> bool:
         """Is this attempt still ours, as far as this process knows?"""
@@ -307,8 +309,7 @@ class Liveness:
         else:
             self._shown_alive_at = began
             self._look_at_others(beat)
-            for job, attempt in beat.lost.items():
-                self.holdings.forget(job, attempt)
+            self.holdings.forget(beat.lost.items())
             self._tell_lost(beat.lost)
             for job in beat.unknown:
                 emit(logging.WARNING, "job.given_back", job_id=job, process=self.process)

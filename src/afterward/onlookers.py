@@ -23,6 +23,7 @@ from starlette.responses import Response
 from starlette.routing import Host, Mount
 
 _INDIFFERENT_MODULES = (
+    "afterward.middleware",
     "afterward.request",
     "fastapi._body_limit",
     "fastapi.applications",

@@ -1,4 +1,4 @@
-"""One request: its durable tasks, and the middleware that stores them before the first byte of the response."""
+"""One request: its durable tasks, stored before the first byte of the response, started after its last."""
 
 from __future__ import annotations
 
@@ -7,39 +7,40 @@ import inspect
 import logging
 import sys
 import threading
-from collections.abc import Awaitable, Callable, Sequence
 from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 from anyio import CancelScope
 from starlette.background import BackgroundTask as StockBackgroundTask
-from starlette.middleware import Middleware
 from starlette.responses import Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Message, Scope, Send
 
-from afterward.errors import AfterwardError, ArgumentError, DuplicateJob, FileTooLarge, NotInARequest, StoreError
+from afterward.errors import AfterwardError, ArgumentError, NotInARequest, StoreError
 from afterward.faults import crash_point
 from afterward.handle import JobHandle
 from afterward.intake import Intake, Kept
 from afterward.job import NewJob
-from afterward.life import Life
 from afterward.observe import emit
-from afterward.onlookers import Onlookers, are_indifferent
+from afterward.onlookers import Onlookers
 from afterward.task import Owner, Task
 
-_SCOPE_KEY = "afterward.calls"
-_CALLS: ContextVar[dict[Owner, Call]] = ContextVar("afterward.calls")
+SCOPE_KEY = "afterward.calls"
+CALLS: ContextVar[dict[Owner, Call]] = ContextVar("afterward.calls")
+"""The requests that the calling code runs in, by whose tasks they take; in the scope, too, under `SCOPE_KEY`."""
 _ADDING = threading.Lock()
 """Held for a few steps of what a request has pending; threads may add to it."""
-RETRY_AFTER_SECONDS = 5
 
 
 class _Pending(NamedTuple):
     """A job added in a request and not yet stored; `origin` is the container that it was added to."""
 
     job: NewJob
-    origin: StockBackgroundTask
+    origin: StockBackgroundTask | None
     run_on_error: bool
+
+
+_NOTHING: list[_Pending] = []
+"""Never changed: most requests add nothing, or all of theirs in one place."""
 
 
 class Call:
@@ -55,6 +56,7 @@ class Call:
     """
 
     # What most requests never change costs them nothing.
+    _pending = _NOTHING
     _kept: Kept | None = None
     _started = _sent = _over = False
     is_seen_inside = False
@@ -69,7 +71,6 @@ class Call:
         self._intake = intake
         self._onlookers = onlookers
         self._send = send
-        self._pending: list[_Pending] = []
         self._around = sys.exception()  # what the caller of the whole app is handling is no affair of this call
         self._is_websocket = scope["type"] == "websocket"
         if self._is_websocket:
@@ -101,7 +102,11 @@ class Call:
                     f"task {task.name} was added after its request was over; "
                     f"use `await {task.__name__}.enqueue(…)` there"
                 )
-            self._pending.append(_Pending(job, origin, task.call_options.run_on_error))
+            pending = _Pending(job, origin, task.call_options.run_on_error)
+            if self._pending:
+                self._pending.append(pending)
+            else:
+                self._pending = [pending]
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._store_soon)
         return task.handle(job.id)
@@ -181,8 +186,11 @@ class Call:
             and not self._onlookers.look_on(self)
         )
 
-    async def send_withheld(self) -> None:
-        """The application has returned: store its tasks, then let its response leave, if it is still here."""
+    async def conclude(self) -> None:
+        """The application has returned: store the tasks of a response that is withheld, then let it leave.
+
+        Raises what storing raised, now or before, where the client got no answer for it.
+        """
         messages, self._withheld = self._withheld, None
         if messages is not None:
             await self._store(direct=True)
@@ -190,6 +198,8 @@ class Call:
             for message in messages:
                 await self._send(message)
             self._sent = True
+        elif self.refusal is not None and self.answer_is_due:
+            raise self.refusal
 
     async def end(self) -> None:
         """The call is over: store what was added late, and start all that is stored."""
@@ -214,15 +224,17 @@ class Call:
 
     async def _store(self, *, direct: bool) -> None:
         with _ADDING:
-            pending, self._pending = self._pending, []
+            pending, self._pending = self._pending, _NOTHING
+        jobs = [p.job for p in pending]
+        del pending  # what is not needed while this waits is not kept alive: the garbage collector would come by for it
         if self._kept is None:
-            self._kept = Kept([], [])
+            self._kept = Kept()
         crash_point("before_store")
         try:
-            await self._intake.keep([p.job for p in pending], self._kept, direct=direct)
+            await self._intake.keep(jobs, self._kept, direct=direct)
         except (StoreError, ArgumentError) as error:  # the second for a file that turned out not to be storable
             with _ADDING:
-                self._pending = [*pending, *self._pending]
+                self._pending = [*(_Pending(job, None, run_on_error=False) for job in jobs), *self._pending]
             self.refusal = error
             raise
         crash_point("after_store")
@@ -250,124 +262,13 @@ class Call:
             task.result()
 
 
-class DurableTasksMiddleware:
-    """Wraps a whole ASGI application, outside of all its other middleware."""
-
-    def __init__(self, app: ASGIApp, owner: Owner, life: Callable[[], Life], served: Callable[[], None]) -> None:
-        self._app = app
-        self._owner = owner
-        self._life = life
-        self._served = served
-        self._onlookers = Onlookers(DurableTasksMiddleware._serve.__code__)
-
-    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        conductor = self._life().conductor
-        if conductor is None or scope["type"] == "lifespan" or self._owner in calls_in(scope):
-            return self._serve(scope, receive, send)
-        return conductor.conduct(self._serve, scope, receive, send)
-
-    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        calls = calls_in(scope)
-        if scope["type"] not in ("http", "websocket") or self._owner in calls:
-            await self._app(scope, receive, send)
-            return
-        self._served()
-        call = Call(self._life().intake, self._onlookers, scope, send)
-        scope[_SCOPE_KEY] = calls = {**calls, self._owner: call}
-        token = _CALLS.set(calls)
-        try:
-            try:
-                await self._app(scope, receive, call.send)
-                await call.send_withheld()
-            except Exception:
-                if not call.answer_is_due:
-                    raise
-            if call.answer_is_due:
-                await _answer_refused(call.refusal, send)
-        finally:
-            _CALLS.reset(token)
-            await call.end()
-
-
-class FailureMiddleware:
-    """Between all middleware: where an exception passes, what was added for its request is dropped."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await self._app(scope, receive, send)
-        except BaseException:
-            for call in calls_in(scope).values():
-                call.fail()
-            raise
-
-
-class InnermostMiddleware(FailureMiddleware):
-    """Inside of all other middleware, where the exception that a response answers can still be seen.
-
-    One that is being handled around all of this, by a middleware or by who started the server, is not of this request.
-    `onlookers`: may one of the others do something once the response is sent?
-    """
-
-    def __init__(self, app: ASGIApp, onlookers: bool) -> None:
-        super().__init__(app)
-        self._onlookers = onlookers
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        calls = calls_in(scope)
-        around = sys.exception()
-        for call in calls.values():
-            call.is_seen_inside = True
-            call.is_looked_at = call.is_looked_at or self._onlookers
-
-        async def send_sifted(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                for call in calls.values():
-                    call.sift(around)
-            await send(message)
-
-        await super().__call__(scope, receive, send_sifted if calls else send)
-
-
-def with_failures_seen(middleware: Sequence[Middleware]) -> list[Middleware]:
-    """An application's own middleware, with ours between that sees how each ends; none where there is none."""
-    if not middleware:
-        return []
-    around = [one for theirs in middleware for one in (Middleware(FailureMiddleware), theirs)]
-    return [*around, Middleware(InnermostMiddleware, onlookers=not are_indifferent(middleware))]
-
-
 def calls_in(scope: Scope) -> dict[Owner, Call]:
-    calls: dict[Owner, Call] | None = scope.get(_SCOPE_KEY)
+    calls: dict[Owner, Call] | None = scope.get(SCOPE_KEY)
     return {} if calls is None else calls
 
 
 async def _send_nowhere(_message: Message) -> None:
     raise RuntimeError("the call is over: nothing can be sent any more")
-
-
-async def _answer_refused(refusal: AfterwardError | None, send: Send) -> None:
-    """409 where the request asks for what is there already, 413 for too large a file, 500 for one that cannot be read;
-    else 503: it may be tried again."""
-    if isinstance(refusal, DuplicateJob):
-        emit(logging.INFO, "request.duplicate", reason=str(refusal))
-        status, body = 409, b'{"detail":"The same is being done already."}'
-    elif isinstance(refusal, FileTooLarge):
-        emit(logging.WARNING, "request.too_large", reason=str(refusal))
-        status, body = 413, b'{"detail":"The file is too large."}'
-    elif isinstance(refusal, ArgumentError):
-        emit(logging.ERROR, "request.refused", refusal, reason=str(refusal))
-        status, body = 500, b'{"detail":"Internal Server Error"}'
-    else:
-        emit(logging.ERROR, "request.refused", refusal, reason=str(refusal))
-        status, body = 503, b'{"detail":"The request could not be accepted now; try again later."}'
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    if status == 503:
-        headers.append((b"retry-after", str(RETRY_AFTER_SECONDS).encode()))
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
 
 
 def _background_being_sent() -> list[Any]:
@@ -388,17 +289,17 @@ def _has_length(message: Message) -> bool:
 
 def is_answered() -> bool:
     """Does the calling code run in a request whose response has left?"""
-    return any(call.is_answered for call in _CALLS.get({}).values())
+    return any(call.is_answered for call in CALLS.get({}).values())
 
 
 def is_in_a_request(owner: Owner) -> bool:
     """Does the calling code run in a request that tasks of `owner` can be added to?"""
-    return owner in _CALLS.get({})
+    return owner in CALLS.get({})
 
 
 def call_of(task: Task[..., Any], calls: dict[Owner, Call] | None) -> Call:
     """The request that a task is added in: that of the container, or that of the calling code."""
-    call = (calls or _CALLS.get({})).get(task.owner)
+    call = (calls or CALLS.get({})).get(task.owner)
     if call is None:
         raise NotInARequest(
             f"task {task.name} was added outside of a request of an app that its Afterward is installed on; call "

@@ -324,7 +324,7 @@ async def test_what_a_process_holds_is_known_at_every_moment() -> None:
         until = time.monotonic() + 1
         while time.monotonic() < until:
             holdings.have("job", 1)
-            holdings.leave("job", 1)
+            holdings.leave([("job", 1)])
     finally:
         sys.setswitchinterval(switching)
         ended.set()

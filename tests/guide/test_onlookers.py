@@ -351,7 +351,7 @@ def test_what_was_overlooked_and_fails_afterwards_leaves_neither_answer_nor_task
     app: FastAPI, note: Note, stored: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Compiled code cannot be seen on the way. If it raises, nothing has left yet, and nothing has been promised."""
-    monkeypatch.setattr("afterward.request.Onlookers.look_on", _sees_nothing)
+    monkeypatch.setattr("afterward.onlookers.Onlookers.look_on", _sees_nothing)
 
     async def dependency() -> AsyncIterator[None]:
         yield

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextvars import copy_context
 from dataclasses import replace
 from typing import Any
@@ -48,29 +48,30 @@ class Executor:
         self._chunks = chunks
         self._hear = hear
 
-    async def run(self, task: Task[..., Any], lease: Lease) -> Outcome:
+    def run(self, task: Task[..., Any], lease: Lease) -> Coroutine[Any, Any, Outcome]:
         """One attempt. Must be awaited in a context of its own; raises only `CancelledError`, when it is cancelled."""
+        return self._run_with_files(task, lease) if task.arguments.take_files else self._run(task, lease)
+
+    async def _run_with_files(self, task: Task[..., Any], lease: Lease) -> Outcome:
         try:
             args, kwargs = task.arguments.load(lease.arguments)
-        except ArgumentsDoNotFit as misfit:
-            return Released(str(misfit), _unfit_delay(lease.attempt), task.arguments.fingerprint)
-        if task.arguments.take_files:
-            return await self._run_with_files(task, lease, args, kwargs)
-        return await self._run(task, lease, args, kwargs)
-
-    async def _run_with_files(
-        self, task: Task[..., Any], lease: Lease, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Outcome:
-        try:
             async with given(args, kwargs, self._chunks) as (with_files, by_name, files):
-                outcome = await self._run(task, lease, with_files, by_name)
+                outcome = await self._run(task, lease, (with_files, by_name))
+        except ArgumentsDoNotFit as misfit:
+            return _unfit(misfit, task, lease)
         except FileLost as lost:
             return Failed(failure_of(lost))
         except (StoreError, OSError) as error:  # a disk is full, say: no doing of the job's
             return Released(f"its files could not be had: {error}", _unfit_delay(lease.attempt))
         return replace(outcome, files=files) if isinstance(outcome, Succeeded) else outcome
 
-    async def _run(self, task: Task[..., Any], lease: Lease, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Outcome:
+    async def _run(
+        self, task: Task[..., Any], lease: Lease, call: tuple[tuple[Any, ...], dict[str, Any]] | None = None
+    ) -> Outcome:
+        try:
+            args, kwargs = task.arguments.load(lease.arguments) if call is None else call
+        except ArgumentsDoNotFit as misfit:
+            return _unfit(misfit, task, lease)
         RUNNING.set(RunningJob(lease.id, lease.task, lease.attempt))
         try:
             if lease.context is not None:
@@ -131,6 +132,10 @@ class Executor:
             return await call
         await _cancel(call)
         raise AttemptTimedOut(f"the attempt took longer than its timeout of {timeout:g} s")
+
+
+def _unfit(misfit: ArgumentsDoNotFit, task: Task[..., Any], lease: Lease) -> Released:
+    return Released(str(misfit), _unfit_delay(lease.attempt), task.arguments.fingerprint)
 
 
 async def _cancel(call: asyncio.Future[Any]) -> None:

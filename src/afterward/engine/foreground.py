@@ -104,9 +104,9 @@ class Foreground:
         task = self._tasks[lease.task]
         if task.has_hooks and not isinstance(outcome, Released):
             outcome = with_follow_up(task, lease, outcome)
-        self._liveness.holdings.leave(lease.id, lease.attempt)
+        self._liveness.holdings.leave([(lease.id, lease.attempt)])
         [accepted] = await self._store.finish([(lease, outcome)])
-        self._liveness.holdings.forget(lease.id, lease.attempt)
+        self._liveness.holdings.forget([(lease.id, lease.attempt)])
         self._store.ring()
         return accepted
 

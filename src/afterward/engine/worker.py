@@ -22,7 +22,7 @@ from afterward.errors import StoreError
 from afterward.faults import crash_point
 from afterward.hooks import with_follow_up
 from afterward.identity import new_id
-from afterward.job import Failed, Lease, NewJob, Outcome, Released, Retry
+from afterward.job import Failed, Lease, NewJob, Outcome, Released, Retry, Succeeded
 from afterward.liveness import SUSPECT_AFTER, Liveness
 from afterward.observe import emit, is_enabled
 from afterward.stores.base import Store, Wanted
@@ -160,7 +160,7 @@ class Worker:
         if not self._is_working or self._loop is None or not self._liveness.is_recent:
             # Not to be begun: this process is ending, or has slept so long that the job may be another's by now. If it
             # is still this process's own, the next heartbeat or the end gives it back.
-            self._liveness.holdings.forget(lease.id, lease.attempt)
+            self._liveness.holdings.forget([(lease.id, lease.attempt)])
             self.give_up(lease.task)
             return
         if self._draining:
@@ -267,7 +267,7 @@ class Worker:
                 pass
             elif task.is_async or not self._threads.when_returned(key, self._free_thread_slot):
                 self._free_slot(task.is_async)
-        if asyncio.current_task() in self._abandoned:
+        if self._abandoned and asyncio.current_task() in self._abandoned:
             return
         if outcome is None:
             emit(logging.WARNING, "job.lost", job_id=lease.id, task=lease.task, attempt=lease.attempt)
@@ -290,7 +290,6 @@ class Worker:
 
     def _end(self, lease: Lease, outcome: Outcome, began: float) -> None:
         """An attempt has ended: it is written with all others that end in the same turn of the loop."""
-        self._liveness.holdings.leave(lease.id, lease.attempt)
         if isinstance(outcome, Released) and outcome.unfit_for:
             self._pass_over(outcome.unfit_for)
         elif (task := self._tasks[lease.task]).has_hooks:
@@ -307,6 +306,7 @@ class Worker:
 
     def _finish_ended(self) -> None:
         ended, self._ended = self._ended, []
+        self._liveness.holdings.leave((lease.id, lease.attempt) for lease, _, _ in ended)
         self._spawn_finish(ended)
 
     def _spawn_finish(self, ended: list[tuple[Lease, Outcome, float]]) -> None:
@@ -335,9 +335,11 @@ class Worker:
                         self._spawn_finish([one])
                     return
         crash_point("after_finish")
+        self._liveness.holdings.forget((lease.id, lease.attempt) for lease, _, _ in ended)
+        is_told = is_enabled(logging.INFO)
         for (lease, outcome, duration), accepted in zip(ended, answers, strict=True):
-            self._liveness.holdings.forget(lease.id, lease.attempt)
-            _tell(lease, outcome, accepted, duration)
+            if is_told or not accepted or not isinstance(outcome, Succeeded):
+                _tell(lease, outcome, accepted, duration)
 
     def _free_slot(self, kind: bool) -> None:
         self._free[kind] += 1

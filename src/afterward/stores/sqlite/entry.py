@@ -26,12 +26,20 @@ class Entry:
 
     def enqueue(self, jobs: Sequence[tuple[NewJob, Placement]], process: str | None) -> list[Stored]:
         """One `enqueue`: all of it, or, when one of its jobs is refused or lacks a file, none."""
-        lacking = [job.id for job, _ in jobs if job.files and not contents.are_whole(self._connection, job.files)]
-        if lacking:
-            return [Stored.incomplete if job.id in lacking else Stored.dropped for job, _ in jobs]
-        if any(job.on_duplicate is OnDuplicate.refuse for job, _ in jobs):
+        needs_refusing = False
+        for job, _ in jobs:
+            if job.files and not contents.are_whole(self._connection, job.files):
+                return self._incomplete(jobs)
+            needs_refusing = needs_refusing or job.on_duplicate is OnDuplicate.refuse
+        if needs_refusing:
             return self._enqueue_or_not(jobs, process)
         return [self._enter(job, placement, process) for job, placement in jobs]
+
+    def _incomplete(self, jobs: Sequence[tuple[NewJob, Placement]]) -> list[Stored]:
+        return [
+            Stored.incomplete if not contents.are_whole(self._connection, job.files) else Stored.dropped
+            for job, _ in jobs
+        ]
 
     def end(self) -> None:
         """Insert what has gathered."""
