@@ -255,9 +255,7 @@ class Afterward:
         Its failures are counted anew. `taken`: another unfinished job has its unique key by now.
         """
         await self._liveness.start()
-        ruling = (await self.store.retry([job]))[0]
-        self.store.ring()
-        return ruling
+        return (await self.store.retry([job]))[0]
 
     async def list(
         self, *, status: Status | None = None, task: str | None = None, queue: str | None = None,

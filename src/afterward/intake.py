@@ -105,7 +105,6 @@ class Intake:
             try:
                 if process is not None:
                     await self.store.release(process, held)
-                    self.store.ring()
             except StoreUnavailable:
                 return  # the next heartbeat gives back what this process does not hold on to
             finally:
@@ -122,7 +121,6 @@ class Intake:
                 answers = await self.store.enqueue([(job, Placement.free) for job in jobs], None)
                 _raise_if_refused(jobs, answers)
                 jobs = jobs if Stored.incomplete in answers else []
-        self.store.ring()
 
     def put_sync(self, jobs: Sequence[NewJob]) -> None:
         """`put`, for code without an event loop. It blocks until they are stored."""

@@ -2,7 +2,7 @@
 
 import pytest
 
-from afterward.job import OnDuplicate, Placement, Retry, Status, Stored, Succeeded
+from afterward.job import Failed, OnDuplicate, Placement, Retry, Ruling, Status, Stored, Succeeded
 from afterward.stores.base import Store
 from tests.support.stores import OOPS, Living, Place, get, ids, new_job, put, send
 
@@ -81,3 +81,75 @@ async def test_a_key_belongs_to_its_task(store: Store, worker: Living) -> None:
     await put(store, new_job(task="app:other", unique="report", on_duplicate=OnDuplicate.refuse))
     await put(store, new_job(task="app:third", unique="report", on_duplicate=OnDuplicate.replace))
     assert ids((await worker.claim(send())).leases) == [first]
+
+
+async def test_what_has_expired_keeps_its_key_from_nobody(place: Place, worker: Living) -> None:
+    """Though no claim has come by to cancel it: else the new call would lead to a job that never runs."""
+    [first] = await put(worker.store, new_job(unique="report", expires=60))
+    place.clock.advance(61)
+    second = new_job(unique="report", on_duplicate=OnDuplicate.refuse)
+    await put(worker.store, second)
+    assert (await get(worker.store, first)).note == "expired"
+    assert ids((await worker.claim()).leases) == [second.id]
+
+
+async def test_what_has_expired_keeps_its_key_from_nobody_who_is_retried(place: Place, worker: Living) -> None:
+    failed = await worker.leased(new_job(unique="report"))
+    await worker.store.finish([(failed, Failed(OOPS))])
+    await put(worker.store, new_job(unique="report", expires=60))
+    place.clock.advance(61)
+    assert await worker.store.retry([failed.id]) == [Ruling.done]
+
+
+async def test_one_that_was_replaced_is_not_retried_beside_the_other(worker: Living) -> None:
+    """It has kept its key, and says so to whoever looks."""
+    first = await worker.leased(new_job(unique="report"))
+    second = new_job(unique="report", on_duplicate=OnDuplicate.replace)
+    await put(worker.store, second)
+    await worker.store.finish([(first, Failed(OOPS))])
+    assert (await get(worker.store, first.id)).unique == "report"
+    assert await worker.store.retry([first.id]) == [Ruling.taken]
+
+    [lease] = (await worker.claim()).leases
+    await worker.store.finish([(lease, Succeeded())])
+    assert await worker.store.retry([first.id]) == [Ruling.done]
+
+
+async def test_one_that_was_replaced_is_not_tried_again_though_the_clock_is_set_back(
+    place: Place, worker: Living
+) -> None:
+    first = await worker.leased(new_job(unique="report"))
+    second = new_job(unique="report", on_duplicate=OnDuplicate.replace)
+    await put(worker.store, second)
+    place.clock.advance(-5)
+    await worker.store.finish([(first, Retry(OOPS, 0))])
+    place.clock.advance(10)
+    assert ids((await worker.claim()).leases) == [second.id]
+    replaced = await get(worker.store, first.id)
+    assert (replaced.status, replaced.note) == (Status.cancelled, f"replaced by {second.id}")
+
+
+async def test_the_last_of_three_that_replace_each_other_is_the_one_that_runs(worker: Living) -> None:
+    first = await worker.leased(new_job(unique="report"))
+    second, third = (new_job(unique="report", on_duplicate=OnDuplicate.replace) for _ in range(2))
+    await put(worker.store, second)
+    await put(worker.store, third)
+    await worker.store.finish([(first, Retry(OOPS, 0))])
+    assert ids((await worker.claim()).leases) == [third.id]
+
+
+async def test_one_that_follows_another_may_replace_too(worker: Living) -> None:
+    """What is to follow an attempt goes the way of all that is enqueued."""
+    [waiting] = await put(worker.store, new_job(task="app:refresh", unique="report", delay=60))
+    lease = await worker.leased(new_job())
+    following = new_job(task="app:refresh", unique="report", on_duplicate=OnDuplicate.replace)
+    await worker.store.finish([(lease, Succeeded(then=following))])
+    assert (await get(worker.store, waiting)).status is Status.cancelled
+    assert (await get(worker.store, following.id)).status is Status.queued
+
+
+async def test_jobs_keep_the_order_in_which_they_were_asked_for(worker: Living) -> None:
+    """Those with a key among those without one, too."""
+    jobs = [new_job(), new_job(unique="report"), new_job(), new_job(unique="other", on_duplicate=OnDuplicate.refuse)]
+    await put(worker.store, *jobs)
+    assert ids((await worker.claim(send(limit=10))).leases) == [job.id for job in jobs]

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from afterward.job import Retry, Status, Succeeded
+from afterward.job import Retry, Ruling, Status, Succeeded
 from afterward.stores.base import Store
 from tests.support.stores import MORNING, OOPS, Living, Place, get, ids, new_job, put
 
@@ -49,3 +49,14 @@ async def test_many_that_expire_at_once_do_not_keep_others_waiting(place: Place,
         found += ids((await worker.claim()).leases)
     assert found == [live]
     assert all(job.status is Status.cancelled for job in await store.list(limit=3000) if job.id != live)
+
+
+async def test_an_expiry_still_to_come_outlives_a_retry_by_hand(place: Place, store: Store) -> None:
+    [job] = await put(store, new_job(expires=60))
+    await store.cancel([job])
+    assert await store.retry([job]) == [Ruling.done]
+    place.clock.advance(61)
+    assert (await get(store, job)).expires_at is not None
+    living = await place.process("worker")
+    assert (await living.claim()).leases == []
+    assert (await get(store, job)).note == "expired"

@@ -57,6 +57,7 @@ class Modelled:
     deaths: int = 0
     unfit_for: str = ""
     expires_at: float = inf
+    is_replaced: bool = False
     ended_at: float = inf
 
     def move(self, status: Status, process: str | None = None) -> None:
@@ -125,9 +126,9 @@ class Life:
                 queue=self.random.choice(QUEUES),
                 priority=self.random.randint(-1, 1),
                 delay=None if placement is Placement.leased else self.random.choice([None, None, 0.0, 10.0]),
-                unique=self.random.choice([None, None, None, "k"]),
+                unique=self.random.choice([None, "k"]),
                 on_duplicate=self.random.choice(list(OnDuplicate)),
-                expires=self.random.choice([None, None, 30.0]),
+                expires=self.random.choice([None, 8.0]),
             )
             for _ in range(self.random.randint(1, 3))
         ]
@@ -166,8 +167,20 @@ class Life:
         return [
             job
             for job in self.jobs.values()
-            if unique and (job.task, job.unique) == (task, unique) and job.status not in TERMINAL
+            if unique and (job.task, job.unique) == (task, unique) and not job.is_replaced and not self._is_over(job)
         ]
+
+    def _is_over(self, job: Modelled) -> bool:
+        """Has it ended, or would it, if anybody looked?"""
+        return job.status in TERMINAL or (job.status is Status.queued and job.expires_at <= self.now)
+
+    def _expire_holders(self, task: str, unique: str | None, but_for: str) -> None:
+        """What has expired keeps its unique key from no other job."""
+        for job in self.jobs.values():
+            is_holder = unique and (job.task, job.unique) == (task, unique) and not job.is_replaced
+            if is_holder and job.id != but_for and job.status is Status.queued and self._is_over(job):
+                job.end(Status.cancelled, self.now)
+                self.happened["expired for another"] += 1
 
     def _answer_to(self, job: NewJob, placement: Placement, process: str, batch: list[NewJob]) -> Stored:
         if placement is not Placement.free and process == "nobody":
@@ -182,6 +195,7 @@ class Life:
     def _enter(self, job: NewJob, answer: Stored, placement: Placement, process: str) -> None:
         if answer is Stored.stranger:
             return
+        self._expire_holders(job.task, job.unique, job.id)
         holders = self._holders(job.task, job.unique)
         if answer is Stored.exists:
             self.alias[job.id] = holders[0].id
@@ -191,7 +205,7 @@ class Life:
                 holder.end(Status.cancelled, self.now)
                 self.happened["replaced while queued"] += 1
             else:
-                holder.unique, holder.expires_at = None, min(holder.expires_at, self.now)
+                holder.is_replaced, holder.expires_at = True, 0
                 self.happened["replaced while running"] += 1
         expires_at = inf if job.expires is None else self.now + cast("float", job.expires)
         modelled = Modelled(job.id, job.task, job.queue, job.unique, self.now + (job.delay or 0), expires_at=expires_at)
@@ -318,12 +332,15 @@ class Life:
         """By a person: what has ended without success, unless another has its unique key."""
         id_, job = self._one()
         expected = Ruling.unknown if job is None else Ruling.forbidden
+        if job is not None:
+            self._expire_holders(job.task, job.unique, job.id)
         if job is not None and job.status in {Status.failed, Status.cancelled}:
             expected = Ruling.taken if self._holders(job.task, job.unique) else Ruling.done
             if expected is Ruling.done:
                 job.move(Status.queued)
                 job.due_at, job.failures, job.deaths, job.unfit_for = self.now, 0, 0, ""
-                job.expires_at = job.ended_at = inf
+                job.ended_at, job.is_replaced = inf, False
+                job.expires_at = job.expires_at if job.expires_at > self.now else inf
         assert await self.store.retry([id_]) == [expected]
         self.happened[f"retry: {expected}"] += 1
 
@@ -454,7 +471,7 @@ async def test_a_store_is_as_its_model(place: Place, seed: int) -> None:
 EVENTS: set[Any] = {
     *Stored, "let go", "claimed", "claimed again", "fenced", "given back", "dead", "frozen", "awake", "left",
     "orphan: queued", "orphan: running", "Succeeded", "Failed", "Retry", "Released", "Died",
-    "replaced while queued", "replaced while running", "expired", "follow-up", "pruned", "swept",
+    "replaced while queued", "replaced while running", "expired", "expired for another", "follow-up", "pruned", "swept",
     *(f"{move}: {ruling}" for move in ("cancel", "retry") for ruling in ("done", "unknown", "forbidden")),
     "retry: taken",
 }  # fmt: skip

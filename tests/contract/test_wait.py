@@ -3,12 +3,13 @@
 import asyncio
 import threading
 import time
+from collections.abc import Awaitable, Callable
 
 import pytest
 
-from afterward.job import Process
+from afterward.job import Failed, Outcome, Process, Released, Retry, Succeeded
 from afterward.stores.base import Store
-from tests.support.stores import Living, Place
+from tests.support.stores import OOPS, Living, Place, new_job, put
 from tests.support.waiting import soon
 
 pytestmark = pytest.mark.anyio
@@ -119,3 +120,56 @@ async def test_a_ring_never_raises(place: Place, store: Store, worker: Living) -
     store.ring()
     await asyncio.to_thread(asyncio.run, worker.store.wait(0.001))
     worker.store.ring()
+
+
+async def _enqueue(worker: Living) -> None:
+    await put(worker.store, new_job())
+
+
+async def _release(worker: Living) -> None:
+    job = new_job()
+    await worker.enqueue(job)
+    await worker.store.release(worker.id, [job.id])
+
+
+async def _retry(worker: Living) -> None:
+    lease = await worker.leased(new_job())
+    await worker.store.finish([(lease, Failed(OOPS))])
+    await worker.store.retry([lease.id])
+
+
+def _finish(outcome: Outcome) -> Callable[[Living], Awaitable[None]]:
+    async def finish(worker: Living) -> None:
+        await worker.store.finish([(await worker.leased(new_job()), outcome)])
+
+    return finish
+
+
+LEAVES_WORK = {
+    "enqueue": _enqueue,
+    "release": _release,
+    "retry": _retry,
+    "finish that is tried again": _finish(Retry(OOPS, 0.1)),
+    "finish that is released": _finish(Released("a shutdown")),
+    "finish that another follows": _finish(Succeeded(then=new_job())),
+}
+
+
+@pytest.mark.parametrize("operation", LEAVES_WORK.values(), ids=LEAVES_WORK)
+async def test_what_leaves_a_job_to_claim_rings(operation: Callable[[Living], Awaitable[None]], worker: Living) -> None:
+    waiting = asyncio.create_task(worker.store.wait(60))
+    await asyncio.sleep(0)
+    await operation(worker)
+    await soon(waiting.done, "the wait ends")
+
+
+async def test_a_job_that_ends_wakes_nobody(worker: Living) -> None:
+    """A ring for each would have every process look at the store all the time."""
+    lease = await worker.leased(new_job())
+    waiting = asyncio.create_task(worker.store.wait(60))
+    await asyncio.sleep(0)
+    await worker.store.finish([(lease, Succeeded())])
+    await worker.store.get([lease.id])
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    waiting.cancel()

@@ -107,7 +107,6 @@ class Foreground:
         self._liveness.holdings.leave([(lease.id, lease.attempt)])
         [accepted] = await self._store.finish([(lease, outcome)])
         self._liveness.holdings.forget([(lease.id, lease.attempt)])
-        self._store.ring()
         return accepted
 
     def _hear(self, _lease: Lease, error: BaseException) -> None:

@@ -142,6 +142,8 @@ class Worker:
             or not self._is_working
             or job.delay is not None
             or job.run_at is not None
+            or job.unique is not None  # until its request is over, another may still take its place
+            or job.expires is not None  # which may be before its request is over
             or (task := self._tasks.get(job.task)) is None
             or self._free[task.is_async] <= 0
             or task.is_async in self._unasked
@@ -324,8 +326,9 @@ class Worker:
             try:
                 answers = await self._store.finish([(lease, outcome) for lease, outcome, _ in ended])
             except StoreError as error:
-                if self._stopped.is_set():
-                    return  # the leases end with this process
+                if self._stopped.is_set():  # the next heartbeat gives the jobs back, or the end of this process does
+                    self._liveness.holdings.forget((lease.id, lease.attempt) for lease, _, _ in ended)
+                    return
                 failures += 1
                 pause = _pause(failures)
                 emit(logging.WARNING, "worker.store_unavailable", reason=str(error), retry_in=pause)

@@ -152,7 +152,9 @@ class Store(Protocol):
 
         One answer for each, in order.
 
-        A job whose unique key an unfinished job of its task has is dealt with by its `on_duplicate`, atomically.
+        A job whose unique key an unfinished job of its task has is dealt with by its `on_duplicate`, atomically; one
+        that waits and has expired is cancelled first, and has no key any more. One that runs and is replaced keeps its
+        attempt, and is cancelled where it would be queued again.
         `held` and `leased` name `process`, whose liveness row must exist, else the answer is `stranger`.
         From here on, a job's files are its own: they must be there, whole, and no other job's, else the answer is
         `incomplete`.
@@ -202,7 +204,8 @@ class Store(Protocol):
     def retry(self, jobs: Sequence[str]) -> Answer[list[Ruling]]:
         """failed or cancelled → queued, due at once, because a person says so. One answer for each, in order.
 
-        Failures and deaths are counted anew, attempts go on; an expiry that has passed is forgotten.
+        Failures and deaths are counted anew, attempts go on; an expiry that has passed is forgotten. `taken` while
+        another unfinished job has its unique key.
         """
         ...
 
@@ -263,5 +266,8 @@ class Store(Protocol):
         ...
 
     def ring(self) -> None:
-        """Wake one `wait`, of this process or another. Never raises, may be called from any thread."""
+        """Wake one `wait`, of this process or another; as each operation does that leaves a job to be claimed.
+
+        Never raises, may be called from any thread.
+        """
         ...

@@ -16,7 +16,10 @@ _Q = load_queries("afterward.stores.sqlite")
 
 
 class Entry:
-    """One transaction's new jobs. The plain ones are gathered, and inserted by `end` as one."""
+    """One transaction's new jobs, in order. Plain ones that follow each other are gathered, and inserted as one.
+
+    `end` inserts what is left of them.
+    """
 
     def __init__(self, connection: apsw.Connection, now: float) -> None:
         self._connection = connection
@@ -45,14 +48,15 @@ class Entry:
         """Insert what has gathered."""
         if self._plain:
             self._connection.executemany(_Q["enqueue"], self._plain)
+            self._plain = []
 
     def _enqueue_or_not(self, jobs: Sequence[tuple[NewJob, Placement]], process: str | None) -> list[Stored]:
-        before = len(self._plain)
+        self.end()
         self._connection.execute("SAVEPOINT enqueue")
         answers = [self._enter(job, placement, process) for job, placement in jobs]
         if Stored.refused in answers:
             self._connection.execute("ROLLBACK TO enqueue")
-            del self._plain[before:]
+            self._plain = []
             answers = [answer if answer is Stored.refused else Stored.dropped for answer in answers]
         self._connection.execute("RELEASE enqueue")
         return answers
@@ -61,12 +65,11 @@ class Entry:
         if placement is not Placement.free and not self._is_alive(process):
             return Stored.stranger
         row = row_of(job, placement, process, self._now)
-        if job.files:
-            return self._enter_with_files(job, row)
-        if job.unique is None:
+        if job.unique is None and not job.files:
             self._plain.append(row)
             return Stored.stored
-        return self._enter_unique(job, row)
+        self.end()
+        return self._enter_with_files(job, row) if job.files else self._enter_unique(job, row)
 
     def _enter_with_files(self, job: NewJob, row: tuple[Any, ...]) -> Stored:
         if job.unique is None:
@@ -80,9 +83,10 @@ class Entry:
 
     def _enter_unique(self, job: NewJob, row: tuple[Any, ...]) -> Stored:
         connection, key = self._connection, (job.task, job.unique)
+        connection.execute(_Q["expire_unique"], (*key, job.id, self._now))
         if job.on_duplicate is OnDuplicate.replace:
             connection.execute(_Q["replace_waiting"], (*key, job.id, self._now))
-            connection.execute(_Q["replace_running"], (*key, self._now))
+            connection.execute(_Q["replace_running"], (*key, job.id))
         before = connection.total_changes()
         connection.execute(_Q["enqueue"], row)
         if connection.total_changes() > before:

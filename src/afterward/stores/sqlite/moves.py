@@ -10,7 +10,8 @@ import apsw
 from afterward.job import Died, Failed, Lease, Outcome, Placement, Released, Retry, Ruling, Status, Succeeded
 from afterward.stores.sql import load_queries
 from afterward.stores.sqlite import contents
-from afterward.stores.sqlite.rows import row_of, text_of
+from afterward.stores.sqlite.entry import Entry
+from afterward.stores.sqlite.rows import text_of
 from afterward.text import is_storable
 
 _Q = load_queries("afterward.stores.sqlite")
@@ -31,11 +32,13 @@ def finish(connection: apsw.Connection, ends: Sequence[tuple[Lease, Outcome]], n
         else _end(connection, lease, outcome, now)
         for lease, outcome in ends
     ]
+    entry = Entry(connection, now)
     for (lease, outcome), did in zip(ends, accepted, strict=True):
         if did and isinstance(outcome, Succeeded | Failed | Died) and outcome.then is not None:
-            connection.execute(_Q["enqueue"], row_of(outcome.then, Placement.free, None, now))
+            entry.enqueue([(outcome.then, Placement.free)], None)
         if did and isinstance(outcome, Succeeded) and outcome.files:
             contents.unlink(connection, outcome.files, lease.id)
+    entry.end()
     return accepted
 
 
@@ -46,6 +49,9 @@ def cancel(connection: apsw.Connection, job: str, now: float) -> Ruling:
 
 def retry(connection: apsw.Connection, job: str, now: float) -> Ruling:
     """failed or cancelled → queued, because a person says so."""
+    if is_storable(job):
+        for key in connection.execute(_Q["unique_of"], (job,)).fetchall():
+            connection.execute(_Q["expire_unique"], (*key, now))
     ruling = _rule(connection, job, "retry", now)
     if ruling is Ruling.forbidden and connection.execute(_Q["status"], (job,)).get in _CAN_BE_RETRIED:
         return Ruling.taken

@@ -50,25 +50,31 @@ UPDATE jobs SET
 WHERE seq = ?1 AND process = ?2 AND attempt = ?3;
 
 -- name: enqueue
--- new -> queued, held by a process (?7), free (null), or already leased to it as attempt 1
+-- new -> queued, held by a process (?7), free (null), or already leased to it as attempt 1.
 INSERT INTO jobs (id, task, queue, priority, status, attempt, process, due, run_at, unique_key, arguments, context, created_at, started_at, max_attempts, timeout, expires_at)
 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)
-ON CONFLICT (task, unique_key) WHERE unique_key IS NOT NULL AND status IN ('queued', 'running') DO NOTHING;
+ON CONFLICT (task, unique_key) WHERE unique_key IS NOT NULL AND replaced_by IS NULL AND status IN ('queued', 'running') DO NOTHING;
 
 -- name: alias
 -- The id of a call that found its unique key taken leads to the job that has it.
 INSERT INTO aliases (id, job)
-SELECT ?1, id FROM jobs WHERE task = ?2 AND unique_key = ?3 AND status IN ('queued', 'running');
+SELECT ?1, id FROM jobs WHERE task = ?2 AND unique_key = ?3 AND replaced_by IS NULL AND status IN ('queued', 'running');
+
+-- name: expire_unique
+-- queued -> cancelled: what has expired keeps its unique key from no other job (?3)
+UPDATE jobs SET status = 'cancelled', process = NULL, note = 'expired', finished_at = ?4
+WHERE task = ?1 AND unique_key = ?2 AND replaced_by IS NULL AND status IN ('queued', 'running')
+    AND status = 'queued' AND expires_at <= ?4 AND id <> ?3;
 
 -- name: replace_waiting
 -- queued -> cancelled: another takes its unique key
 UPDATE jobs SET status = 'cancelled', process = NULL, note = 'replaced by ' || ?3, finished_at = ?4
-WHERE task = ?1 AND unique_key = ?2 AND status IN ('queued', 'running') AND status = 'queued';
+WHERE task = ?1 AND unique_key = ?2 AND replaced_by IS NULL AND status IN ('queued', 'running') AND status = 'queued';
 
 -- name: replace_running
--- It keeps its attempt, and neither its unique key nor another attempt.
-UPDATE jobs SET unique_key = NULL, expires_at = min(coalesce(expires_at, ?3), ?3)
-WHERE task = ?1 AND unique_key = ?2 AND status IN ('queued', 'running') AND status = 'running';
+-- It keeps its attempt, and gets no other: it has expired from the beginning of time, however clocks are set.
+UPDATE jobs SET replaced_by = ?3, expires_at = 0
+WHERE task = ?1 AND unique_key = ?2 AND replaced_by IS NULL AND status IN ('queued', 'running') AND status = 'running';
 
 -- name: release
 -- queued and held -> queued
@@ -80,7 +86,7 @@ UPDATE jobs SET due = 1 WHERE seq IN (SELECT seq FROM jobs WHERE status = 'queue
 
 -- name: expire
 -- queued -> cancelled: no attempt of it may begin any more
-UPDATE jobs SET status = 'cancelled', note = 'expired', finished_at = ?1
+UPDATE jobs SET status = 'cancelled', note = coalesce('replaced by ' || replaced_by, 'expired'), finished_at = ?1
 WHERE seq IN (SELECT seq FROM jobs WHERE status = 'queued' AND expires_at <= ?1 AND process IS NULL ORDER BY expires_at LIMIT ?2);
 
 -- name: next_due
@@ -222,10 +228,15 @@ UPDATE jobs SET status = 'cancelled', process = NULL, note = 'cancelled', finish
 WHERE id = coalesce((SELECT job FROM aliases WHERE id = ?1), ?1) AND status = 'queued';
 
 -- name: retry
--- failed | cancelled -> queued, with all its attempts before it; not while another unfinished job has its unique key
+-- failed | cancelled -> queued, with all its attempts before it; not while another unfinished job has its unique key.
+-- An expiry that is still to come stays.
 UPDATE OR IGNORE jobs SET status = 'queued', due = 1, run_at = ?2, failures = 0, deaths = 0, token = NULL,
-    note = 'retried', unfit_for = '', finished_at = NULL, expires_at = NULL
+    note = 'retried', unfit_for = '', finished_at = NULL, replaced_by = NULL,
+    expires_at = CASE WHEN expires_at > ?2 THEN expires_at END
 WHERE id = coalesce((SELECT job FROM aliases WHERE id = ?1), ?1) AND status IN ('failed', 'cancelled');
+
+-- name: unique_of
+SELECT task, unique_key, id FROM jobs WHERE id = coalesce((SELECT job FROM aliases WHERE id = ?1), ?1) AND unique_key IS NOT NULL;
 
 -- name: status
 SELECT status FROM jobs WHERE id = coalesce((SELECT job FROM aliases WHERE id = ?1), ?1);

@@ -16,7 +16,7 @@ import apsw
 
 from afterward.errors import StoreUnavailable
 from afterward.faults import crash_point
-from afterward.job import Job, Lease, NewJob, Outcome, Placement, Process, Ruling, Status, Stored
+from afterward.job import Died, Job, Lease, NewJob, Outcome, Placement, Process, Released, Retry, Ruling, Status, Stored
 from afterward.stores.base import Answer, Beat, Chunk, Claimed, Known, Reaped, Wanted
 from afterward.stores.sql import load_queries
 from afterward.stores.sqlite import contents, looks, moves
@@ -122,13 +122,14 @@ class SQLiteStore:
         return answer
 
     def enqueue(self, jobs: Sequence[tuple[NewJob, Placement]], process: str | None) -> Answer[list[Stored]]:
-        return self._ask("enqueue", (jobs, process))
+        answer = self._ask("enqueue", (jobs, process))
+        return answer if process is not None else self._ringing(answer)
 
     def put_chunk(self, file: str, number: int, data: bytes, process: str, *, is_last: bool) -> Answer[bool]:
         return self._ask("put_chunk", (file, number, data, process, is_last), is_heavy=True)
 
     def release(self, process: str, jobs: Sequence[str]) -> Answer[list[bool]]:
-        return self._ask("release", (process, jobs))
+        return self._ringing(self._ask("release", (process, jobs)))
 
     def claim(self, process: str, wanted: Sequence[Wanted], token: str) -> Answer[Claimed]:
         return self._ask("claim", (process, wanted, token))
@@ -137,13 +138,13 @@ class SQLiteStore:
         answer = self._ask("finish", ends)
         if self._watchers:
             answer.add_done_callback(lambda _: self._watchers.tell([lease.id for lease, _ in ends]))
-        return answer
+        return self._ringing(answer) if any(_leaves_work(outcome) for _, outcome in ends) else answer
 
     def cancel(self, jobs: Sequence[str]) -> Answer[list[Ruling]]:
         return self._ask("cancel", jobs)
 
     def retry(self, jobs: Sequence[str]) -> Answer[list[Ruling]]:
-        return self._ask("retry", jobs)
+        return self._ringing(self._ask("retry", jobs))
 
     def prune(self, ages: Mapping[Status, float], limit: int) -> Answer[int]:
         return self._ask("prune", (ages, limit))
@@ -210,6 +211,11 @@ class SQLiteStore:
         if writer is None:
             raise StoreUnavailable(f"the store {self._path} is not open")
         return writer.submit(kind, items, is_heavy=is_heavy)
+
+    def _ringing(self, answer: Answer[T]) -> Answer[T]:
+        """Who waits for jobs is called once this is written: it leaves jobs that anybody may claim."""
+        answer.add_done_callback(lambda _: self._doorbell.ring())
+        return answer
 
     def _look(self, look: Callable[[apsw.Connection], T]) -> Answer[T]:
         reader = self._reader
@@ -367,6 +373,13 @@ _STAGES: dict[str, Callable[[SQLiteStore, apsw.Connection, Sequence[Operation], 
     kind: getattr(SQLiteStore, f"_stage_{kind}") for kind in _ORDER
 }
 _INHERITED: list[Any] = []
+
+
+def _leaves_work(outcome: Outcome) -> bool:
+    """Is there a job to claim after this, now or soon?"""
+    if isinstance(outcome, Retry | Released):
+        return True
+    return outcome.then is not None or (isinstance(outcome, Died) and not outcome.final)
 
 
 def _identity(path: Path) -> _Inode | None:
