@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from afterward.errors import AfterwardError, ArgumentError, DuplicateJob, FileTooLarge
 from afterward.life import Life
-from afterward.observe import emit
 from afterward.onlookers import Onlookers, are_indifferent
-from afterward.request import CALLS, SCOPE_KEY, Call, calls_in
+from afterward.refusal import answer
+from afterward.request import SCOPE_KEY, Call, Within, calls_in
 from afterward.task import Owner
-
-RETRY_AFTER_SECONDS = 5
+from afterward.websocket import WebSocketCall
 
 
 class DurableTasksMiddleware:
@@ -41,19 +38,19 @@ class DurableTasksMiddleware:
         return conductor.conduct(self._serve, scope, receive, send)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        call = Call(self._life().intake, self._onlookers, scope, send)
+        kind = WebSocketCall if scope["type"] == "websocket" else Call
+        call = kind(self._life().intake, self._onlookers, send)
         scope[SCOPE_KEY] = calls = {**calls_in(scope), self._owner: call}
-        token = CALLS.set(calls)
         try:
             try:
-                await self._app(scope, receive, call.send)
-            finally:
-                CALLS.reset(token)
-            await call.conclude()
-        except Exception:
-            if not call.answer_is_due:
-                raise
-            await _answer_refused(call.refusal, send)
+                with Within(calls):
+                    await self._app(scope, receive, call.send)
+                await call.conclude()
+            except Exception:
+                if not call.answer_is_due:
+                    raise
+            if call.refusal is not None and call.answer_is_due:
+                await answer(call.refusal, call.start, send)
         finally:
             await call.end()
 
@@ -106,25 +103,3 @@ def with_failures_seen(middleware: Sequence[Middleware]) -> list[Middleware]:
         return []
     around = [one for theirs in middleware for one in (Middleware(FailureMiddleware), theirs)]
     return [*around, Middleware(InnermostMiddleware, onlookers=not are_indifferent(middleware))]
-
-
-async def _answer_refused(refusal: AfterwardError | None, send: Send) -> None:
-    """409 where the request asks for what is there already, 413 for too large a file, 500 for one that cannot be read;
-    else 503: it may be tried again."""
-    if isinstance(refusal, DuplicateJob):
-        emit(logging.INFO, "request.duplicate", reason=str(refusal))
-        status, body = 409, b'{"detail":"The same is being done already."}'
-    elif isinstance(refusal, FileTooLarge):
-        emit(logging.WARNING, "request.too_large", reason=str(refusal))
-        status, body = 413, b'{"detail":"The file is too large."}'
-    elif isinstance(refusal, ArgumentError):
-        emit(logging.ERROR, "request.refused", refusal, reason=str(refusal))
-        status, body = 500, b'{"detail":"Internal Server Error"}'
-    else:
-        emit(logging.ERROR, "request.refused", refusal, reason=str(refusal))
-        status, body = 503, b'{"detail":"The request could not be accepted now; try again later."}'
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    if status == 503:
-        headers.append((b"retry-after", str(RETRY_AFTER_SECONDS).encode()))
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})

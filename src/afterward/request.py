@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import logging
 import sys
@@ -10,16 +9,15 @@ import threading
 from contextvars import ContextVar
 from typing import Any, NamedTuple
 
-from anyio import CancelScope
 from starlette.background import BackgroundTask as StockBackgroundTask
 from starlette.responses import Response
 from starlette.types import Message, Scope, Send
 
-from afterward.errors import AfterwardError, ArgumentError, NotInARequest, StoreError
+from afterward.errors import AfterwardError, ArgumentError, DuplicateJob, NotInARequest, StoreError
 from afterward.faults import crash_point
 from afterward.handle import JobHandle
 from afterward.intake import Intake, Kept
-from afterward.job import NewJob
+from afterward.job import NewJob, OnDuplicate
 from afterward.observe import emit
 from afterward.onlookers import Onlookers
 from afterward.task import Owner, Task
@@ -29,6 +27,21 @@ CALLS: ContextVar[dict[Owner, Call]] = ContextVar("afterward.calls")
 """The requests that the calling code runs in, by whose tasks they take; in the scope, too, under `SCOPE_KEY`."""
 _ADDING = threading.Lock()
 """Held for a few steps of what a request has pending; threads may add to it."""
+
+
+class Within:
+    """While the block lasts, the calling code runs in these requests."""
+
+    __slots__ = ("_calls", "_token")
+
+    def __init__(self, calls: dict[Owner, Call]) -> None:
+        self._calls = calls
+
+    def __enter__(self) -> None:
+        self._token = CALLS.set(self._calls)
+
+    def __exit__(self, *_: object) -> None:
+        CALLS.reset(self._token)
 
 
 class _Pending(NamedTuple):
@@ -44,12 +57,11 @@ _NOTHING: list[_Pending] = []
 
 
 class Call:
-    """One request or websocket, from the first byte in to the end of the last dependency: its durable tasks.
+    """One request, from the first byte in to the end of the last dependency: its durable tasks.
 
     - Added before the response starts: stored as it starts, or, where nothing in the application could tell the
       difference, once the application has returned; if that fails, the client gets 503.
     - Added while the response streams: stored before its last chunk leaves.
-    - Added in a websocket: stored and started at once.
     - Added later: stored when the call ends.
 
     What is stored starts when the call is over, however it ends.
@@ -64,23 +76,22 @@ class Call:
     is_looked_at = False
     """Is there a middleware of which it is not known that it does nothing once the response is sent?"""
     _withheld: list[Message] | None = None
-    _loop: asyncio.AbstractEventLoop | None = None
+    start: Message | None = None
+    """The start of its response, where that had to wait for the store."""
     refusal: AfterwardError | None = None
+    tries_again = False
+    """Is what could not be stored once tried again?"""
 
-    def __init__(self, intake: Intake, onlookers: Onlookers, scope: Scope, send: Send) -> None:
+    def __init__(self, intake: Intake, onlookers: Onlookers, send: Send) -> None:
         self._intake = intake
         self._onlookers = onlookers
         self._send = send
         self._around = sys.exception()  # what the caller of the whole app is handling is no affair of this call
-        self._is_websocket = scope["type"] == "websocket"
-        if self._is_websocket:
-            self._loop = asyncio.get_running_loop()
-            self._storing: set[asyncio.Task[None]] = set()
 
     @property
     def answer_is_due(self) -> bool:
         """Was storing refused before the client got anything?"""
-        return self.refusal is not None and not self._started and not self._is_websocket
+        return self.refusal is not None and not self._started
 
     @property
     def is_answered(self) -> bool:
@@ -107,17 +118,14 @@ class Call:
                 self._pending.append(pending)
             else:
                 self._pending = [pending]
-        if self._loop is not None:
-            self._loop.call_soon_threadsafe(self._store_soon)
         return task.handle(job.id)
 
     def discard(self, origin: StockBackgroundTask | None = None) -> None:
         """Drop what is not yet stored: of one container, or of all; but never what is to run on an error."""
-        if not self._is_websocket:
-            with _ADDING:
-                self._pending = [
-                    p for p in self._pending if p.run_on_error or (origin is not None and p.origin is not origin)
-                ]
+        with _ADDING:
+            self._pending = [
+                p for p in self._pending if p.run_on_error or (origin is not None and p.origin is not origin)
+            ]
 
     def fail(self) -> None:
         """The application ends in an exception: unless a response has begun, none of what it has added is wanted."""
@@ -146,9 +154,6 @@ class Call:
             leaves = await self._begin_response(message)
         elif kind == "http.response.body":
             leaves = await self._go_on_with_response(message)
-        elif self._is_websocket and (self._pending or self._storing):
-            self._store_soon()
-            await self._stored()
         if leaves:
             await self._send(message)
 
@@ -158,6 +163,7 @@ class Call:
         if self._pending:
             if not self.is_seen_inside:
                 self.sift(self._around)
+            self.start = start
             if self._can_wait(start):
                 self._withheld = [start]
                 return False
@@ -187,10 +193,7 @@ class Call:
         )
 
     async def conclude(self) -> None:
-        """The application has returned: store the tasks of a response that is withheld, then let it leave.
-
-        Raises what storing raised, now or before, where the client got no answer for it.
-        """
+        """The application has returned: store the tasks of a response that is withheld, then let it leave."""
         messages, self._withheld = self._withheld, None
         if messages is not None:
             await self._store(direct=True)
@@ -198,20 +201,14 @@ class Call:
             for message in messages:
                 await self._send(message)
             self._sent = True
-        elif self.refusal is not None and self.answer_is_due:
-            raise self.refusal
 
     async def end(self) -> None:
         """The call is over: store what was added late, and start all that is stored."""
-        with _ADDING:
-            self._over = True  # from here on, whoever adds is refused
+        self._admit_no_more()
         try:
-            if self._is_websocket and self._storing:
-                with CancelScope(shield=True):
-                    await asyncio.wait(self._storing)  # what they could not store is still pending
-            if self._pending and not self._started and not self._is_websocket:
+            if self._pending and (self.refusal is not None or not self._started):
                 self.discard()
-            if self._pending and (self.refusal is None or self._is_websocket):
+            if self._pending and (self.tries_again or self.refusal is None or isinstance(self.refusal, DuplicateJob)):
                 await self._store(direct=False)
         except (StoreError, ArgumentError) as error:
             for lost in self._pending:
@@ -222,10 +219,15 @@ class Call:
                 await self._intake.let_go(self._kept)
             self._send = _send_nowhere  # the server's leads back here by its scope: a circle for each request
 
+    def _admit_no_more(self) -> None:
+        with _ADDING:
+            self._over = True
+
     async def _store(self, *, direct: bool) -> None:
         with _ADDING:
             pending, self._pending = self._pending, _NOTHING
         jobs = [p.job for p in pending]
+        on_error = [p.job for p in pending if p.run_on_error] or None
         del pending  # what is not needed while this waits is not kept alive: the garbage collector would come by for it
         if self._kept is None:
             self._kept = Kept()
@@ -233,33 +235,16 @@ class Call:
         try:
             await self._intake.keep(jobs, self._kept, direct=direct)
         except (StoreError, ArgumentError) as error:  # the second for a file that turned out not to be storable
+            left = [
+                _Pending(job, None, on_error is not None and job in on_error)
+                for job in jobs
+                if not (isinstance(error, DuplicateJob) and job.on_duplicate is OnDuplicate.refuse)
+            ]
             with _ADDING:
-                self._pending = [*(_Pending(job, None, run_on_error=False) for job in jobs), *self._pending]
+                self._pending = [*left, *self._pending]
             self.refusal = error
             raise
         crash_point("after_store")
-
-    def _store_soon(self) -> None:
-        if self._pending and not self._over:
-            storing = asyncio.get_running_loop().create_task(self._store_and_start())
-            self._storing.add(storing)
-            storing.add_done_callback(self._forget_if_stored)
-
-    def _forget_if_stored(self, storing: asyncio.Task[None]) -> None:
-        if not storing.cancelled() and storing.exception() is None:
-            self._storing.discard(storing)
-
-    async def _store_and_start(self) -> None:
-        await self._store(direct=True)
-        if self._kept is not None:
-            await self._intake.let_go(self._kept)
-
-    async def _stored(self) -> None:
-        storing, self._storing = self._storing, set()
-        if storing:
-            await asyncio.wait(storing)
-        for task in storing:
-            task.result()
 
 
 def calls_in(scope: Scope) -> dict[Owner, Call]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from fastapi import FastAPI
+from fastapi.middleware.cors import CORSMiddleware
 from fastapi.testclient import TestClient
 
 from afterward import (
@@ -24,7 +25,7 @@ from afterward import (
 from afterward.engine.worker import WorkerOptions
 from afterward.errors import TaskError
 from tests.support.disk import Row
-from tests.support.waiting import soon
+from tests.support.waiting import soon, wait_until
 
 pytestmark = pytest.mark.anyio
 
@@ -206,6 +207,54 @@ def test_a_request_that_asks_for_what_is_done_already_gets_a_409(
     assert "retry-after" not in again.headers
     assert len(stored()) == 2
     assert ended == (["committed", "rolled back"] if looked_at else [])
+
+
+def test_a_409_can_be_read_by_pages_of_other_origins(app: FastAPI, tasks: Afterward) -> None:
+    """It is said of the answer what the application's own middleware says of its responses."""
+    app.add_middleware(CORSMiddleware, allow_origins=["https://pages.example"])
+
+    @tasks.task
+    def export() -> None: ...
+
+    @app.post("/", status_code=202)
+    async def endpoint(background_tasks: BackgroundTasks) -> None:
+        background_tasks.add_task(export.options(unique="export", on_duplicate="refuse", delay=60))
+
+    origin = {"origin": "https://pages.example"}
+    with TestClient(app) as client:
+        assert client.post("/", headers=origin).status_code == 202
+        refused = client.post("/", headers=origin)
+    assert refused.status_code == 409
+    assert refused.headers["access-control-allow-origin"] == "https://pages.example"
+    assert refused.headers["vary"] == "Origin"
+    assert refused.headers["content-length"] == str(len(refused.content))
+
+
+@pytest.mark.parametrize("looked_at", [True, False])
+def test_what_is_to_run_on_an_error_runs_after_a_409_too(
+    app: FastAPI, tasks: Afterward, client: TestClient, happened: list[str], looked_at: bool
+) -> None:
+    async def session() -> Any:
+        yield
+
+    @tasks.task
+    def export() -> None: ...
+
+    @tasks.task
+    def audit(what: str) -> None:
+        happened.append(what)
+
+    from fastapi import Depends
+
+    @app.post("/{what}", status_code=202, dependencies=[Depends(session)] if looked_at else [])
+    async def endpoint(what: str, background_tasks: BackgroundTasks) -> None:
+        background_tasks.add_task(audit.options(run_on_error=True), what)
+        background_tasks.add_task(audit, "never")
+        background_tasks.add_task(export.options(unique="export", on_duplicate="refuse", run_on_error=True, delay=60))
+
+    export.options(unique="export", delay=60).enqueue_sync()
+    assert client.post("/refused").status_code == 409
+    wait_until(lambda: happened == ["refused"])
 
 
 # Not too late

@@ -6,7 +6,7 @@ with the one made by public means.
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -15,8 +15,11 @@ from fastapi import Depends, FastAPI, WebSocket, WebSocketDisconnect
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-from afterward import Afterward, BackgroundTasks, Task
+from afterward import Afterward, BackgroundTasks, StoreUnavailable, Task
 from afterward.background import provide, provide_with_yield
+from afterward.job import NewJob, Placement
+from afterward.job import Stored as Stored_
+from afterward.stores.base import Answer
 from afterward.stores.sqlite import SQLiteStore
 from tests.support.disk import Row
 from tests.support.obstacles import locked
@@ -193,3 +196,44 @@ def test_while_the_store_is_down_no_message_leaves_and_no_task_is_forgotten(
                 connection.recv()
             wait_until(lambda: len(happened) == added + 1)
         assert sorted(happened) == [*(str(number) for number in range(added)), "StoreUnavailable"]
+
+
+class FailsFirst(SQLiteStore):
+    """A store whose first `enqueue` fails, in a while."""
+
+    failures = 0
+
+    def enqueue(self, jobs: Sequence[tuple[NewJob, Placement]], process: str | None) -> Answer[list[Stored_]]:
+        if self.failures:
+            return super().enqueue(jobs, process)
+        self.failures += 1
+        loop = asyncio.get_running_loop()
+        answer: Answer[list[Stored_]] = loop.create_future()
+        loop.call_later(0.05, answer.set_exception, StoreUnavailable("the disk is full"))
+        return answer
+
+
+def test_a_message_that_is_given_up_forgets_no_task(app: FastAPI, database: Path, happened: list[str]) -> None:
+    """Who sends with a timeout, for one, while the store is slow, and about to fail."""
+    with opened(Afterward(store=FailsFirst(database))) as tasks:
+        another = FastAPI()
+        another.dependency_overrides = app.dependency_overrides
+        tasks.install(another)
+
+        @tasks.task
+        def note(what: str) -> None:
+            happened.append(what)
+
+        @another.websocket("/")
+        async def endpoint(websocket: WebSocket, background_tasks: BackgroundTasks) -> None:
+            await websocket.accept()
+            background_tasks.add_task(note, "added")
+            sending = asyncio.create_task(websocket.send_text("never sent"))
+            [call] = websocket.scope["afterward.calls"].values()
+            await soon(lambda: call._storing, "the task is being stored")
+            sending.cancel()
+            await asyncio.wait({sending})
+
+        with served(another) as server, connect(url(server)) as connection, pytest.raises(ConnectionClosed):
+            connection.recv()
+        wait_until(lambda: happened == ["added"])

@@ -1,0 +1,56 @@
+"""The answer that a request gets when its tasks could not be stored."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+
+from starlette.types import Message, Send
+
+from afterward.errors import AfterwardError, ArgumentError, DuplicateJob, FileTooLarge
+from afterward.observe import emit
+
+RETRY_AFTER_SECONDS = 5
+
+_Headers = list[tuple[bytes, bytes]]
+
+
+async def answer(refusal: AfterwardError, start: Message | None, send: Send) -> None:
+    """409 where the request asks for what is there already, 413 for too large a file, 500 for one that cannot be read;
+    else 503: it may be tried again.
+
+    `start`: what the application's own response would have begun with. What it says of who may read it is said of the
+    answer, too.
+    """
+    status, body, level = _answer_to(refusal)
+    emit(level, _EVENTS[status], None if level < logging.ERROR else refusal, reason=str(refusal))
+    headers: _Headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    if status == 503:
+        headers.append((b"retry-after", str(RETRY_AFTER_SECONDS).encode()))
+    headers += _for_browsers(() if start is None else start.get("headers", ()))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+_EVENTS = {409: "request.duplicate", 413: "request.too_large", 500: "request.refused", 503: "request.refused"}
+
+
+def _answer_to(refusal: AfterwardError) -> tuple[int, bytes, int]:
+    """Status, body, and how loud it is to be told."""
+    if isinstance(refusal, DuplicateJob):
+        return 409, b'{"detail":"The same is being done already."}', logging.INFO
+    if isinstance(refusal, FileTooLarge):
+        return 413, b'{"detail":"The file is too large."}', logging.WARNING
+    if isinstance(refusal, ArgumentError):
+        return 500, b'{"detail":"Internal Server Error"}', logging.ERROR
+    return 503, b'{"detail":"The request could not be accepted now; try again later."}', logging.ERROR
+
+
+def _for_browsers(headers: Iterable[tuple[bytes, bytes]]) -> _Headers:
+    """Those of cross-origin sharing (https://fetch.spec.whatwg.org/#http-cors-protocol): without them, a page of
+    another origin could not read the answer."""
+    return [
+        (name, value)
+        for name, value in headers
+        if name.lower().startswith(b"access-control-") or name.lower() == b"vary"
+    ]
