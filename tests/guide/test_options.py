@@ -174,6 +174,28 @@ async def test_a_call_may_be_refused_where_there_is_one_already(tasks: Afterward
     assert len(await tasks.list()) == 1
 
 
+def test_of_two_calls_of_one_request_the_later_replaces_the_earlier(
+    app: FastAPI, tasks: Afterward, client: TestClient, happened: list[str]
+) -> None:
+    """Though there is room for both: none of them has begun before the request is over."""
+
+    @tasks.task
+    async def index(version: int) -> None:
+        happened.append(f"version {version}")
+
+    latest = index.options(unique="document 7", on_duplicate="replace")
+
+    @app.post("/", status_code=202)
+    async def endpoint(background_tasks: BackgroundTasks) -> list[str]:
+        return [background_tasks.add_task(latest, version).id for version in range(3)]
+
+    jobs = client.post("/").json()
+    assert client.portal is not None
+    ended = client.portal.call(tasks.ended, jobs, 10)
+    assert [job and job.status for job in ended] == [Status.cancelled, Status.cancelled, Status.succeeded]
+    assert happened == ["version 2"]
+
+
 @pytest.mark.parametrize("looked_at", [True, False])
 def test_a_request_that_asks_for_what_is_done_already_gets_a_409(
     tasks: Afterward, app: FastAPI, client: TestClient, stored: Callable[[], list[Row]], looked_at: bool
