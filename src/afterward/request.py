@@ -269,7 +269,10 @@ def _background_being_sent() -> list[Any]:
 
 def _has_length(message: Message) -> bool:
     """Is this the start of a response whose length is known: one that does not stream?"""
-    return any(name.lower() == b"content-length" for name, _ in message.get("headers", ()))
+    for name, _ in message.get("headers", ()):  # noqa: SIM110 - any() of a generator takes twice as long
+        if name == b"content-length" or name.lower() == b"content-length":
+            return True
+    return False
 
 
 def is_answered() -> bool:
