@@ -22,8 +22,7 @@ async def answer(refusal: AfterwardError, start: Message | None, send: Send) -> 
     `start`: what the application's own response would have begun with. What it says of who may read it is said of the
     answer, too.
     """
-    status, body, level = _answer_to(refusal)
-    emit(level, _EVENTS[status], None if level < logging.ERROR else refusal, reason=str(refusal))
+    status, body = _answer_to(refusal)
     headers: _Headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     if status == 503:
         headers.append((b"retry-after", str(RETRY_AFTER_SECONDS).encode()))
@@ -32,18 +31,18 @@ async def answer(refusal: AfterwardError, start: Message | None, send: Send) -> 
     await send({"type": "http.response.body", "body": body})
 
 
-_EVENTS = {409: "request.duplicate", 413: "request.too_large", 500: "request.refused", 503: "request.refused"}
-
-
-def _answer_to(refusal: AfterwardError) -> tuple[int, bytes, int]:
-    """Status, body, and how loud it is to be told."""
+def _answer_to(refusal: AfterwardError) -> tuple[int, bytes]:
+    """Tell of it, as loudly as it deserves; status and body."""
     if isinstance(refusal, DuplicateJob):
-        return 409, b'{"detail":"The same is being done already."}', logging.INFO
+        emit(logging.INFO, "request.duplicate", reason=str(refusal))
+        return 409, b'{"detail":"The same is being done already."}'
     if isinstance(refusal, FileTooLarge):
-        return 413, b'{"detail":"The file is too large."}', logging.WARNING
+        emit(logging.WARNING, "request.too_large", reason=str(refusal))
+        return 413, b'{"detail":"The file is too large."}'
+    emit(logging.ERROR, "request.refused", refusal, reason=str(refusal))
     if isinstance(refusal, ArgumentError):
-        return 500, b'{"detail":"Internal Server Error"}', logging.ERROR
-    return 503, b'{"detail":"The request could not be accepted now; try again later."}', logging.ERROR
+        return 500, b'{"detail":"Internal Server Error"}'
+    return 503, b'{"detail":"The request could not be accepted now; try again later."}'
 
 
 def _for_browsers(headers: Iterable[tuple[bytes, bytes]]) -> _Headers:
