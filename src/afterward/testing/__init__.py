@@ -1,8 +1,10 @@
 """What tests of an application use: `Bench`, and `fixture` to make a pytest fixture of it."""
 
 from afterward.faults import Crash
-from afterward.testing.bench import AttemptFailed, Bench, NoAnswer
+from afterward.testing.bench import Bench
 from afterward.testing.clock import Clock
+from afterward.testing.conducting import NoAnswer
+from afterward.testing.failures import AttemptFailed
 from afterward.testing.fixture import fixture
 from afterward.testing.mortal import Point
 
