@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any, ParamSpec, overload
 
 from afterward.app import Afterward
+from afterward.engine.files import chunks_of
+from afterward.errors import FileLost
 from afterward.job import Job
 from afterward.stores.base import Store
 from afterward.task import Task
 from afterward.testing.enqueued import Enqueued, Expected, listing
+from afterward.testing.files import measure
 from afterward.testing.lives import Lives
+from afterward.uploads import stored_in
 
 P = ParamSpec("P")
 
@@ -36,8 +41,8 @@ class Assertions:
         """The jobs of this call; without arguments: all jobs of the task, whatever theirs are.
 
         Compared are the arguments as the task gets them: what was stored, read back. Defaults count as given, and
-        `unittest.mock.ANY` is equal to anything. Of `task.options(…)`, the options that it says must be those of the
-        job, too.
+        `unittest.mock.ANY` is equal to anything. An `UploadFile` is equal to one of the same content and, as far as it
+        says them, name and content type. Of `task.options(…)`, the options that it says must be those of the job, too.
         """
         return [enqueued.job for enqueued in self._matching(task, args, kwargs)[1]]
 
@@ -79,4 +84,16 @@ class Assertions:
     async def _read(self, store: Store) -> list[Enqueued]:
         ids = [job.id for job in await store.list(limit=_ALL)]
         jobs = [job for job in await store.get(ids[::-1]) if job is not None]
-        return [Enqueued(job, self._lives.new.get(job.id), self._tasks.tasks[job.task]) for job in jobs]
+        return [
+            Enqueued(job, self._lives.new.get(job.id), self._tasks.tasks[job.task], await _contents(store, job))
+            for job in jobs
+        ]
+
+
+async def _contents(store: Store, job: Job) -> dict[str, tuple[int, str]]:
+    chunks = chunks_of(store.get_chunk)
+    found: dict[str, tuple[int, str]] = {}
+    for file in stored_in(job.arguments):
+        with suppress(FileLost):  # its job has succeeded, and it was freed since
+            found[file] = measure([data async for data in chunks(file)])
+    return found

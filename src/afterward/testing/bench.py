@@ -47,12 +47,16 @@ class Bench(Assertions):
         now: datetime | None = None,
         raise_failures: bool = True,
     ) -> None:
-        self.clock = Clock(now)
-        """The store's clock: it stands still until it is moved. Delays and retries wait for it."""
-        super().__init__(tasks, Lives(tasks, self.clock))
+        self._clock = Clock(now)
+        super().__init__(tasks, Lives(tasks, self._clock))
         self._failures = Failures(are_raised=raise_failures)
         self._runner = Runner(tasks, self._lives, self._failures)
         self._conducting = Conducting(tasks, self._lives, self._runner, self._failures, manual=manual)
+
+    @property
+    def clock(self) -> Clock:
+        """The store's clock: it stands still until it is moved. Delays and retries wait for it."""
+        return self._clock
 
     # its block
 
