@@ -23,7 +23,7 @@ from afterward.engine.pruner import keep_pruning
 from afterward.engine.worker import Worker, WorkerOptions
 from afterward.errors import ConfigurationError, StoreError, StoreUnavailable, TaskError
 from afterward.handle import JobHandle, ids_of
-from afterward.hooks import EndedJob
+from afterward.hooks import Hook
 from afterward.intake import Intake
 from afterward.job import Job, NewJob, Ruling, Status
 from afterward.life import Life
@@ -127,11 +127,11 @@ class Afterward:
         max_backoff: Seconds = 600.0,
         retry_on: type[BaseException] | Sequence[type[BaseException]] | RetryRule = (Exception,),
         give_up_on: type[BaseException] | Sequence[type[BaseException]] = (),
-        on_success: Task[[EndedJob], Any] | None = None,
-        on_failure: Task[[EndedJob], Any] | None = None,
+        on_success: Hook | None = None,
+        on_failure: Hook | None = None,
         run_on_error: bool = False,
     ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
-    def task(  # pyright: ignore[reportInconsistentOverload] - P and R are the second overload's result's own
+    def task(  # pyright: ignore[reportInconsistentOverload] - P and R are its result's own; a Hook is a Task
         self,
         function: Callable[..., Any] | None = None,
         /,
@@ -145,8 +145,8 @@ class Afterward:
         max_backoff: Seconds = 600.0,
         retry_on: type[BaseException] | Sequence[type[BaseException]] | RetryRule = (Exception,),
         give_up_on: type[BaseException] | Sequence[type[BaseException]] = (),
-        on_success: Task[[EndedJob], Any] | None = None,
-        on_failure: Task[[EndedJob], Any] | None = None,
+        on_success: Task[..., Any] | None = None,
+        on_failure: Task[..., Any] | None = None,
         run_on_error: bool = False,
     ) -> Any:
         """Make a function durable: by saying so, its author allows it to run more than once.

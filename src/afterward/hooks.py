@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 from afterward.job import Died, Failed, Failure, Lease, NewJob, Outcome, Status, Succeeded
 from afterward.task import Task
@@ -25,6 +25,14 @@ class EndedJob:
     arguments: dict[str, Any]
     result: Any = None
     failure: Failure | None = None
+
+
+class Hook(Protocol):
+    """A task that can be called with an `EndedJob` alone: its other parameters are dependencies, or have defaults."""
+
+    def __call__(self, ended: EndedJob, /) -> Any: ...
+
+    def prepare(self, ended: EndedJob, /) -> NewJob: ...
 
 
 def with_follow_up(task: Task[..., Any], lease: Lease, outcome: Outcome) -> Outcome:

@@ -242,6 +242,12 @@ class ArgumentCodec:
             return {_spelled(e["loc"][:1]): e["msg"] for e in errors}
         return {}
 
+    def bound(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+        """The arguments of one call by the names of their parameters, with defaults. Raises `ArgumentError`."""
+        call = self._bind_slowly(args, kwargs)
+        call.apply_defaults()
+        return dict(call.arguments)
+
     def _bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         """`Signature.bind` without its cost; what it refuses is left to `Signature.bind` to explain."""
         if self._plain and len(args) <= len(self._positional):
@@ -253,14 +259,17 @@ class ArgumentCodec:
                 given.update(kwargs)
                 if self._required <= given.keys():
                     return given
-        self._refuse_dependencies(args, kwargs)
-        try:
-            bound = self._signature.bind(*args, **kwargs).arguments
-        except TypeError as error:
-            raise ArgumentError(f"task {self._name}{self._signature}: {error}") from None
+        bound = self._bind_slowly(args, kwargs).arguments
         if self._var_positional in bound:
             bound[self._var_positional] = list(bound[self._var_positional])
         return dict(bound)
+
+    def _bind_slowly(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> inspect.BoundArguments:
+        self._refuse_dependencies(args, kwargs)
+        try:
+            return self._signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise ArgumentError(f"task {self._name}{self._signature}: {error}") from None
 
     def _refuse_dependencies(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         given = [name for name in self._dependencies if name in kwargs]

@@ -94,7 +94,7 @@ def stored_in(arguments: str) -> list[str]:
     return [value["file"] for value in values if isinstance(value, dict) and value.keys() == _FIELDS]
 
 
-def give(stored: StoredFile, content: BinaryIO, size: int) -> UploadFile:
+def give(stored: StoredFile, content: BinaryIO, size: int | None) -> UploadFile:
     """The file that was uploaded, with its content at hand."""
     name = stored.filename if stored.exact is None else bytes.fromhex(stored.exact).decode("utf-8", "surrogatepass")
     headers = Headers(raw=[(key.encode("latin-1"), value.encode("latin-1")) for key, value in stored.headers])

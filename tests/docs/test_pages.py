@@ -83,10 +83,12 @@ def page(*blocks: tuple[str, str], name: str = "docs/some.md") -> Page:
         [('python title="main.py"', "x = 1"), ('python title="main.py"', "assert x == 2")],
         [('python title="test_main.py"', "def test_it() -> None:\n    assert False")],
         [('python title="test_main.py"', "x = 1")],
+        [("python", "def test_it() -> None:\n    assert True")],
+        [('python title="test_main.py"', "async def test_it() -> None:\n    assert True")],
     ],
 )
 def test_what_is_wrong_on_a_page_is_found(blocks: list[tuple[str, str]], tmp_path: Path) -> None:
-    """An error, a warning, another output than the page says, a file that does not hold what is imported."""
+    """An error, a warning, other output than it says, a file that lacks what is imported, a test that is not run."""
     with pytest.raises(BrokenPage):
         run(page(*blocks), tmp_path)
 

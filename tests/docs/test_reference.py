@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import afterward
-from afterward import Afterward, Job, Task, errors
+from afterward import Afterward, Job, Task, errors, testing
 from tests.support.pages import DOCS, REPOSITORY
 
 REFERENCE = (DOCS / "reference.md").read_text()
@@ -17,19 +17,30 @@ OPTIONS = (DOCS / "options.md").read_text()
 
 
 def test_every_public_name_is_in_the_reference() -> None:
-    """And every error, also those that are only recorded or handled inside, but for the one that no user meets."""
+    """And those of `afterward.testing`, and an attempt; and every error, but for the one that no user meets."""
     shown = set(re.findall(r"^::: afterward\.(?:\w+\.)?(\w+)$", REFERENCE, flags=re.MULTILINE))
     raised = {
         name for name, kind in vars(errors).items() if inspect.isclass(kind) and issubclass(kind, errors.AfterwardError)
     }
-    assert shown == {*afterward.__all__, *raised} - {"ArgumentsDoNotFit"}
+    assert shown == {*afterward.__all__, *testing.__all__, "Attempt", *raised} - {"ArgumentsDoNotFit"}
 
 
-@pytest.mark.parametrize("kind", [Afterward, Task])
+@pytest.mark.parametrize("kind", [Afterward, Task, testing.Bench, testing.Clock])
 def test_the_reference_names_members_that_exist(kind: type[Any]) -> None:
     """A member that is not there would silently not be shown."""
-    [listed] = re.findall(rf"^::: afterward\.{kind.__name__}\n.*\n +members: \[(.*)\]$", REFERENCE, flags=re.MULTILINE)
-    assert all(getattr(kind, name).__doc__ for name in listed.split(", "))
+    assert all(getattr(kind, name).__doc__ for name in _members(kind))
+
+
+@pytest.mark.parametrize("kind", [testing.Bench, testing.Clock])
+def test_the_reference_has_every_member_for_tests(kind: type[Any]) -> None:
+    """Whatever is there without an underscore."""
+    assert _members(kind) == {name for name in dir(kind) if not name.startswith("_")}
+
+
+def _members(kind: type[Any]) -> set[str]:
+    heading = rf"^::: afterward\.(?:testing\.)?{kind.__name__}\n"
+    [listed] = re.findall(heading + r".*\n +members: \[(.*)\]$", REFERENCE, flags=re.MULTILINE)
+    return set(listed.split(", "))
 
 
 def test_the_table_of_a_jobs_attributes_is_whole() -> None:

@@ -4,8 +4,9 @@ import asyncio
 import contextvars
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from io import BytesIO
 from pathlib import Path
 from typing import Annotated, Any
 from unittest.mock import ANY
@@ -17,6 +18,7 @@ from fastapi.responses import StreamingResponse
 from fastapi.testclient import TestClient
 from pydantic import BaseModel
 from starlette.applications import Starlette
+from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
@@ -137,7 +139,7 @@ def test_tasks_run_in_the_order_they_were_added(
 def test_tasks_run_after_the_dependencies_of_their_request(
     bench: Bench, app: FastAPI, note: Task[[str], Any], happened: list[str]
 ) -> None:
-    """As in life: what the request's own transaction has written is there, whatever enqueued the task."""
+    """As in production: what the request's own transaction has written is there, whatever enqueued the task."""
 
     async def transaction() -> AsyncIterator[None]:
         yield
@@ -158,7 +160,7 @@ def test_tasks_run_after_the_dependencies_of_their_request(
     assert happened == ["committed", "enqueued", "added", "committed", "alone"]
 
 
-def test_what_is_discarded_in_life_is_discarded(
+def test_what_is_discarded_in_production_is_discarded(
     bench: Bench, app: FastAPI, note: Task[[str], Any], happened: list[str]
 ) -> None:
     """An exception before the response starts."""
@@ -412,8 +414,43 @@ def test_what_was_not_as_expected_is_told_in_full(bench: Bench, tasks: Afterward
         "namely:",
         f"    {label(note)}(what='it')  succeeded",
     ]
-    with pytest.raises(TypeError, match="too many positional"):
+    with pytest.raises(ArgumentError, match="too many positional"):
         bench.assert_enqueued(note, "it", "and", "more")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
+
+
+@pytest.mark.parametrize("is_annotated", [False, True])
+def test_dependencies_are_no_arguments(bench: Bench, tasks: Afterward, *, is_annotated: bool) -> None:
+    """They need not be given to ask, and are not shown."""
+
+    def database() -> str:
+        return "a connection"
+
+    if is_annotated:
+
+        @tasks.task
+        def save(number: int, db: Annotated[str, Depends(database)], comment: str = "") -> None: ...
+
+        wanted: Task[..., Any] = save
+    else:
+
+        @tasks.task
+        def keep(number: int, db: str = Depends(database), comment: str = "") -> None: ...
+
+        wanted = keep
+    wanted.enqueue_sync(1)
+    bench.assert_enqueued(wanted)
+    bench.assert_enqueued(wanted, 1)
+    bench.assert_enqueued(wanted, number=1, comment="")
+    with pytest.raises(AssertionError) as failed:
+        bench.assert_enqueued(wanted, 2)
+    assert str(failed.value).splitlines() == [
+        "not enqueued:",
+        f"    {label(wanted)}(2)",
+        "enqueued, in this order:",
+        f"    {label(wanted)}(number=1, comment='')  succeeded",
+    ]
+    with pytest.raises(ArgumentError, match="'db' is a dependency"):
+        bench.assert_enqueued(wanted, 1, db="another")
 
 
 def label(task: Task[..., Any]) -> str:
@@ -460,7 +497,7 @@ def test_arguments_are_stored_and_read_back(bench: Bench, tasks: Afterward) -> N
 
 
 def test_what_cannot_be_stored_is_refused(bench: Bench, tasks: Afterward, app: FastAPI) -> None:
-    """Arguments where they are added, as in life; and a result fails the job."""
+    """Arguments where they are added, as in production; and a result fails the job."""
 
     @tasks.task
     def take(thing: object) -> object:
@@ -575,24 +612,96 @@ def test_failures_can_be_looked_at_instead(tasks: Afterward, happened: list[str]
         ]
 
 
-def test_a_failure_that_nobody_was_told_of_is_raised_at_the_end(tasks: Afterward, app: FastAPI) -> None:
-    """A call that ends in an exception of its own says that; what its tasks raised comes at the end of the block."""
+@pytest.fixture
+def fail(tasks: Afterward) -> Task[[str], Any]:
+    """A durable task that fails, also where its request ends in an exception."""
 
-    @tasks.task
-    async def fail() -> None:
-        raise ValueError("the task's")
+    @tasks.task(run_on_error=True)
+    async def fail(what: str) -> None:
+        raise ValueError(what)
 
-    @app.post("/")
-    async def endpoint(background_tasks: BackgroundTasks) -> None:
-        background_tasks.add_task(fail.options(run_on_error=True))
+    return fail
+
+
+@pytest.fixture
+def failing(noting: FastAPI, fail: Task[[str], Any]) -> FastAPI:
+    """An app whose endpoint fails, and whose task does."""
+
+    @noting.post("/fail/{what}")
+    async def endpoint(what: str, background_tasks: BackgroundTasks) -> None:
+        background_tasks.add_task(fail, what)
         raise KeyError("the endpoint's")
 
-    with (
-        pytest.raises(ValueError, match="the task's"),
-        Bench(tasks),
-        pytest.raises(KeyError, match="the endpoint's"),
-    ):
-        TestClient(app).post("/")
+    return noting
+
+
+def test_a_call_that_fails_tells_what_its_tasks_raised(bench: Bench, failing: FastAPI) -> None:
+    """Both, in one group; the next call is innocent."""
+    client = TestClient(failing)
+    with pytest.raises(ExceptionGroup, match="the call failed, and so did an attempt") as raised:
+        client.post("/fail/it")
+    assert [repr(error) for error in raised.value.exceptions] == ['KeyError("the endpoint\'s")', "ValueError('it')"]
+    assert client.post("/note/it").status_code == 202
+
+
+@pytest.mark.anyio
+async def test_what_failed_in_a_call_that_was_cancelled_is_raised_at_the_end(
+    tasks: Afterward, failing: FastAPI, fail: Task[[str], Any], happened: list[str]
+) -> None:
+    """Of the block: the cancellation stays one, and the next call is innocent."""
+    streaming = asyncio.Event()
+
+    @failing.get("/stream")
+    async def stream(background_tasks: BackgroundTasks) -> StreamingResponse:
+        background_tasks.add_task(fail, "untold")
+
+        async def body() -> AsyncIterator[str]:
+            yield "first"
+            streaming.set()
+            await asyncio.Event().wait()
+
+        return StreamingResponse(body())
+
+    with ExitStack() as block:
+        bench = block.enter_context(Bench(tasks))
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(failing), base_url="http://test") as client:
+            request = asyncio.create_task(client.get("/stream"))
+            await streaming.wait()
+            request.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await request
+            assert bench.assert_enqueued(fail, "untold").failures == 1
+            await client.post("/note/it")
+        assert happened == ["it"]
+        with pytest.raises(ValueError, match="untold"):
+            block.close()
+
+
+def test_a_request_that_a_job_makes_does_not_tell_of_others(
+    bench: Bench, tasks: Afterward, noting: FastAPI, fail: Task[[str], Any], happened: list[str]
+) -> None:
+    """What failed before it is raised by the call that had both run."""
+
+    @tasks.task
+    async def ask() -> None:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(noting), base_url="http://test") as client:
+            await client.post("/note/asked")
+        happened.append("asking")
+
+    with pytest.raises(ValueError, match="before"):
+        tasks.enqueue_many_sync([fail.prepare("before"), ask.prepare()])
+    assert happened == ["asking", "asked"]
+
+
+def test_beginning_anew_forgets_failures(tasks: Afterward, failing: FastAPI, fail: Task[[str], Any]) -> None:
+    """Those that nobody was told of."""
+    with Bench(tasks, manual=True) as bench:
+        fail.enqueue_sync("first")
+        fail.enqueue_sync("second")
+        with bench.crash_after("ended", nth=2):
+            bench.drain_sync()
+        bench.clear()
+        assert TestClient(failing).post("/note/it").status_code == 202
 
 
 def test_a_task_that_asks_to_be_tried_again_has_not_failed(bench: Bench, tasks: Afterward) -> None:
@@ -699,8 +808,8 @@ def test_the_real_store_is_never_touched(tmp_path: Path, happened: list[str]) ->
 
         assert tasks.store.location == str(real)
         with TestClient(app) as client:
-            client.post("/in life")
-            wait_until(lambda: happened[-1] == "in life")
+            client.post("/real")
+            wait_until(lambda: happened[-1] == "real")
         assert real.exists()
 
 
@@ -726,6 +835,8 @@ def test_a_bench_within_another(tasks: Afterward, note: Task[[str], Any], happen
             assert happened == ["outer"]
             with pytest.raises(ConfigurationError, match="another one"):
                 outer.drain_sync()
+            with pytest.raises(ConfigurationError, match="another one"):
+                outer.restart()
             inner.assert_not_enqueued(note, "outer")
         outer.assert_not_enqueued(note, "inner")
         note.enqueue_sync("outer again")
@@ -747,20 +858,80 @@ def test_a_bench_that_begins_while_the_application_lives(
         assert len(stored()) == 1
 
 
-def test_files_are_stored_and_given_as_in_life(app: FastAPI, tasks: Afterward, bench: Bench) -> None:
-    """When the call returns, the task has read its file; what stands in the file's place equals `ANY`."""
-    read: list[tuple[str | None, bytes]] = []
+@pytest.fixture
+def digest(tasks: Afterward, app: FastAPI) -> Task[[UploadFile, int], Any]:
+    """A durable task that takes a file, which an endpoint has uploaded."""
 
     @tasks.task
-    async def summarize(file: UploadFile, pages: int) -> None:
-        read.append((file.filename, await file.read()))
+    async def digest(file: UploadFile, pages: int) -> str:
+        return f"{file.filename}: {await file.read()!r}"
 
     @app.post("/")
     async def endpoint(file: UploadFile, background_tasks: BackgroundTasks) -> None:
-        background_tasks.add_task(summarize, file, 3)
+        background_tasks.add_task(digest, file, 3)
 
-    with TestClient(app) as client:
-        assert client.post("/", files={"file": ("a.txt", b"text")}).status_code == 200
-    assert read == [("a.txt", b"text")]
-    assert bench.assert_enqueued(summarize, ANY, 3).status is Status.succeeded
-    bench.assert_not_enqueued(summarize, ANY, 4)
+    return digest
+
+
+def test_files_are_stored_and_given_as_in_production(
+    app: FastAPI, bench: Bench, digest: Task[[UploadFile, int], Any]
+) -> None:
+    """When the call returns, the task has read its file."""
+    assert TestClient(app).post("/", files={"file": ("a.txt", b"text")}).status_code == 200
+    job = bench.assert_enqueued(digest, ANY, 3)
+    assert (job.status, job.result) == (Status.succeeded, "\"a.txt: b'text'\"")
+    bench.assert_not_enqueued(digest, ANY, 4)
+
+
+def test_files_are_compared_as_far_as_it_is_said(
+    app: FastAPI, bench: Bench, digest: Task[[UploadFile, int], Any]
+) -> None:
+    """By content; and by name and content type, where the test says them."""
+    TestClient(app).post("/", files={"file": ("a.txt", b"text", "text/plain")})
+    for right in (
+        upload(b"text"),
+        upload(b"text", "a.txt"),
+        upload(b"text", "a.txt", "text/plain"),
+    ):
+        bench.assert_enqueued(digest, right, 3)
+    for wrong in (
+        upload(b"test", "a.txt"),
+        upload(b"text ", "a.txt"),
+        upload(b"text", "b.txt"),
+        upload(b"text", "a.txt", "text/html"),
+    ):
+        bench.assert_not_enqueued(digest, wrong, 3)
+    stored = "UploadFile(filename='a.txt', content_type='text/plain', size=4, digest='982d9e3e')"
+    with pytest.raises(AssertionError) as failed:
+        bench.assert_enqueued(digest, upload(b"test", "a.txt"), 3)
+    assert str(failed.value).splitlines() == [
+        "not enqueued:",
+        f"    {label(digest)}(UploadFile(filename='a.txt', size=4, digest='9f86d081'), 3)",
+        "enqueued, in this order:",
+        f"    {label(digest)}(file={stored}, pages=3)  succeeded",
+    ]
+
+
+def test_a_file_that_is_closed_by_now_is_the_same_file(bench: Bench, app: FastAPI, tasks: Afterward) -> None:
+    """It is compared by what is known of it."""
+    uploads: list[UploadFile] = []
+
+    @tasks.task
+    def join(files: list[UploadFile], cover: UploadFile | None = None) -> None: ...
+
+    @app.post("/")
+    async def endpoint(files: list[UploadFile], background_tasks: BackgroundTasks) -> None:
+        uploads.extend(files)
+        background_tasks.add_task(join, files)
+
+    TestClient(app).post("/", files=[("files", ("a.txt", b"text")), ("files", ("b.txt", b"more text"))])
+    bench.assert_enqueued(join, uploads)
+    bench.assert_enqueued(join, [ANY, upload(b"more text", "b.txt")], cover=None)
+    bench.assert_not_enqueued(join, uploads[::-1])
+    bench.assert_not_enqueued(join, uploads[:1])
+
+
+def upload(content: bytes, name: str | None = None, content_type: str | None = None) -> UploadFile:
+    """A file that a test expects."""
+    headers = None if content_type is None else Headers({"content-type": content_type})
+    return UploadFile(BytesIO(content), filename=name, headers=headers)

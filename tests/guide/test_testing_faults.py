@@ -226,7 +226,7 @@ def test_dying_in_the_middle_of_a_request(bench: Bench, app: FastAPI, charge: Ta
 
 
 def test_a_process_that_dies_and_dies(bench: Bench, charge: Task[[str], Any], attempts: list[int]) -> None:
-    """After its second death a job waits for a second, as in life; after any number it is there still."""
+    """After its second death a job waits for a second, as in production; after any number it is there still."""
     with bench.crash_after("ended"):
         charge.enqueue_sync("it")
     for _ in range(3):

@@ -5,7 +5,7 @@
 - The other Python blocks of a page build on one another: together they are one module, in which each line has the
   number that it has on the page.
 - So does a comment that begins with `<!-- proof`: it is run, and not shown.
-- A file named `test_*.py` is run by pytest.
+- A file named `test_*.py` is run by pytest. A test that is not in such a file would not be run, and breaks the page.
 - What is printed is what stands behind `# ->`, in order.
 - A block that is not run says why: ```` ```{ .python not-run="the reason" } ````.
 """
@@ -26,6 +26,7 @@ DOCS = REPOSITORY / "docs"
 _INFO = re.compile(r'(?P<language>[\w+-]*)(?: title="(?P<title>[^"]+)")?')
 _REASON = re.compile(r'\{ \.(?P<language>[\w+-]+)(?: title="(?P<title>[^"]+)")? not-run="(?P<reason>[^"]+)" \}')
 _PROOF = "<!-- proof\n"
+_TEST = re.compile(r"^(?:async )?def test_", re.MULTILINE)
 _PRINTED = re.compile(r"# -> (.*)$", re.MULTILINE)
 
 
@@ -94,6 +95,9 @@ def run(page: Page, folder: Path) -> None:
     titles = list(dict.fromkeys(block.title for block in blocks if block.title is not None))
     tests = [title for title in titles if Path(title).name.startswith("test_")]
     modules = [title.removesuffix(".py").replace("/", ".") for title in titles if title not in tests]
+    for block in blocks:
+        if block.title not in tests and _TEST.search(block.code):
+            raise BrokenPage(f"{page.name}:{block.line}: a test that is not in a file of tests is not run")
     rest = [block for block in blocks if block.title is None]
     if rest:
         _write(folder / f"{page.module}.py", _as_on_the_page(rest))

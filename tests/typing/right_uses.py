@@ -3,9 +3,10 @@
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
+from io import BytesIO
 from typing import Annotated, Any, assert_type
 
-from fastapi import APIRouter, Depends, FastAPI, WebSocket
+from fastapi import APIRouter, Depends, FastAPI, UploadFile, WebSocket
 from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.applications import Starlette
 from starlette.datastructures import State
@@ -29,7 +30,7 @@ from afterward import (
     current_job,
     lifespan_state,
 )
-from afterward.testing import Bench, fixture
+from afterward.testing import Bench, Clock, fixture
 
 app = FastAPI()
 tenant: ContextVar[str] = ContextVar("tenant")
@@ -82,6 +83,16 @@ async def close(
 ) -> None: ...
 
 
+@tasks.task
+async def digest(file: UploadFile, *, salt: str = "") -> str:
+    return salt + str(await file.read())
+
+
+@tasks.task
+def join(files: list[UploadFile], cover: UploadFile | None = None, shop: Shop = Depends(get_shop)) -> int:
+    return len(files)
+
+
 sell = tasks.task(Shop().sell)
 
 assert_type(sell("a book"), None)
@@ -132,6 +143,13 @@ async def endpoint(
     assert_type(background_tasks.add_task(lambda: None), None)
     assert_type(background_tasks.add_task(print, "text", end=""), None)
     return {"job": job.id}
+
+
+@router.post("/upload")
+async def upload(file: UploadFile, files: list[UploadFile], background_tasks: BackgroundTasks) -> None:
+    assert_type(background_tasks.add_task(digest, file, salt="salt"), JobHandle[str])
+    assert_type(background_tasks.add_task(join, files, cover=file), JobHandle[int])
+    assert_type(await join.enqueue([*files, UploadFile(file.file, filename="a.txt")]), JobHandle[int])
 
 
 @router.get("/stream")
@@ -215,6 +233,15 @@ async def tell(ended: EndedJob) -> None:
     assert_type(ended.failure, Failure | None)
 
 
+@tasks.task
+def tell_shop(ended: EndedJob, loudly: bool = True, *, shop: Shop = Depends(get_shop)) -> int:
+    return len(ended.arguments)
+
+
+@tasks.task(on_success=tell_shop, on_failure=tell_shop.options(queue="slow"))
+def told() -> None: ...
+
+
 @tasks.task(retry_on=wait_longer, on_success=tell, on_failure=tell)
 def careful(number: int) -> int:
     if number < 0:
@@ -238,6 +265,13 @@ async def in_tests() -> None:
         assert_type(bench.assert_enqueued(double), Job)
         assert_type(bench.assert_enqueued(double, 4, times=2), Job)
         bench.assert_not_enqueued(send.options(delay=60), "ada@example.com")
+        bench.assert_enqueued(restock, "a book")
+        bench.assert_enqueued(digest, UploadFile(BytesIO(b"text"), filename="a.txt"))
+        assert_type(bench.jobs, list[Job])
+        assert_type(bench.clock, Clock)
+        assert_type(await bench.drain(), list[Job])
+        with bench.crash_after("ended", nth=2), bench.lose_lease(double):
+            assert_type(bench.drain_sync(), list[Job])
         assert_type(bench.enqueued(send, "ada@example.com"), list[Job])
         assert_type(bench.drain_sync(), list[Job])
         with bench.crash_after("ended", nth=2), bench.lose_lease(double):

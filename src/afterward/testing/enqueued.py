@@ -2,40 +2,58 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
+from io import BytesIO
 from typing import Any, NamedTuple
+
+from starlette.datastructures import UploadFile
 
 from afterward.errors import ArgumentsDoNotFit
 from afterward.job import Job, NewJob
 from afterward.task import CallOptions, Task
+from afterward.testing.files import ExpectedUpload, Upload, with_files
+from afterward.uploads import StoredFile, give
 
 _OPTIONS = [option.name for option in fields(CallOptions) if option.name in NewJob._fields]
 
 
 class Enqueued(NamedTuple):
-    """A job as it is stored, as it was enqueued (None: by the store itself), and its task."""
+    """A job as it is stored, as it was enqueued (None: by the store itself), and its task.
+
+    `contents`: of the files in the store, by their ids, how large they are and what their digest is.
+    """
 
     job: Job
     new: NewJob | None
     task: Task[..., Any]
+    contents: Mapping[str, tuple[int, str]]
 
     def option(self, name: str) -> Any:
         """What was said of this call."""
         return getattr(self.job if self.new is None else self.new, name, None)
+
+    def arguments(self) -> dict[str, Any]:
+        """The arguments as the task gets them: what was stored, read back. Raises `ArgumentsDoNotFit`."""
+        codec = self.task.arguments
+        given = codec.bound(*codec.load(self.job.arguments))
+        return {name: with_files(value, StoredFile, self._upload) for name, value in given.items()}
 
     def text(self) -> str:
         """One line for who reads why a test failed."""
         options = {name: self.option(name) for name in _OPTIONS}
         said = [f"{name}={value!r}" for name, value in options.items() if value != getattr(CallOptions(), name)]
         try:
-            given = _bound(self.task, *self.task.arguments.load(self.job.arguments))
-            call = ", ".join(f"{name}={value!r}" for name, value in given.items())
+            call = ", ".join(f"{name}={value!r}" for name, value in self.arguments().items())
         except ArgumentsDoNotFit:
             call = self.job.arguments
         name = self.task.name.rpartition(":")[2]
         return f"{name}({call})  {', '.join([*said, self.job.status.value])}"
+
+    def _upload(self, stored: StoredFile) -> Upload:
+        size, digest = self.contents.get(stored.file, (stored.size, None))
+        given = give(stored, BytesIO(), size)
+        return Upload(given.filename, given.content_type, size, digest)
 
 
 class Expected:
@@ -50,7 +68,9 @@ class Expected:
             for name in _OPTIONS
             if (value := getattr(task.call_options, name)) != getattr(declared.call_options, name)
         }
-        self._arguments = _bound(task, args, kwargs) if args or kwargs else None
+        args = tuple(with_files(value, UploadFile, ExpectedUpload) for value in args)
+        kwargs = {name: with_files(value, UploadFile, ExpectedUpload) for name, value in kwargs.items()}
+        self._arguments = task.arguments.bound(args, kwargs) if args or kwargs else None
         call = (
             "…"
             if self._arguments is None
@@ -61,14 +81,12 @@ class Expected:
 
     def matches(self, enqueued: Enqueued) -> bool:
         """Is it this call, as far as it says?"""
-        task = enqueued.task
-        if task.name != self._name or any(enqueued.option(name) != value for name, value in self._options.items()):
+        if enqueued.task.name != self._name:
             return False
-        if self._arguments is None:
-            return True
+        if any(enqueued.option(name) != value for name, value in self._options.items()):
+            return False
         try:
-            # The arguments as the task gets them: what was stored, read back.
-            return _bound(task, *task.arguments.load(enqueued.job.arguments)) == self._arguments
+            return self._arguments is None or enqueued.arguments() == self._arguments
         except ArgumentsDoNotFit:
             return False
 
@@ -76,9 +94,3 @@ class Expected:
 def listing(enqueued: Sequence[Enqueued]) -> str:
     """All of them, each on a line."""
     return "".join(f"\n    {one.text()}" for one in enqueued) or " nothing"
-
-
-def _bound(task: Task[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    call = inspect.signature(task.function).bind(*args, **kwargs)
-    call.apply_defaults()
-    return call.arguments
