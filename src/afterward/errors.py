@@ -10,11 +10,11 @@ class AfterwardError(Exception):
 
 
 class ConfigurationError(AfterwardError):
-    """The set-up is wrong: found at import or at start-up, never while a request is served."""
+    """The set-up or an option is wrong. Trying again does not help."""
 
 
 class TaskError(ConfigurationError):
-    """A function was declared as a task in a way that cannot work."""
+    """A task was declared, or its options were given, in a way that cannot work."""
 
 
 class ArgumentError(AfterwardError, TypeError):

@@ -20,7 +20,7 @@ class Status(StrEnum):
 
 ALLOWED: dict[Status, frozenset[Status]] = {
     Status.queued: frozenset({Status.running, Status.cancelled}),
-    Status.running: frozenset({Status.queued, Status.succeeded, Status.failed, Status.cancelled}),
+    Status.running: frozenset({Status.queued, Status.succeeded, Status.failed}),
     Status.succeeded: frozenset(),
     Status.failed: frozenset({Status.queued}),
     Status.cancelled: frozenset({Status.queued}),
