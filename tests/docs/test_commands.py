@@ -19,7 +19,7 @@ import yaml
 from afterward.cli.commands import app
 from tests.support.pages import REPOSITORY, Page, all_pages, read
 
-EVERYWHERE = {"cat", "cd", "curl", "export", "jq", "kill", "wait"}
+EVERYWHERE = {".", "cat", "cd", "curl", "export", "jq", "kill", "wait"}
 """What every system has, or the reader's."""
 
 PAGES = [read(path) for path in all_pages()]
