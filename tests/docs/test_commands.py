@@ -19,7 +19,7 @@ import yaml
 from afterward.cli.commands import app
 from tests.support.pages import REPOSITORY, Page, all_pages, read
 
-EVERYWHERE = {".", "cat", "cd", "curl", "export", "jq", "kill", "wait"}
+EVERYWHERE = {".", "cat", "cd", "curl", "export", "fastapi", "jq", "kill", "wait"}
 """What every system has, or the reader's."""
 
 PAGES = [read(path) for path in all_pages()]
@@ -125,7 +125,7 @@ def _is_shown(page: Page, arguments: Sequence[str]) -> bool:
     if arguments[0] != "-m":
         return arguments[0] in {block.title for block in page.blocks}
     module = REPOSITORY / arguments[1].replace(".", "/")
-    return module.is_dir() or module.with_suffix(".py").is_file() or arguments[1] == "afterward"
+    return module.is_dir() or module.with_suffix(".py").is_file() or arguments[1] in {"afterward", "venv"}
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page.of("sh")], ids=lambda page: page.name)
