@@ -168,7 +168,7 @@ class SQLiteStore:
         statuses = [status] if isinstance(status, Status) else status
         oldest = None if since is None else since.timestamp()
         filters = (None if statuses is None else json.dumps(list(statuses)), task, queue, before, oldest, limit, unique)
-        return self._look(lambda connection: [job_of(row, []) for row in looks.since(connection, filters)])
+        return self._look(lambda connection: [job_of(row, []) for row in looks.listed(connection, filters)])
 
     def changed(self, since: datetime, limit: int) -> Answer[list[Job]]:
         return self._look(lambda connection: looks.changed(connection, since.timestamp(), limit))
