@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import logging
 import os
-from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from contextvars import ContextVar
 from datetime import timedelta
@@ -19,7 +19,7 @@ from afterward.apps import Apps, entered, is_inner, starts_workers
 from afterward.carrier import Carrier
 from afterward.endpoints import warn_of_stock_endpoints
 from afterward.engine.foreground import Foreground
-from afterward.engine.pruner import keep_pruning
+from afterward.engine.tidier import keep_tidy
 from afterward.engine.worker import Worker, WorkerOptions
 from afterward.errors import ConfigurationError, StoreError, StoreUnavailable, TaskError
 from afterward.handle import JobHandle, ids_of
@@ -346,10 +346,8 @@ class Afterward:
             if life.conductor is not None:
                 async with life.conductor.lifespan():
                     yield None
-            elif options is None:
-                yield None
             else:
-                async with self._serving(options, life) as worker:
+                async with self._tidying(life, prunes=options is not None), self._serving(options, life) as worker:
                     yield worker
         finally:
             life.apps -= 1
@@ -361,11 +359,13 @@ class Afterward:
         return Foreground(self.store, self._liveness, self.tasks, self.restore_context)
 
     @asynccontextmanager
-    async def _serving(self, options: WorkerOptions, life: Life) -> AsyncGenerator[Worker]:
+    async def _serving(self, options: WorkerOptions | None, life: Life) -> AsyncGenerator[Worker | None]:
+        if options is None:
+            yield None
+            return
         worker, intake = self.make_worker(Worker, options), life.intake
         before, intake.direct = intake.direct, worker
         serving = asyncio.create_task(_keep_running(worker), name="afterward-worker")
-        pruning = asyncio.create_task(self._keep_pruning(life), name="afterward-pruner")
         try:
             with told_by_signals(worker.drain):
                 yield worker
@@ -373,17 +373,23 @@ class Afterward:
             if intake.direct is worker:
                 intake.direct = before
             worker.stop()
-            pruning.cancel()
-            try:
-                await serving  # itself: a cancellation here is passed on to it, and it releases what runs
-            finally:
-                await asyncio.wait({pruning})
+            await serving  # itself: a cancellation here is passed on to it, and it releases what runs
 
-    async def _keep_pruning(self, life: Life) -> None:
-        while self._ages:
+    @asynccontextmanager
+    async def _tidying(self, life: Life, *, prunes: bool) -> AsyncGenerator[None]:
+        """Whether or not jobs run here: a process that only stores them has files to be rid of."""
+        tidying = asyncio.create_task(self._keep_tidy(life, self._ages if prunes else {}), name="afterward-tidier")
+        try:
+            yield
+        finally:
+            tidying.cancel()
+            await asyncio.wait({tidying})
+
+    async def _keep_tidy(self, life: Life, ages: Mapping[Status, float]) -> None:
+        while True:
             try:
-                await life.liveness.beside(lambda: keep_pruning(life.store, self._ages))
-            except StoreError:  # it does not open yet; the worker tells of it
+                await life.liveness.beside(lambda: keep_tidy(life.store, ages))
+            except StoreError:  # it does not open yet; whoever needs it tells of it
                 await asyncio.sleep(_AFTER_A_BREAK_SECONDS)
 
     def make_worker(self, kind: type[W], options: WorkerOptions) -> W:

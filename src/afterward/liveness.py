@@ -43,9 +43,6 @@ SUSPECT_AFTER = 2
 MAX_DEATHS = 3
 """Deaths after which a job is set aside as failed."""
 
-SWEPT_CHUNKS = 8
-"""How much of the content of files that nobody needs is freed at once: a millisecond or so for two mebibytes."""
-
 SUSPECT_DELAY_SECONDS = 1.0
 """The back-off before a suspect is tried again."""
 
@@ -133,6 +130,30 @@ def _drop(attempts: dict[str, int], job: str, attempt: int) -> bool:
     return True
 
 
+class _Stay:
+    """From a start to its stop: the thread, the loop and the end of one stay in the store."""
+
+    def __init__(self) -> None:
+        self.joined: concurrent.futures.Future[str] = concurrent.futures.Future()
+        self.joined.set_running_or_notify_cancel()  # many may wait for it: one that is cancelled cancels it for none
+        self.stop = asyncio.Event()
+        self.loop: asyncio.AbstractEventLoop | None = None
+        self._is_over = False
+
+    def begin(self) -> None:
+        """On its loop."""
+        self.loop = asyncio.get_running_loop()
+        if self._is_over:
+            self.stop.set()
+
+    def end(self) -> None:
+        """Have it leave. From any thread, also before it has begun."""
+        self._is_over = True
+        if self.loop is not None:
+            with contextlib.suppress(RuntimeError):  # its loop has ended already
+                self.loop.call_soon_threadsafe(self.stop.set)
+
+
 class Liveness:
     """The life of this process in one store. `lease`: seconds after which one that stands still loses its jobs."""
 
@@ -142,10 +163,8 @@ class Liveness:
         self._beat_seconds = lease / LOOKS
         self._shown_alive_at = -math.inf
         self._starting = threading.Lock()
+        self._stay: _Stay | None = None
         self._thread: threading.Thread | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._stop: asyncio.Event | None = None
-        self._joined: concurrent.futures.Future[str] = concurrent.futures.Future()
         self._seen: dict[str, tuple[int, int]] = {}
         self._is_killed = False
         self._on_lost: list[Callable[[dict[str, int]], None]] = []
@@ -173,7 +192,8 @@ class Liveness:
 
         Raises what opening the store raised; a later call tries again.
         """
-        return await asyncio.wrap_future(self._ensure_started())
+        first = await asyncio.wrap_future(self._ensure_started().joined)
+        return self.process or first
 
     async def stop(self) -> None:
         """Leave the store and close it. Lawful without a start, and twice."""
@@ -182,13 +202,13 @@ class Liveness:
     def stop_sync(self) -> None:
         """`stop`, for code without an event loop. It blocks until the store is closed."""
         with self._starting:
-            thread, loop, stop = self._thread, self._loop, self._stop
-            self._thread = None
-        if thread is None or loop is None or stop is None:
-            return
-        atexit.unregister(self._leave_at_exit)
-        loop.call_soon_threadsafe(stop.set)
-        thread.join()
+            stay, thread = self._stay, self._thread
+            self._stay = None
+        if stay is not None:
+            atexit.unregister(self._leave_at_exit)
+            stay.end()
+        if thread is not None:
+            thread.join()
 
     def kill(self) -> None:
         """`stop_sync`, as a killed process does it: without leaving. What it holds is for whoever sees its death."""
@@ -205,81 +225,91 @@ class Liveness:
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine on the liveness loop and wait for it: the portal for code without an event loop."""
+        stay = self._ensure_started()
         try:
-            self._ensure_started().result()
+            stay.joined.result()
         except BaseException:
             work.close()
             raise
-        loop = cast("asyncio.AbstractEventLoop", self._loop)
+        loop = cast("asyncio.AbstractEventLoop", stay.loop)
         return asyncio.run_coroutine_threadsafe(work, loop).result()
 
     async def beside(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Run a coroutine on the liveness loop, so that the calling one is never held up by it; cancelled with it."""
-        await self.start()
-        loop = cast("asyncio.AbstractEventLoop", self._loop)
+        stay = self._ensure_started()
+        await asyncio.wrap_future(stay.joined)
+        loop = cast("asyncio.AbstractEventLoop", stay.loop)
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work(), loop))
 
-    def _ensure_started(self) -> concurrent.futures.Future[str]:
+    def _ensure_started(self) -> _Stay:
         with self._starting:
-            if self._thread is None:
-                self._joined = concurrent.futures.Future()
-                self._thread = threading.Thread(
-                    target=lambda: asyncio.run(self._live()), name="afterward-liveness", daemon=True
+            if self._stay is None:
+                stay = _Stay()
+                thread = threading.Thread(
+                    target=self._run, args=(stay, self._thread), name="afterward-liveness", daemon=True
                 )
-                self._thread.start()
+                thread.start()
+                self._stay, self._thread = stay, thread
                 atexit.register(self._leave_at_exit)
-            return self._joined
+            return self._stay
 
     def _leave_at_exit(self) -> None:
         """A process that ends in good order leaves; what it could not do in time, its lock tells."""
-        thread, loop, stop = self._thread, self._loop, self._stop
-        if thread is not None and loop is not None and stop is not None:
-            with contextlib.suppress(RuntimeError):  # its loop has ended already
-                loop.call_soon_threadsafe(stop.set)
-                thread.join(2.0)
+        stay, thread = self._stay, self._thread
+        if stay is not None and thread is not None:
+            stay.end()
+            thread.join(2.0)
 
-    async def _live(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._stop = stop = asyncio.Event()
-        joined = self._joined
+    def _run(self, stay: _Stay, before: threading.Thread | None) -> None:
+        """In its thread: live, once the stay before this one is over; it would close the store under this one."""
+        if before is not None:
+            before.join()
+        asyncio.run(self._live(stay))
+
+    async def _live(self, stay: _Stay) -> None:
+        stay.begin()
         try:
             await self._store.open()
-            await self._join()
+            process = await self._join()
         except BaseException as error:  # noqa: BLE001 - it is raised where the start was asked for
-            with self._starting:
-                self._thread = None
-            await self._store.close()
-            joined.set_exception(error)
+            await self._give_up(stay, error)
             return
-        joined.set_result(cast("str", self.process))
+        stay.joined.set_result(process)
         with contextlib.suppress(Crash):  # a store that a test has crashed answers nothing more
-            await self._beat_until(stop)
+            await self._beat_until(stay.stop)
         await (self._store.close() if self._is_killed else self._leave())
+
+    async def _give_up(self, stay: _Stay, error: BaseException) -> None:
+        with self._starting:
+            if self._stay is stay:
+                self._stay = None
+                atexit.unregister(self._leave_at_exit)
+        try:
+            await self._store.close()
+        finally:
+            stay.joined.set_exception(error)
 
     async def _beat_until(self, stop: asyncio.Event) -> None:
         clock = asyncio.get_running_loop().time
         next_beat = clock() + self._beat_seconds
-        is_swept = True
         while not stop.is_set():
             try:
                 if clock() >= next_beat:  # first: trouble in looking at others must not stop our heart
                     next_beat = clock() + self._beat_seconds
                     await self._beat()
-                    is_swept = False
                 await self._bury_the_dead()
-                if not is_swept:
-                    is_swept = await self._store.sweep(SWEPT_CHUNKS) < SWEPT_CHUNKS
             except StoreError as error:
                 emit(logging.WARNING, "liveness.store_unavailable", process=self.process, reason=str(error))
             except Exception as error:  # noqa: BLE001 - a mistake here must not end the heartbeat: every job would be lost by it
                 emit(logging.ERROR, "liveness.failed", error, process=self.process)
             await _sleep_unless(stop, LOCK_LOOK_SECONDS * random.uniform(0.8, 1.2))  # noqa: S311
 
-    async def _join(self) -> None:
+    async def _join(self) -> str:
         process, began = new_id(), time.monotonic()
         await self._store.join(Process(process, os.getpid(), socket.gethostname()))
         self._shown_alive_at = began
         self.process = process
+        return process
 
     async def _leave(self) -> None:
         try:
@@ -330,18 +360,17 @@ class Liveness:
         return frozen
 
     async def _bury_the_dead(self) -> None:
-        dead = await self._store.dead()
-        if dead:
-            await self._bury(dead)
+        for process in await self._store.dead():
+            emit(logging.WARNING, "process.died", process=process, jobs=await self._bury(process))
 
-    async def _bury(self, dead: Iterable[str]) -> None:
-        buried: list[tuple[str, int | None]] = [(process, None) for process in dead]
+    async def _bury(self, process: str) -> int:
+        """Queue again what a dead process holds, page by page; how many jobs that were."""
+        jobs = 0
         while True:
-            reaped = await self._store.reap(buried, SUSPECT_AFTER, SUSPECT_DELAY_SECONDS)
-            for process, _ in buried:
-                emit(logging.WARNING, "process.died", process=process, jobs=reaped.jobs)
+            reaped = await self._store.reap([(process, None)], SUSPECT_AFTER, SUSPECT_DELAY_SECONDS)
+            jobs += reaped.jobs
             if not reaped.more:
-                return
+                return jobs
 
     def _tell_lost(self, attempts: dict[str, int]) -> None:
         if attempts:
@@ -351,7 +380,7 @@ class Liveness:
     def _forget_inherited(self) -> None:
         """In a forked child: the thread is the parent's, and so is the life it shows."""
         self._starting = threading.Lock()
-        self._thread, self._loop, self._stop, self.process = None, None, None, None
+        self._stay, self._thread, self.process = None, None, None
         self._shown_alive_at = -math.inf
         self.holdings = Holdings()
 

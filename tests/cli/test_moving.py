@@ -1,10 +1,16 @@
 """`afterward retry`, `cancel` and `prune`: what a person does with jobs."""
 
+import asyncio
+
+import apsw
 import pytest
 
+from afterward.engine.tidier import CHUNKS
 from afterward.identity import new_id
-from afterward.job import Failed, Failure, NewJob, Succeeded
+from afterward.job import Failed, Failure, NewJob, Process, Succeeded
+from afterward.stores.sqlite import SQLiteStore
 from tests.cli.conftest import World
+from tests.support.stores import Living, new_job, put, put_file
 from tests.support.waiting import wait_until
 
 OOPS = Failed(Failure("OopsError", "it did not work"))
@@ -187,3 +193,34 @@ def test_a_terminal_sees_how_far_it_is(world: World) -> None:
     assert "pruning" in command.said()
     assert "/2000" in command.said()
     assert "pruned 2,000 jobs" in command.said()
+
+
+def test_with_no_process_up_the_content_that_no_job_needs_is_freed_too(world: World) -> None:
+    """All of it; whether or not there is a job to prune, and without a question, for nobody can want it."""
+
+    async def store_files(count: int) -> None:
+        store = SQLiteStore(world.database)
+        await store.open()
+        await store.join(Process("gone", 1, "example"))
+        for _ in range(count):
+            await put_file(Living(store, "gone"), b"a")
+        [job] = await put(store, new_job(files=(await put_file(Living(store, "gone"), b"a"),)))
+        await store.cancel([job])
+        await store.leave("gone")
+        await store.close()
+
+    asyncio.run(store_files(3 * CHUNKS))
+    assert world.type("prune", "--dry-run").output == "0 jobs to prune\n"
+    assert chunks_in(world) == 3 * CHUNKS + 1
+    assert world.type("prune").output == "0 jobs to prune\n"
+    assert chunks_in(world) == 1
+    assert world.type("prune", "--older-than", "0", "--yes").output.startswith("pruned 1 job; ")
+    assert chunks_in(world) == 0
+
+
+def chunks_in(world: World) -> int:
+    connection = apsw.Connection(str(world.database))
+    try:
+        return connection.execute("SELECT count(*) FROM chunks").get
+    finally:
+        connection.close()

@@ -2,8 +2,8 @@
 
 import pytest
 
-from afterward.job import Process, Released, Status, Stored, Succeeded
-from afterward.stores.base import Known, Store
+from afterward.job import Placement, Process, Released, Status, Stored, Succeeded
+from afterward.stores.base import Known, Reaped, Store
 from tests.support.stores import NOTHING, Living, Place, altered, get, ids, new_job, put, send
 
 pytestmark = pytest.mark.anyio
@@ -57,11 +57,13 @@ async def test_a_beat_without_a_row_is_none(store: Store, worker: Living, other:
 
 async def test_a_beat_without_a_row_takes_nothing_from_anybody(worker: Living, other: Living) -> None:
     """What is still in its name is the reapers' to give back, each job once."""
-    lease = await worker.leased(new_job())
-    await worker.store.leave(worker.id)
+    jobs = [new_job() for _ in range(450)]
+    await worker.enqueue(*jobs, placement=Placement.leased)
+    reaped = await other.store.reap([(worker.id, None)], 2, 1.0)
+    assert reaped.more
     assert await worker.beat(NOTHING) is None
-    assert (await get(other.store, lease.id)).status is Status.running
-    assert (await other.store.reap([], 2, 1.0)).jobs == 1
+    running = await other.store.list(status=Status.running, limit=1000)
+    assert len(running) == len(jobs) - reaped.jobs
 
 
 async def test_taken_for_dead_a_process_can_join_again_with_another_id(
@@ -161,12 +163,17 @@ async def test_leaving_removes_the_row(worker: Living, other: Living) -> None:
     assert await worker.enqueue(new_job()) == [Stored.stranger]
 
 
-async def test_what_a_process_ran_that_left_is_queued_at_the_next_reap(worker: Living, other: Living) -> None:
-    lease = await worker.leased(new_job())
+async def test_what_a_process_ran_or_held_that_leaves_is_queued_again_at_no_cost(worker: Living, other: Living) -> None:
+    """It ends in good order: nobody has died of its jobs, and nobody need look for them."""
+    run, held, theirs = await worker.leased(new_job()), new_job(), await other.leased(new_job())
+    await worker.enqueue(held)
     await worker.store.leave(worker.id)
-    assert (await other.claim()).leases == []
-    assert (await other.store.reap([], 2, 1.0)).jobs == 1
-    assert ids((await other.claim()).leases) == [lease.id]
+    again = (await other.claim()).leases
+    assert [(lease.id, lease.attempt, lease.deaths) for lease in again] == [(run.id, 2, 0), (held.id, 1, 0)]
+    assert (await get(other.store, run.id)).attempts == ()
+    assert await other.store.reap([], 2, 1.0) == Reaped(0, more=False)
+    assert await worker.store.finish([(run, Succeeded())]) == [False]
+    assert await other.store.finish([(theirs, Succeeded())]) == [True]
 
 
 async def test_an_old_lease_of_a_job_that_came_back_is_refused(worker: Living) -> None:

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 
 from afterward.job import TERMINAL, Died, Failed, OnDuplicate, Ruling, Status, Succeeded
-from afterward.stores.base import Store
+from afterward.stores.base import Store, Tidied
 from tests.support.stores import OOPS, Living, Place, get, new_job, put
 
 pytestmark = pytest.mark.anyio
@@ -76,12 +76,12 @@ async def test_pruning_forgets_the_oldest_first_and_no_more_than_it_is_told(
     place.clock.advance(100)
 
     assert await store.prunable({Status.succeeded: 0, Status.failed: 1000}) == 0
-    assert await store.prune({Status.succeeded: 0, Status.failed: 1000}, 100) == 0
+    assert await store.tidy({Status.succeeded: 0, Status.failed: 1000}, 100, 1) == Tidied(0, 0, 0, more=False)
     assert await store.prunable(dict.fromkeys(TERMINAL, 100)) == 3
-    assert await store.prune(dict.fromkeys(TERMINAL, 100), 2) == 2
+    assert await store.tidy(dict.fromkeys(TERMINAL, 100), 2, 1) == Tidied(0, 2, 0, more=True)
     assert await store.prunable(dict.fromkeys(TERMINAL, 100)) == 1
     assert await store.get(ended[:4]) == [None] * 4
     assert (await get(store, ended[5])).id == ended[4]
-    assert await store.prune(dict.fromkeys(TERMINAL, 100), 2) == 1
+    assert await store.tidy(dict.fromkeys(TERMINAL, 100), 2, 1) == Tidied(0, 1, 0, more=False)
     assert {job.id for job in await store.list()} == {waiting, running.id}
-    assert await store.prune(dict.fromkeys(TERMINAL, 100), 2) == 0
+    assert await store.tidy(dict.fromkeys(TERMINAL, 100), 2, 1) == Tidied(0, 0, 0, more=False)

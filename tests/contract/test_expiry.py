@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from afterward.job import Retry, Ruling, Status, Succeeded
-from afterward.stores.base import Store
+from afterward.stores.base import Store, Tidied
 from tests.support.stores import MORNING, OOPS, Living, Place, get, ids, new_job, put
 
 pytestmark = pytest.mark.anyio
@@ -60,3 +60,18 @@ async def test_an_expiry_still_to_come_outlives_a_retry_by_hand(place: Place, st
     living = await place.process("worker")
     assert (await living.claim()).leases == []
     assert (await get(store, job)).note == "expired"
+
+
+async def test_a_job_that_nobody_even_asks_for_is_cancelled_too(place: Place, store: Store, worker: Living) -> None:
+    """By a tidying, no more than it may; what is held, or runs, is not touched."""
+    await put(store, *(new_job(expires=30) for _ in range(3)))
+    await worker.leased(new_job(expires=30))
+    await worker.enqueue(new_job(expires=30))
+    await put(store, new_job(expires=31))
+    assert await store.tidy({}, 2, 1) == Tidied(0, 0, 0, more=False)
+    place.clock.advance(30)
+    assert await store.tidy({}, 2, 1) == Tidied(2, 0, 0, more=True)
+    assert await store.tidy({}, 2, 1) == Tidied(1, 0, 0, more=False)
+    found = await store.list()
+    assert [job.note for job in found] == [None, None, None, "expired", "expired", "expired"]
+    assert [job.status for job in found[3:]] == [Status.cancelled] * 3

@@ -3,7 +3,7 @@
 import pytest
 
 from afterward.job import Failed, OnDuplicate, Placement, Retry, Status, Stored, Succeeded
-from afterward.stores.base import Known, Store
+from afterward.stores.base import Known, Store, Tidied
 from tests.support.stores import (
     OOPS,
     Living,
@@ -177,8 +177,7 @@ async def test_no_content_stays_when_its_job_is_pruned(worker: Living, place: Pl
         await worker.store.cancel([job])
     assert await sweep(worker.store) == 0
     place.clock.advance(60)
-    assert await worker.store.prune({status: 30}, 10) == 1
-    assert await sweep(worker.store) == 2
+    assert await worker.store.tidy({status: 30}, 10, 10) == Tidied(0, 1, 2, more=False)
     assert await content_of(worker.store, file) is None
 
 
@@ -214,7 +213,7 @@ async def test_a_file_that_is_partly_freed_is_no_job_s_any_more(worker: Living, 
     """A process that was taken for dead comes back for it: the job is not stored, and it begins anew."""
     file = await put_file(worker, b"a", b"b", b"c")
     await other.store.reap([(worker.id, None)], 2, 1.0)
-    assert await other.store.sweep(1) == 1
+    assert (await other.store.tidy({}, 1, 1)).freed == 1
     assert await content_of(other.store, file) is None
     assert await other.enqueue(new_job(files=(file,))) == [Stored.incomplete]
 
@@ -227,14 +226,17 @@ async def test_a_whole_file_of_a_process_taken_for_dead_can_still_be_a_job_s(wor
     assert await content_of(other.store, file) == [b"a"]
 
 
-async def test_a_sweep_frees_no_more_than_it_may(worker: Living) -> None:
+async def test_a_tidying_frees_no_more_than_it_may(worker: Living) -> None:
     """Nobody waits long for it, however large the files are."""
     for _ in range(3):
         await put_file(worker, *[b"a"] * 5)
     await worker.beat()
     freed: list[int] = []
-    while page := await worker.store.sweep(4):
-        freed.append(page)
+    more = True
+    while more:
+        tidied = await worker.store.tidy({}, 1, 4)
+        freed.append(tidied.freed)
+        more = tidied.more
     assert freed == [4, 4, 4, 3]
 
 

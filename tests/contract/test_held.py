@@ -68,11 +68,10 @@ async def test_what_a_dead_process_held_becomes_claimable(worker: Living, other:
     assert (await get(worker.store, job.id)).attempts == ()
 
 
-async def test_what_a_process_held_that_left_becomes_claimable_at_the_next_reap(worker: Living, other: Living) -> None:
+async def test_what_a_process_held_that_left_becomes_claimable(worker: Living, other: Living) -> None:
     job = new_job()
     await worker.enqueue(job)
     await worker.store.leave(worker.id)
-    await other.store.reap([], 2, 1.0)
     assert ids((await other.claim()).leases) == [job.id]
 
 

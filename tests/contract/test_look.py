@@ -182,3 +182,13 @@ async def test_ids_are_found_by_how_they_begin(store: Store) -> None:
     assert list(await store.find("0190", 3)) == ["0190a-1", "0190a-2", "0190b-1"]
     assert list(await store.find("0190b-2", 10)) == ["0190b-2"]
     assert [list(await store.find(prefix, 10)) for prefix in ("0190c", "0190b-22", "\0", "\udcff", "%")] == [[]] * 5
+
+
+async def test_a_text_that_no_store_can_keep_is_that_of_no_job(store: Store) -> None:
+    """It is looked for in vain, and nothing breaks."""
+    jobs = await put(store, new_job(), new_job())
+    for text in ("\udc80", "a\0b"):
+        assert await store.list(task=text) == await store.list(queue=text) == await store.list(unique=text) == []
+        assert of(await store.list(before=text)) == of(await store.list(before="unheard"))
+        assert await store.get([text]) == [None]
+    assert len(jobs) == 2

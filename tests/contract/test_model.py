@@ -159,8 +159,8 @@ class Life:
         return job._replace(files=(file,))
 
     async def sweep(self) -> None:
-        """All that nobody wants, in steps of one."""
-        while await self.store.sweep(1):
+        """All content that nobody wants, in steps of one."""
+        while (await self.store.tidy({}, 0, 1)).freed:
             self.happened["swept"] += 1
 
     def _holders(self, task: str, unique: str | None) -> list[Modelled]:
@@ -233,7 +233,7 @@ class Life:
         queues = self.random.choice([None, None, set(self.random.sample(QUEUES, self.random.randint(0, 2)))])
         limit, unfit_for = self.random.randint(1, 4), self.random.choice([set[str](), {"v1"}])
         for job in self.jobs.values():
-            if job.status is Status.queued and job.process is None and job.expires_at <= self.now:
+            if self._has_expired(job):
                 job.end(Status.cancelled, self.now)
                 self.happened["expired"] += 1
         before = await self.store.list(limit=10_000)
@@ -268,6 +268,9 @@ class Life:
             assert sorted(again.leases) == sorted(claimed.leases)
             self.happened["claimed again"] += 1
         self.leases += claimed.leases
+
+    def _has_expired(self, job: Modelled) -> bool:
+        return job.status is Status.queued and job.process is None and job.expires_at <= self.now
 
     async def finish(self) -> None:
         """Old leases and new ones, true ones and false ones, several at once."""
@@ -348,15 +351,24 @@ class Life:
         id_ = self.random.choice([self.random.choice([*self.jobs, *self.alias, "nothing"])] * 7 + ["nothing"])
         return id_, self.jobs.get(self.alias.get(id_, id_))
 
-    async def prune(self) -> None:
-        """The oldest first, and what leads to them goes with them."""
+    async def tidy(self) -> None:
+        """What has expired is cancelled; of what ended, the oldest are forgotten, and what leads to them with them."""
         ages, limit = {Status.succeeded: 60.0, Status.cancelled: 60.0, Status.failed: 120.0}, 3
         expected = 0
         for status, age in ages.items():
             old = [job for job in self.jobs.values() if job.status is status and job.ended_at <= self.now - age]
             expected += min(limit - expected, len(old))
-        assert await self.store.prune(ages, limit) == expected
-        there = {job.id for job in await self.store.list(limit=10_000)}
+        late = [job for job in self.jobs.values() if self._has_expired(job)]
+        tidied = await self.store.tidy(ages, limit, 1)
+        assert (tidied.expired, tidied.pruned) == (min(limit, len(late)), expected)
+        there = {job.id: job.status for job in await self.store.list(limit=10_000)}
+        cancelled = [job for job in late if there[job.id] is Status.cancelled]
+        for job in cancelled:
+            job.end(Status.cancelled, self.now)
+            self.happened["expired, unasked"] += 1
+        assert max([job.expires_at for job in cancelled], default=-inf) <= min(
+            [job.expires_at for job in late if job not in cancelled], default=inf
+        )
         gone = [job for job in self.jobs.values() if job.id not in there]
         assert len(gone) == expected
         for job in gone:
@@ -391,8 +403,11 @@ class Life:
         beat = await self.store.beat(reaper, lambda: self.known(self.held_by(reaper)))
         assert beat is not None
         counter = beat.others[process]
+        mine = self.held_by(process)
         if how == "left":
             await self.stores[0].leave(process)
+            for job in mine:
+                job.move(Status.queued)
         buried: dict[str, list[tuple[str, int | None]]] = {
             "dead": [(process, None)],
             "frozen": [(process, counter)],
@@ -400,7 +415,7 @@ class Life:
             "left": [],
         }
         reaped = await self.store.reap(buried[how], SUSPECT_AFTER, SUSPECT_DELAY)
-        orphans = [] if how == "awake" else self.held_by(process)
+        orphans = mine if how in {"dead", "frozen"} else []
         assert (reaped.jobs, reaped.more) == (len(orphans), False)
         for job in orphans:
             self.happened[f"orphan: {job.status}"] += 1
@@ -450,7 +465,7 @@ async def test_a_store_is_as_its_model(place: Place, seed: int) -> None:
         life.time_passes: 4,
         life.cancel: 2,
         life.retry: 4,
-        life.prune: 1,
+        life.tidy: 1,
         life.sweep: 1,
     }
     for number in range(2000):
@@ -471,7 +486,8 @@ async def test_a_store_is_as_its_model(place: Place, seed: int) -> None:
 EVENTS: set[Any] = {
     *Stored, "let go", "claimed", "claimed again", "fenced", "given back", "dead", "frozen", "awake", "left",
     "orphan: queued", "orphan: running", "Succeeded", "Failed", "Retry", "Released", "Died",
-    "replaced while queued", "replaced while running", "expired", "expired for another", "follow-up", "pruned", "swept",
+    "replaced while queued", "replaced while running", "expired", "expired for another", "expired, unasked",
+    "follow-up", "pruned", "swept",
     *(f"{move}: {ruling}" for move in ("cancel", "retry") for ruling in ("done", "unknown", "forbidden")),
     "retry: taken",
 }  # fmt: skip

@@ -149,7 +149,7 @@ EVERYTHING: dict[str, Operation] = {
     "leave": lambda worker, _, job: worker.store.leave(worker.id),
     "get": lambda worker, _, job: worker.store.get([job.id]),
     "list": lambda worker, _, job: worker.store.list(),
-    "prune": lambda worker, _, job: worker.store.prune(dict.fromkeys(TERMINAL, 60), 100),
+    "tidy": lambda worker, _, job: worker.store.tidy(dict.fromkeys(TERMINAL, 60), 100, 100),
     "replace": lambda worker, _, job: worker.enqueue(new_job(unique=worker.id, on_duplicate=OnDuplicate.replace)),
     "refuse": lambda worker, _, job: worker.enqueue(new_job(unique=worker.id, on_duplicate=OnDuplicate.refuse)),
     "cancel": lambda worker, _, job: worker.store.cancel([job.id]),

@@ -7,6 +7,7 @@ import ctypes
 import os
 import stat
 import sys
+import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -455,6 +456,21 @@ async def test_a_process_leaves_nothing_but_the_database(tmp_path: Path) -> None
     await store.leave("worker")
     await store.close()
     assert {path.name for path in tmp_path.rglob("*")} == {"jobs.db", "jobs.db.processes"}
+
+
+async def test_what_a_process_left_that_died_while_it_took_its_lock_is_removed(tmp_path: Path) -> None:
+    """By the next one, and only what is so old that nobody can be at it any more."""
+    folder = tmp_path / "jobs.db.processes"
+    folder.mkdir()
+    for name, seconds in [("old", 3700), ("young", 3500)]:
+        (folder / f"{name}.new").touch()
+        os.utime(folder / f"{name}.new", (time.time() - seconds, time.time() - seconds))
+    store = SQLiteStore(tmp_path / "jobs.db")
+    await store.open()
+    await store.join(Process("worker", 1, "example"))
+    assert {path.name for path in folder.iterdir()} == {"young.new", "worker.lock"}
+    await store.leave("worker")
+    await store.close()
 
 
 async def test_the_location_is_an_absolute_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

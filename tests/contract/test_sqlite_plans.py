@@ -87,6 +87,7 @@ async def test_no_query_reads_jobs_from_end_to_end(opened: Opened, name: str) ->
         ("promote", "jobs_later (run_at<?)"),
         ("next_due", "jobs_later"),
         ("taken", "jobs_taken (process=?)"),
+        ("give_all_back", "jobs_taken (process=?)"),
         ("claimed", "jobs_taken (process=?)"),
         ("orphans", "jobs_taken (process=?)"),
         ("succeed", "sqlite_autoindex_jobs_1 (id=?)"),
@@ -264,7 +265,7 @@ async def test_an_idle_sweep_costs_the_same_however_many_files_wait_with_their_j
     """And however many a living process is storing."""
 
     async def sweep() -> None:
-        assert await opened.store.sweep(10) == 0
+        assert (await opened.store.tidy({}, 10, 10)).freed == 0
 
     await put_files(opened, 5, linked=True)
     await put_files(opened, 5, linked=False)
@@ -280,7 +281,7 @@ async def test_pruning_a_job_costs_the_same_however_large_its_file_is_and_howeve
     """Its content is freed later, in small steps."""
 
     async def prune() -> None:
-        assert await opened.store.prune({Status.cancelled: 0}, 1) == 1
+        assert (await opened.store.tidy({Status.cancelled: 0}, 1, 2)).pruned == 1
 
     async def cancelled(chunks: int) -> int:
         file = new_file()

@@ -173,3 +173,12 @@ async def test_a_job_that_ends_wakes_nobody(worker: Living) -> None:
     await asyncio.sleep(0)
     assert not waiting.done()
     waiting.cancel()
+
+
+async def test_a_job_that_is_watched_twice_at_once_is_watched(worker: Living) -> None:
+    """By one who names it twice."""
+    lease = await worker.leased(new_job())
+    watching = asyncio.create_task(worker.store.watch([lease.id, lease.id], 60))
+    await asyncio.sleep(0)
+    await worker.store.finish([(lease, Succeeded())])
+    await asyncio.wait_for(watching, 10)

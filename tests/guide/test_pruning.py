@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from afterward import Afterward, GiveUp, JobHandle
-from afterward.engine.pruner import PAGE, keep_pruning
+from afterward.engine.tidier import JOBS, keep_tidy
 from afterward.engine.worker import WorkerOptions
 from afterward.job import Status
 from afterward.stores.sqlite import SQLiteStore
@@ -108,21 +108,21 @@ async def test_many_are_forgotten_page_by_page_while_others_are_stored(tasks: Af
     async def end(number: int) -> None: ...
 
     async with tasks.running(WorkerOptions()):
-        handles = await tasks.enqueue_many([end.prepare(number) for number in range(10 * PAGE)])
+        handles = await tasks.enqueue_many([end.prepare(number) for number in range(10 * JOBS)])
         await tasks.ended([handle.id for handle in handles], 30)
-        pruning = asyncio.create_task(keep_pruning(tasks.store, {Status.succeeded: 0.0}))
+        tidying = asyncio.create_task(keep_tidy(tasks.store, {Status.succeeded: 0.0}))
         stored = 0
-        while len(await tasks.list(status=Status.succeeded, limit=10 * PAGE)) > PAGE:
+        while len(await tasks.list(status=Status.succeeded, limit=10 * JOBS)) > JOBS:
             await end.options(delay=60).enqueue(0)
             stored += 1
-        pruning.cancel()
+        tidying.cancel()
     assert stored > 2
     assert len(await tasks.list(status=Status.queued, limit=10_000)) == stored
 
 
 async def test_trouble_with_the_store_does_not_end_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     store = SQLiteStore(tmp_path / "jobs.db")
-    pruning = asyncio.create_task(keep_pruning(store, {Status.succeeded: 0.0}, period=0.01))
-    await soon(lambda: caplog.text.count("prune.store_unavailable") >= 2)
-    assert not pruning.done()
-    pruning.cancel()
+    tidying = asyncio.create_task(keep_tidy(store, {Status.succeeded: 0.0}, period=0.01))
+    await soon(lambda: caplog.text.count("tidy.store_unavailable") >= 2)
+    assert not tidying.done()
+    tidying.cancel()

@@ -145,7 +145,7 @@ async def content_of(store: Store, file: NewFile) -> list[bytes] | None:
 async def sweep(store: Store, limit: int = 100) -> int:
     """Free all that nobody wants; how many chunks that was."""
     freed = 0
-    while page := await store.sweep(limit):
+    while page := (await store.tidy({}, limit, limit)).freed:
         freed += page
     return freed
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ from afterward.cli.exits import DONE, FAILURE
 from afterward.cli.progress import progress
 from afterward.cli.reading import Filters, found_in, opened
 from afterward.cli.sizes import many, size
+from afterward.engine.tidier import rounds
 from afterward.errors import AfterwardError, ConfigurationError
 from afterward.job import Job, Ruling, Status
 from afterward.stores.base import Answer, Store
@@ -104,26 +106,23 @@ async def _move_all(url: str | None, move: Move, wanted: Filters, *, yes: bool) 
 
 async def prune(url: str | None, statuses: Sequence[Status], older_than: float, *, dry_run: bool, yes: bool) -> int:
     """Forget jobs that ended so long ago, in small steps, if the person agrees; the exit code."""
-    ages = dict.fromkeys(statuses, older_than)
     async with opened(url) as store:
-        total = await store.prunable(ages)
-        if dry_run or not total:
+        counted = time.monotonic()
+        total = await store.prunable(dict.fromkeys(statuses, older_than))
+        if dry_run:
             print(f"{many(total, 'job')} to prune")
             return DONE
-        if not consents(f"Forget {many(total, 'job')}, with their results and errors?", yes=yes):
+        if total and not consents(f"Forget {many(total, 'job')}, with their results and errors?", yes=yes):
             return FAILURE
+        # Those that were asked about, and none that have grown so old while the person thought; and whatever else
+        # there is to tidy, such as the content of files, which nobody needs to be asked about.
+        ages = dict.fromkeys(statuses, older_than + time.monotonic() - counted) if total else {}
         pruned = 0
-        clock = asyncio.get_running_loop().time
         with progress("pruning", total) as advance:
-            while pruned < total:  # what ends meanwhile is left to the next time
-                began = clock()
-                page = await store.prune(ages, min(PAGE, total - pruned))
-                if not page:
-                    break
-                pruned += page
-                advance(page)
-                await asyncio.sleep(clock() - began)  # the others' turn
-        print(f"pruned {many(pruned, 'job')}{await _room(store)}")
+            async for tidied in rounds(store, ages):
+                pruned += tidied.pruned
+                advance(tidied.pruned)
+        print(f"pruned {many(pruned, 'job')}{await _room(store)}" if total else "0 jobs to prune")
     return DONE
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import sys
+from collections.abc import Sequence
 from typing import Any, cast
 
 from afterward.dependencies import needs_lifespan
@@ -18,6 +20,9 @@ from afterward.uploads import stored_in
 
 _LATE_SECONDS = 1.5
 """What a child gets beyond the task's timeout, which it keeps by itself unless its interpreter is blocked."""
+
+_BEGIN_SECONDS = 60.0
+"""What a child gets to receive its files, to import the task, and to begin the lifespans that it asks for."""
 
 _OUTCOMES: dict[str, type[Any]] = {kind.__name__: kind for kind in (Succeeded, Failed, Retry, Released)}
 
@@ -55,15 +60,8 @@ async def run_in_child(task: Task[..., Any], lease: Lease, chunks: Chunks) -> Ou
     stdin, stdout = cast("asyncio.StreamWriter", child.stdin), cast("asyncio.StreamReader", child.stdout)
     try:
         stdin.write(json.dumps(order).encode() + b"\n")  # and left open: its end tells the child that we are gone
-        try:
-            for file in files:
-                await _hand_over(file, chunks, stdin)
-        except StoreError as error:
-            return _not_begun(f"its files could not be had: {error}", lease)
-        except ConnectionError:
-            pass  # it has ended, and is asked why
-        if not await stdout.readline():  # it died while it imported the task: no doing of the job's
-            return _not_begun(f"its child process ended before it began ({_ended(await child.wait())})", lease)
+        if (why := await _why_not_begun(child, files, chunks)) is not None:  # no doing of the job's
+            return _not_begun(why, lease)
         # From here on, time counts, and a death is the job's.
         timeout = task.task_options.timeout if lease.timeout is None else lease.timeout
         try:
@@ -79,6 +77,26 @@ async def run_in_child(task: Task[..., Any], lease: Lease, chunks: Chunks) -> Ou
             await child.wait()
         stdin.close()
     return _outcome(said, code, lease)
+
+
+async def _why_not_begun(child: asyncio.subprocess.Process, files: Sequence[str], chunks: Chunks) -> str | None:
+    """Hand the files over, and wait until the child says that it begins: then None."""
+    stdin, stdout = cast("asyncio.StreamWriter", child.stdin), cast("asyncio.StreamReader", child.stdout)
+    try:
+        async with asyncio.timeout(_BEGIN_SECONDS):
+            with contextlib.suppress(ConnectionError):  # it has ended, and is asked why
+                for file in files:
+                    await _hand_over(file, chunks, stdin)
+            if await stdout.readline():
+                return None
+            return f"its child process ended before it began ({_ended(await child.wait())})"
+    except StoreError as error:
+        return f"its files could not be had: {error}"
+    except TimeoutError:
+        return (
+            f"its child process had not begun after {_BEGIN_SECONDS:g} s; look for what hangs while the task's module "
+            f"is imported, or the application started"
+        )
 
 
 async def _hand_over(file: str, chunks: Chunks, stdin: asyncio.StreamWriter) -> None:

@@ -80,6 +80,19 @@ class Reaped:
     more: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Tidied:
+    """What a tidying did: jobs cancelled for they had expired, jobs forgotten, chunks freed.
+
+    `more`: it stopped at a limit.
+    """
+
+    expired: int
+    pruned: int
+    freed: int
+    more: bool
+
+
 class Chunk(NamedTuple):
     """A part of a file's content; `is_last`: it ends with this one."""
 
@@ -120,14 +133,17 @@ class Store(Protocol):
         ...
 
     async def leave(self, process: str) -> None:
-        """Remove the liveness row and the lock of `process`. What it still holds becomes claimable at the next reap."""
+        """Remove the liveness row and the lock of `process`, for it ends in good order.
+
+        In the same transaction, what it still holds or runs is queued again, at no cost: no death of its is counted.
+        """
         ...
 
     async def beat(self, process: str, known: Callable[[], Known]) -> Beat | None:
         """Advance the counter of `process`; None when its row is gone (it was taken for dead).
 
         In the same transaction, a job held by or leased to `process` that `known()` does not cover is queued again,
-        at no cost, and a file in its name that `known()` does not cover is left to `sweep`. `known` is called, from any
+        at no cost, and a file in its name that `known()` does not cover is left to `tidy`. `known` is called, from any
         thread, while no other operation of this store object is under way.
         """
         ...
@@ -191,7 +207,7 @@ class Store(Protocol):
         """End attempts: the one way out of `running`. False for an attempt that no longer holds its job.
 
         What is to follow an attempt (`then`) is stored in the same transaction, if the attempt is accepted; and the
-        `files` of one that succeeded are left to `sweep`.
+        `files` of one that succeeded are left to `tidy`.
         One that is released because its arguments do not fit is not remembered: its function never began. The job
         keeps the mark, as any note, until it is claimed again.
         """
@@ -209,18 +225,14 @@ class Store(Protocol):
         """
         ...
 
-    def prune(self, ages: Mapping[Status, float], limit: int) -> Answer[int]:
-        """Forget jobs that ended with one of these statuses more than so many seconds ago, the oldest first.
+    def tidy(self, ages: Mapping[Status, float], jobs: int, chunks: int) -> Answer[Tidied]:
+        """Do away with what nobody needs, so little of it that nobody waits long for that.
 
-        At most `limit` of them, so that nobody waits long for it; how many they were. Their files are left to `sweep`.
-        """
-        ...
-
-    def sweep(self, limit: int) -> Answer[int]:
-        """Free files that are no job's, and that no process with a liveness row is storing.
-
-        At most `limit` chunks of them, so that nobody waits long for it; how many they were. The content of a job's
-        file is there until the job succeeds or is pruned.
+        - queued → cancelled, for at most so many `jobs` that have expired.
+        - At most so many `jobs` are forgotten, the oldest first: those that ended with one of the statuses of `ages`
+          more than so many seconds ago. Their files become nobody's.
+        - Of files that are no job's, and that no process with a liveness row is storing, at most so many `chunks` are
+          freed. The content of a job's file is there until the job succeeds or is forgotten.
         """
         ...
 
@@ -229,7 +241,7 @@ class Store(Protocol):
         ...
 
     def prunable(self, ages: Mapping[Status, float]) -> Answer[int]:
-        """How many jobs `prune` would forget, were it called again and again."""
+        """How many jobs `tidy` would forget, were it called again and again."""
         ...
 
     def get(self, jobs: Sequence[str]) -> Answer[list[Job | None]]:

@@ -6,9 +6,11 @@ lock belongs to the process, and goes when any of its descriptors of the file is
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import sys
+import time
 from pathlib import Path
 
 from afterward.errors import StoreUnusable
@@ -96,6 +98,10 @@ def create_private(path: Path) -> None:
     os.close(descriptor)
 
 
+_LEFT_BEHIND_SECONDS = 3600.0
+"""Whoever has not taken its lock by then has died of it, or stands so still that it will have to begin again."""
+
+
 class LivenessLocks:
     """The folder of lock files beside a database, one file for each process: held means alive."""
 
@@ -113,6 +119,7 @@ class LivenessLocks:
         self.reliable = _try_lock(descriptor) and not self._seems_free(new)
         new.rename(self._folder / f"{process}.lock")
         self._held[process] = descriptor
+        self._remove_what_was_left_behind()
 
     def drop(self, process: str) -> None:
         """Let go of the lock of a process of ours."""
@@ -135,6 +142,13 @@ class LivenessLocks:
     def remove(self, process: str) -> None:
         """Remove the file of a process that is dead, or that leaves."""
         (self._folder / f"{process}.lock").unlink(missing_ok=True)
+
+    def _remove_what_was_left_behind(self) -> None:
+        """By processes that died while they took their locks; told by age, for a look at a lock disturbs its taking."""
+        for path in self._folder.glob("*.new"):
+            with contextlib.suppress(OSError):
+                if time.time() - path.stat().st_mtime > _LEFT_BEHIND_SECONDS:
+                    path.unlink()
 
     def dead(self) -> list[str]:
         """The processes whose lock nobody holds."""

@@ -35,9 +35,16 @@ def get(connection: apsw.Connection, job: str) -> Job | None:
         return job_of(row, connection.execute(_Q["attempts"], (row[0],)).fetchall()) if row else None
 
 
-def since(connection: apsw.Connection, filters: tuple[Any, ...]) -> Iterator[Any]:
-    """Rows of the query `list`, up to the first that is older than its fifth parameter."""
-    oldest = filters[4]
+def listed(connection: apsw.Connection, filters: tuple[Any, ...]) -> Iterator[Any]:
+    """Rows of the query `list`, up to the first that is older than its fifth parameter.
+
+    A text that no store can keep (a lone surrogate, say) is that of no job.
+    """
+    statuses, task, queue, before, oldest, limit, unique = filters
+    if not all(text is None or is_storable(text) for text in (task, queue, unique)):
+        return
+    if before is not None and not is_storable(before):
+        filters = (statuses, task, queue, None, oldest, limit, unique)
     for row in connection.execute(_Q["list"], filters):
         if oldest is not None and row[_CREATED_AT] < oldest:
             return
@@ -48,7 +55,7 @@ def changed(connection: apsw.Connection, oldest: float, limit: int) -> list[Job]
     """What was stored or has ended since a time, and what is held or run; newest first."""
     rows: dict[str, Any] = {}
     with connection:
-        rows |= {row[1]: row for row in since(connection, (None, None, None, None, oldest, limit, None))}
+        rows |= {row[1]: row for row in listed(connection, (None, None, None, None, oldest, limit, None))}
         ids = list(connection.execute(_Q["in_hand"], (limit,)))
         for status in TERMINAL:
             ids += connection.execute(_Q["ended_since"], (status.value, oldest, limit))

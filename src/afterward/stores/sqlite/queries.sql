@@ -2,6 +2,10 @@
 -- A process shows that it lives. A row that is there stays as it is.
 INSERT INTO processes (id, pid, host, doorbell, joined_at) VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT (id) DO NOTHING;
 
+-- name: give_all_back
+-- running -> queued, or held -> queued: what is in the name of a process that leaves
+UPDATE jobs SET status = 'queued', process = NULL, token = NULL WHERE process = ?1;
+
 -- name: leave
 DELETE FROM processes WHERE id = ?1;
 
@@ -19,7 +23,7 @@ SELECT id, beat, doorbell FROM processes WHERE id <> ?1;
 SELECT id, attempt, status FROM jobs WHERE process = ?1;
 
 -- name: bury
--- The fence of reaping: from here on nothing can be claimed or finished in this process's name.
+-- The fence of reaping: from here on nothing can be claimed or stored in this process's name.
 DELETE FROM processes WHERE id = ?1 AND (?2 IS NULL OR beat = ?2);
 
 -- name: orphans

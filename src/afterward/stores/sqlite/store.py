@@ -17,7 +17,7 @@ import apsw
 from afterward.errors import StoreUnavailable
 from afterward.faults import crash_point
 from afterward.job import Died, Job, Lease, NewJob, Outcome, Placement, Process, Released, Retry, Ruling, Status, Stored
-from afterward.stores.base import Answer, Beat, Chunk, Claimed, Known, Reaped, Wanted
+from afterward.stores.base import Answer, Beat, Chunk, Claimed, Known, Reaped, Tidied, Wanted
 from afterward.stores.sql import load_queries
 from afterward.stores.sqlite import contents, looks, moves
 from afterward.stores.sqlite.connect import connect
@@ -37,13 +37,15 @@ _Inode = tuple[int, int]
 PAGE = 200
 """How many jobs one call of `reap` queues again at most."""
 
+MANY = 200
+"""More jobs than this in one `enqueue` are a millisecond or more of work: too much for the loop of an application."""
+
 PROMOTED = 1000
 """How many jobs whose time has come one claim makes ready at most, and how many it finds expired."""
 
 _Q = load_queries("afterward.stores.sqlite")
 _ORDER = (
-    "join", "beat", "reap", "put_chunk", "enqueue", "release", "finish", "cancel", "retry", "claim", "prune", "sweep",
-    "leave",
+    "join", "beat", "reap", "put_chunk", "enqueue", "release", "finish", "cancel", "retry", "claim", "tidy", "leave",
 )  # fmt: skip
 
 
@@ -112,7 +114,7 @@ class SQLiteStore:
 
     async def reap(self, buried: Iterable[tuple[str, int | None]], suspect_after: int, suspect_delay: float) -> Reaped:
         buried = list(buried)
-        answer: Reaped = await self._ask("reap", (buried, suspect_after, suspect_delay))
+        answer: Reaped = await self._ask("reap", (buried, suspect_after, suspect_delay), is_heavy=True)
         if not answer.more:
             for process, beat in buried:
                 if beat is None:
@@ -122,7 +124,7 @@ class SQLiteStore:
         return answer
 
     def enqueue(self, jobs: Sequence[tuple[NewJob, Placement]], process: str | None) -> Answer[list[Stored]]:
-        answer = self._ask("enqueue", (jobs, process))
+        answer = self._ask("enqueue", (jobs, process), is_heavy=len(jobs) > MANY)
         return answer if process is not None else self._ringing(answer)
 
     def put_chunk(self, file: str, number: int, data: bytes, process: str, *, is_last: bool) -> Answer[bool]:
@@ -146,11 +148,8 @@ class SQLiteStore:
     def retry(self, jobs: Sequence[str]) -> Answer[list[Ruling]]:
         return self._ringing(self._ask("retry", jobs))
 
-    def prune(self, ages: Mapping[Status, float], limit: int) -> Answer[int]:
-        return self._ask("prune", (ages, limit))
-
-    def sweep(self, limit: int) -> Answer[int]:
-        return self._ask("sweep", limit, is_heavy=True)
+    def tidy(self, ages: Mapping[Status, float], jobs: int, chunks: int) -> Answer[Tidied]:
+        return self._ask("tidy", (ages, jobs, chunks), is_heavy=True)
 
     def get_chunk(self, file: str, number: int) -> Answer[Chunk | None]:
         return self._look(lambda connection: contents.get_chunk(connection, file, number))
@@ -168,7 +167,7 @@ class SQLiteStore:
         statuses = [status] if isinstance(status, Status) else status
         oldest = None if since is None else since.timestamp()
         filters = (None if statuses is None else json.dumps(list(statuses)), task, queue, before, oldest, limit, unique)
-        return self._look(lambda connection: [job_of(row, []) for row in looks.since(connection, filters)])
+        return self._look(lambda connection: [job_of(row, []) for row in looks.listed(connection, filters)])
 
     def changed(self, since: datetime, limit: int) -> Answer[list[Job]]:
         return self._look(lambda connection: looks.changed(connection, since.timestamp(), limit))
@@ -253,6 +252,7 @@ class SQLiteStore:
 
     def _stage_leave(self, connection: apsw.Connection, operations: Sequence[Operation], _now: float) -> None:
         for operation in operations:
+            connection.execute(_Q["give_all_back"], (operation.items,))
             connection.execute(_Q["leave"], (operation.items,))
 
     def _stage_beat(self, connection: apsw.Connection, operations: Sequence[Operation], _now: float) -> None:
@@ -353,20 +353,14 @@ class SQLiteStore:
         for operation in operations:
             operation.answer = [moves.retry(connection, job, now) for job in operation.items]
 
-    def _stage_prune(self, connection: apsw.Connection, operations: Sequence[Operation], now: float) -> None:
+    def _stage_tidy(self, connection: apsw.Connection, operations: Sequence[Operation], now: float) -> None:
         for operation in operations:
-            ages, limit = operation.items
-            pruned: list[Any] = []
-            for status, age in ages.items():
-                rest = limit - len(pruned)
-                pruned += connection.execute(_Q["prune"], (status, now - age, rest)).fetchall() if rest else []
-                crash_point("in_prune")
-            connection.executemany(_Q["prune_aliases"], pruned)
-            operation.answer = len(pruned)
-
-    def _stage_sweep(self, connection: apsw.Connection, operations: Sequence[Operation], _now: float) -> None:
-        for operation in operations:
-            operation.answer = contents.sweep(connection, operation.items)
+            ages, jobs, chunks = operation.items
+            connection.execute(_Q["expire"], (now, jobs))
+            expired = connection.changes()
+            pruned = _prune(connection, {status: now - age for status, age in ages.items()}, jobs)
+            freed = contents.sweep(connection, chunks)
+            operation.answer = Tidied(expired, pruned, freed, more=jobs in {expired, pruned} or freed == chunks)
 
 
 _STAGES: dict[str, Callable[[SQLiteStore, apsw.Connection, Sequence[Operation], float], None]] = {
@@ -388,6 +382,17 @@ def _identity(path: Path) -> _Inode | None:
     except OSError:
         return None
     return status.st_dev, status.st_ino
+
+
+def _prune(connection: apsw.Connection, until: Mapping[Status, float], limit: int) -> int:
+    """Forget the oldest of those that ended with these statuses up to these times; how many they were."""
+    pruned: list[Any] = []
+    for status, time_ in until.items():
+        rest = limit - len(pruned)
+        pruned += connection.execute(_Q["prune"], (status, time_, rest)).fetchall() if rest else []
+        crash_point("in_prune")
+    connection.executemany(_Q["prune_aliases"], pruned)
+    return len(pruned)
 
 
 def _candidates(connection: apsw.Connection, want: Wanted, lanes: Iterable[Any]) -> list[tuple[int, float, int]]:

@@ -24,8 +24,9 @@ class Watchers:
         """Return when `tell` names one of these jobs, or after so many seconds."""
         loop = asyncio.get_running_loop()
         waiting: _Waiting = (loop, loop.create_future())
+        watched = set(jobs)
         with self._mutex:
-            for job in jobs:
+            for job in watched:
                 self._waiting.setdefault(job, set()).add(waiting)
         try:
             with contextlib.suppress(TimeoutError):
@@ -33,7 +34,7 @@ class Watchers:
                     await waiting[1]
         finally:
             with self._mutex:
-                for job in jobs:
+                for job in watched:
                     self._waiting[job].discard(waiting)
                     if not self._waiting[job]:
                         del self._waiting[job]

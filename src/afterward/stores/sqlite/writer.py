@@ -3,7 +3,7 @@
 The statements of a batch run at once on the event loop that asked (they touch pages in memory); the commit, which
 waits for the disk, runs in a thread. One hand-over for each batch, and no timer: alone, an operation goes at once;
 under load, hundreds share one fsync. When another process holds the file's lock, the whole batch waits in the thread.
-So does a batch that moves much data (the contents of files), of which one takes no more than half a mebibyte or so.
+So does a batch with operations that take long (the contents of files, very many jobs, tidying): two of them at most.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Operation:
 
 
 HEAVY = 2
-"""How many operations that move much data one batch has at most: more carry files faster, and hold up all else."""
+"""How many operations that take long one batch has at most: more carry files faster, and hold up all else."""
 
 Stage = Callable[[apsw.Connection, Sequence[Operation]], None]
 """Runs the statements of a batch inside an open transaction, and sets each operation's answer."""
@@ -72,7 +72,7 @@ class Writer:
         self._thread.start()
 
     def submit(self, kind: str, items: Any, *, is_heavy: bool = False) -> asyncio.Future[Any]:
-        """Ask for an operation, from a running event loop; await the answer. `is_heavy`: it moves much data."""
+        """Ask for an operation, from a running event loop; await the answer. `is_heavy`: it may take long."""
         loop = asyncio.get_running_loop()
         operation = Operation(kind, items, loop, is_heavy)
         with self._mutex:
@@ -122,7 +122,7 @@ class Writer:
             self._work.put((operations, staged))
 
     def _without_too_much(self, gathered: list[Operation]) -> tuple[list[Operation], list[Operation]]:
-        """What of it goes now, and what waits, so that all else never waits for much data."""
+        """What of it goes now, and what waits, so that all else never waits for much work."""
         now: list[Operation] = []
         later: list[Operation] = []
         heavy = 0

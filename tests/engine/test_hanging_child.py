@@ -1,0 +1,27 @@
+"""A child process that does not come to run its attempt is not waited for without end."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from afterward.engine import process
+from afterward.engine.process import run_in_child
+from afterward.job import Lease, Released
+from tests.support.hanging import hang
+
+pytestmark = pytest.mark.anyio
+
+
+async def no_chunks(_file: str) -> AsyncIterator[bytes]:
+    return
+    yield
+
+
+async def test_a_module_that_hangs_as_it_is_imported_costs_the_job_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has not begun: the child is killed, and the job is released with a delay."""
+    monkeypatch.setenv("HANGS_AT_IMPORT", "1")
+    monkeypatch.setattr(process, "_BEGIN_SECONDS", 1.0)
+    outcome = await run_in_child(hang, Lease("job", 3, "process", hang.name, "{}", deaths=2), no_chunks)
+    assert isinstance(outcome, Released)
+    assert "had not begun after 1 s" in outcome.note
+    assert outcome.delay > 0
