@@ -37,6 +37,8 @@ def get(connection: apsw.Connection, job: str) -> Job | None:
 
 def since(connection: apsw.Connection, filters: tuple[Any, ...]) -> Iterator[Any]:
     """Rows of the query `list`, up to the first that is older than its fifth parameter."""
+    if not all(is_storable(text) for text in filters if isinstance(text, str)):
+        return
     oldest = filters[4]
     for row in connection.execute(_Q["list"], filters):
         if oldest is not None and row[_CREATED_AT] < oldest:
