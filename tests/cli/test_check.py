@@ -1021,14 +1021,15 @@ def test_a_path_that_no_file_can_have_is_refused(world: World) -> None:
 def test_a_link_to_nowhere_beside_what_is_checked_is_passed_over(world: World) -> None:
     """It installs no tasks, and is no reason to stop."""
     (world.folder / "app").mkdir()
-    (world.folder / "app" / "jobs.py").write_text("from afterward import Afterward\ntasks = Afterward()\n")
+    (world.folder / "app" / "jobs.py").write_text(dedent(DECLARED))
     (world.folder / "pyproject.toml").touch()
     (world.folder / "shop.py").unlink()
     (world.folder / "broken.py").symlink_to("nowhere")
 
     run = world.run("check", "app")
 
-    assert (run.returncode, run.stdout, run.stderr) == (0, "", "no findings in 1 file\n")
+    assert (run.returncode, run.stderr) == (1, "1 finding in 1 of 1 file\n")
+    assert "app/jobs.py:5:9: not-installed: " in run.stdout
 
 
 def test_nothing_is_run_and_no_store_is_needed(world: World) -> None:

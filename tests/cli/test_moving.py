@@ -74,17 +74,6 @@ def test_a_job_whose_unique_key_another_has_says_which(world: World) -> None:
     )
 
 
-def test_what_a_task_was_given_does_not_steer_the_terminal(world: World) -> None:
-    """Whoever adds a job can choose its key."""
-    [failed] = world.end(OOPS, new(unique="\x1b[31mred"))
-    world.enqueue_all(new(unique="\x1b[31mred"))
-
-    run = world.type("retry", failed)
-
-    assert run.exit_code == 1
-    assert "\x1b" not in run.stderr
-
-
 def test_a_name_that_no_job_can_have_is_nobodys(world: World) -> None:
     """Bytes that are no text, as a shell hands them over."""
     world.end(OOPS, new())
