@@ -139,7 +139,6 @@ async def _move(store: Store, move: Move, ids: Sequence[str], troubles: list[str
             refused = [(id_, ruling) for id_, ruling in zip(page, rulings, strict=True) if ruling is not Ruling.done]
             troubles += [await _trouble(store, move, id_, ruling) for id_, ruling in refused]
             advance(len(page))
-    store.ring()
     if done:
         print(f"{move.done} {many(done, 'job')}")
     for trouble in troubles[:_SHOWN_TROUBLES]:
