@@ -105,7 +105,19 @@ def test_a_store_that_is_not_ours_is_named_and_left_as_it_is(world: World) -> No
     assert world.database.read_text().startswith("notes of somebody else")
 
 
-@pytest.mark.parametrize("option", ["--processes=0", "--grace=-1", "--grace=inf", "--grace=nan", "--grace=soon"])
+@pytest.mark.parametrize(
+    "option",
+    [
+        "--processes=0",
+        "--processes=1001",
+        "--concurrency=99999999999999999999",
+        "--threads=100001",
+        "--grace=-1",
+        "--grace=inf",
+        "--grace=nan",
+        "--grace=soon",
+    ],
+)
 def test_an_option_that_makes_no_sense_is_refused(world: World, option: str) -> None:
     """Before anything is imported."""
     run = world.run("worker", "missing:app", option)

@@ -29,9 +29,11 @@ app = typer.Typer(
 def worker(
     target: options.Target,
     *,
-    processes: Annotated[int, typer.Option(min=1, help="How many processes, kept alive by this one.")] = 1,
-    concurrency: Annotated[int, typer.Option(min=1, help="`async def` jobs at once, in each process.")] = 100,
-    threads: Annotated[int, typer.Option(min=1, help="`def` jobs at once, in each process.")] = 16,
+    processes: Annotated[int, typer.Option(min=1, max=1_000, help="How many processes, kept alive by this one.")] = 1,
+    concurrency: Annotated[
+        int, typer.Option(min=1, max=100_000, help="`async def` jobs at once, in each process.")
+    ] = 100,
+    threads: Annotated[int, typer.Option(min=1, max=100_000, help="`def` jobs at once, in each process.")] = 16,
     queue: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="A queue to serve; may be given again. By default all.")
     ] = None,
