@@ -47,6 +47,7 @@ from afterward.task import (
     name_of,
     seconds,
 )
+from afterward.text import is_storable
 from afterward.uploads import DEFAULT_MAX_FILE_BYTES
 from afterward.waiting import until_ended
 
@@ -261,7 +262,7 @@ class Afterward:
         self, *, status: Status | None = None, task: str | None = None, queue: str | None = None,
         before: str | None = None, limit: int = 50
     ) -> list[Job]:  # fmt: skip
-        """Jobs, newest first; `before`: only those older than the job of this id."""
+        """Jobs, newest first; `before`: only those older than the job of this id, though it be pruned by now."""
         await self._liveness.start()
         status = None if status is None else Status(status)  # its word will do, where nobody checks types
         return await self.store.list(status=status, task=task, queue=queue, before=before, limit=limit)
@@ -454,8 +455,11 @@ async def _keep_running(worker: Worker) -> None:
 def store_of(url: str) -> Store:
     """The store that a URL names. Raises `ConfigurationError` for one that names none."""
     parts = urlsplit(url)
-    if parts.scheme == "sqlite" and not parts.netloc and len(parts.path) > 1 and not parts.query:
-        return SQLiteStore(unquote(parts.path[1:]))
+    path = unquote(parts.path[1:])
+    if parts.scheme == "sqlite" and not parts.netloc and path and not parts.query:
+        if not is_storable(path):
+            raise ConfigurationError(f"{url!r} names no store: no file can have such a name; name another")
+        return SQLiteStore(path)
     raise ConfigurationError(
         f"{parts.scheme or url!r} names no store of this version; use sqlite:///relative.db or sqlite:////absolute/path.db"
     )

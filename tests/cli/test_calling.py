@@ -1,9 +1,13 @@
 """`afterward enqueue`: a call of a task, typed."""
 
+import asyncio
 import json
+import signal
 
 import pytest
 
+from afterward.job import Ruling, Status
+from afterward.stores.sqlite import SQLiteStore
 from tests.cli.conftest import World
 
 
@@ -49,6 +53,9 @@ WRONG = [
     (["note", "text=a", "--args-json", '{"text": "b"}'], "argument text is given twice: once in --args-json"),
     (["note", "text"], "'text' is no argument; write NAME=VALUE, for one n=3 or 'to=ada@example.com'"),
     (["note", "--args-json", "{"], "--args-json is no JSON: "),
+    (["note", "--args-json", "[" * 100_000], "--args-json is nested too deeply"),
+    (["note", "--args-json", '{"text": "a", "n": NaN}'], "--args-json is no JSON: NaN"),
+    (["note", "--args-json", '{"text": "a", "n": 1, "text": "b"}'], "--args-json says text twice"),
     (["note", "--args-json", "[1]"], "--args-json must be a JSON object, by the names of the arguments"),
     (["notes", "text=a"], "there is no task notes; did you mean shop:note"),
     (["zzz"], "there is no task zzz; there are one:send, shop:add, "),
@@ -60,7 +67,7 @@ WRONG = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("typed", "said"), WRONG, ids=[" ".join(typed) for typed, _ in WRONG])
+@pytest.mark.parametrize(("typed", "said"), WRONG, ids=[" ".join(typed)[:60] for typed, _ in WRONG])
 def test_what_cannot_be_called_is_refused_with_the_mend(world: World, typed: list[str], said: str) -> None:
     """As wrong usage; nothing is stored."""
     world.program("many", "from shop import tasks\n@tasks.task(name='one:send')\ndef a() -> None: ...\n"
@@ -125,3 +132,47 @@ def test_waiting_for_what_fails(world: World) -> None:
 
     assert run.returncode == 1
     assert run.stderr == f"afterward: job {run.stdout.strip()} is failed: ValueError: no\n"
+
+
+def test_what_a_task_says_does_not_steer_the_terminal(world: World) -> None:
+    """Nor a standard error that somebody looks at on one."""
+    world.program(
+        "rude",
+        "from shop import tasks\n@tasks.task(max_attempts=1)\ndef no() -> None: raise ValueError('\x1b[31mred')\n",
+    )
+    world.start_worker(target="rude:tasks")
+
+    run = world.run("enqueue", "rude:tasks", "no", "--wait")
+
+    assert run.returncode == 1
+    assert run.stderr == f"afterward: job {run.stdout.strip()} is failed: ValueError: \\x1b[31mred\n"
+
+
+def test_ctrl_c_ends_the_waiting_and_the_job_goes_on(world: World) -> None:
+    """With the exit code that shells know it by."""
+    waiting = world.start("enqueue", "shop:app", "add", "n=1", "--wait")
+    [job] = waiting.wait_for(r"^([0-9a-f-]{36})\n")
+
+    waiting.send(signal.SIGINT)
+
+    assert waiting.wait() == 130
+    assert waiting.output() == f"{job}\n"
+    assert world.job(job).status is Status.queued
+
+
+def test_a_job_that_was_pruned_as_soon_as_it_had_ended_is_told(world: World) -> None:
+    """Nobody can say by then how it ended."""
+    waiting = world.start("enqueue", "shop:app", "add", "n=1", "--wait")
+    [job] = waiting.wait_for(r"^([0-9a-f-]{36})\n")
+
+    async def end_and_prune() -> None:
+        store = SQLiteStore(world.database)
+        await store.open()
+        cancelled, tidied = await asyncio.gather(store.cancel([job]), store.tidy({Status.cancelled: 0}, 1, 1))
+        assert (cancelled, tidied.pruned) == ([Ruling.done], 1)
+        await store.close()
+
+    asyncio.run(end_and_prune())
+
+    assert waiting.wait() == 1
+    assert f"afterward: job {job} has ended and was pruned before it could be looked at; " in waiting.output()

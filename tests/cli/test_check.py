@@ -1011,6 +1011,27 @@ def test_a_path_that_is_not_there_is_refused(world: World) -> None:
     assert run.stderr == "afterward: there is no file or folder nowhere\n"
 
 
+def test_a_path_that_no_file_can_have_is_refused(world: World) -> None:
+    """One too long for the file system."""
+    run = world.run("check", "x" * 300)
+    assert (run.returncode, run.stdout) == (2, "")
+    assert run.stderr == f"afterward: there is no file or folder {'x' * 300}\n"
+
+
+def test_a_link_to_nowhere_beside_what_is_checked_is_passed_over(world: World) -> None:
+    """It installs no tasks, and is no reason to stop."""
+    (world.folder / "app").mkdir()
+    (world.folder / "app" / "jobs.py").write_text(dedent(DECLARED))
+    (world.folder / "pyproject.toml").touch()
+    (world.folder / "shop.py").unlink()
+    (world.folder / "broken.py").symlink_to("nowhere")
+
+    run = world.run("check", "app")
+
+    assert (run.returncode, run.stderr) == (1, "1 finding in 1 of 1 file\n")
+    assert "app/jobs.py:5:9: not-installed: " in run.stdout
+
+
 def test_nothing_is_run_and_no_store_is_needed(world: World) -> None:
     """Not even what is imported."""
     world.program("main", "import side_effect\nraise SystemExit('was run')\n" + STOCK)

@@ -35,7 +35,7 @@ def examined(world: World, *typed: str) -> tuple[int, list[dict[str, str]]]:
     findings: list[dict[str, str]] = found["findings"]
     by_level = [[f for f in findings if f["level"] == level] for level in ("problem", "warning")]
     assert [found["problems"], found["warnings"]] == [len(some) for some in by_level]
-    assert all(f["mend"] for some in by_level for f in some)
+    assert all(f["fix"] for some in by_level for f in some)
     return run.returncode, findings
 
 
@@ -88,7 +88,7 @@ def test_people_read_lines_with_a_sum(world: World) -> None:
     assert run.returncode == 0, run.stdout
     assert f"ok       store              {world.database}\n" in run.stdout
     assert "warning  processes          no process has joined this store\n" in run.stdout
-    assert " mend: start the app or a worker: until then, jobs wait\n" in run.stdout
+    assert " fix: start the app or a worker: until then, jobs wait\n" in run.stdout
     assert run.stdout.splitlines()[-1].startswith("0 problems, ")
     assert world.run("doctor", "--strict").returncode == 1
 
@@ -184,7 +184,7 @@ def test_a_damaged_file_is_a_problem(world: World) -> None:
     assert code == 1
     damaged = [f for f in found if f["level"] == "problem" and "damaged" in f["said"]]
     assert damaged
-    assert "restore it from a backup" in damaged[0]["mend"]
+    assert "restore it from a backup" in damaged[0]["fix"]
 
 
 def test_files_that_are_no_store_are_told(world: World) -> None:

@@ -3,12 +3,17 @@
 import json
 import re
 import signal
+import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from afterward.cli.following import Follower
+from afterward.cli.reading import Filters
 from afterward.identity import new_id
-from afterward.job import Failed, Failure, NewJob
+from afterward.job import Failed, Failure, Lease, NewJob, Placement, Process, Status
+from afterward.stores.sqlite import SQLiteStore
 from tests.cli.conftest import Command, World
 from tests.support.waiting import wait_until
 
@@ -94,10 +99,10 @@ def test_nothing_is_told_twice(world: World) -> None:
 
 def test_a_terminal_shows_a_table_that_changes(world: World) -> None:
     """The newest jobs, as many as it has lines for."""
-    ids = world.enqueue_all(*(new() for _ in range(40)))
+    ids = world.enqueue_all(*(new(delay=36_000) for _ in range(40)))
     command = world.on_terminal("jobs", "--follow")
     command.wait_for(ids[-1])
-    command.wait_for("queued")
+    command.wait_for("scheduled")
     assert ids[0] not in command.said()
 
     world.end(OOPS, newest := new())
@@ -119,3 +124,33 @@ def test_a_store_that_goes_away_ends_it(world: World, options: list[str]) -> Non
 
     assert following.wait() == 1
     assert "was deleted or replaced while in use" in following.output()
+
+
+@pytest.mark.anyio
+async def test_what_is_told_again_is_watched_as_long_as_what_was_told_first(tmp_path: Path) -> None:
+    """A job that had failed is told when it is retried, which no time in the store tells."""
+    past = SQLiteStore(tmp_path / "jobs.db", clock=lambda: time.time() - 3600)
+    present = SQLiteStore(tmp_path / "jobs.db")
+    for store in (past, present):
+        await store.open()
+    await present.join(Process("worker", 1, "here"))
+    await past.enqueue([(job := new(), Placement.leased)], "worker")
+    follower = Follower(present, Filters())
+
+    async def told(*jobs: NewJob) -> list[tuple[str, Status]]:
+        """What is told of the job once these others have been added."""
+        if jobs:
+            await present.enqueue([(other, Placement.free) for other in jobs], None)
+        return [(found.id, found.status) for found in await follower.changes() if found.id == job.id]
+
+    assert [found.status for found in await follower.first(10)] == [Status.running]
+    assert await told(*(new() for _ in range(60))) == []
+    await present.finish([(Lease(job.id, 1, "worker", job.task, job.arguments), OOPS)])
+    assert await told() == [(job.id, Status.failed)]
+    assert await told(*(new() for _ in range(60))) == []
+    await present.retry([job.id])
+    assert await told() == [(job.id, Status.queued)]
+
+    await present.leave("worker")
+    for store in (past, present):
+        await store.close()

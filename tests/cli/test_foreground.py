@@ -7,11 +7,12 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from afterward.cli.control import SAME_SIGNAL_SECONDS
-from afterward.cli.foreground import why_not
+from afterward.cli.foreground import why_not_now
+from afterward.cli.wishes import SAME_WISH_SECONDS
 from afterward.identity import new_id
 from afterward.job import Failed, Failure, Job, NewJob, Status
-from tests.cli.conftest import Command, OnTerminal, World
+from tests.cli.conftest import AFTERWARD, Command, OnTerminal, World
+from tests.support.lock import held
 from tests.support.waiting import wait_until
 
 OOPS = Failed(Failure("OopsError", "it did not work"))
@@ -115,7 +116,7 @@ def test_a_second_ctrl_c_breaks_into_what_blocks_the_loop(world: World) -> None:
     command = world.start("run", "shop:app", job)
     wait_until(lambda: world.lines("rested"), "it runs", 20)
     command.send(signal.SIGINT)
-    time.sleep(SAME_SIGNAL_SECONDS * 2)  # two within a moment are one wish
+    time.sleep(SAME_WISH_SECONDS * 2)  # two within a moment are one wish
 
     command.send(signal.SIGINT)
 
@@ -204,6 +205,108 @@ def test_arguments_that_do_not_fit_are_told(world: World) -> None:
     assert "released at no cost: the stored arguments do not fit shop:add here: n: Field required" in run.stderr
 
 
+def test_what_cannot_be_printed_is_stored_all_the_same(world: World) -> None:
+    """Where the terminal does not know its characters."""
+    world.environment["PYTHONIOENCODING"] = "ascii"
+    job = world.enqueue("settings", values={"a": "é"})
+
+    run = world.run("run", "shop:app", job)
+
+    assert (run.returncode, run.stdout) == (0, '{\n  "a": "\\xe9"\n}\n'), run.stderr
+    assert (world.job(job).status, world.job(job).attempt) == (Status.succeeded, 1)
+
+
+@pytest.mark.parametrize("stream", [1, 2])
+def test_an_output_that_is_full_stops_nothing(world: World, stream: int) -> None:
+    """The attempt is run, and stored, once."""
+    job = world.enqueue("settings", values={"a": 1})
+
+    run = world.run_shell(f"{AFTERWARD} run shop:app {job} {stream}>/dev/full")
+
+    assert run.returncode == 0, run.stderr
+    assert (world.job(job).status, world.job(job).attempt) == (Status.succeeded, 1)
+
+
+def test_a_debugger_that_breaks_loses_no_outcome(world: World) -> None:
+    """As when it cannot write."""
+    job = later(world, "fail", '{"why":"because"}', max_attempts=1)
+
+    run = world.run_shell(f"{AFTERWARD} run shop:app {job} --now --pdb >/dev/full </dev/null")
+
+    assert run.returncode == 1
+    assert world.job(job).status is Status.failed
+
+
+GATE = """
+import asyncio
+from pathlib import Path
+from shop import tasks
+
+@tasks.task
+async def wait() -> str:
+    Path("began").touch()
+    while not Path("go").exists():
+        await asyncio.sleep(0.01)
+    return "done"
+"""
+
+
+def waiting_at_the_gate(world: World) -> tuple[Command, str]:
+    """A job that runs until there is a file `go`."""
+    world.program("gate", GATE)
+    [job] = world.enqueue_all(NewJob(new_id(), "gate:wait", "default", 0, "{}"))
+    command = world.start("run", "gate:tasks", job)
+    wait_until((world.folder / "began").exists, "it runs", 20)
+    return command, job
+
+
+def test_an_outcome_is_stored_when_the_store_can_take_it_again(world: World) -> None:
+    """However long another program keeps it locked; the person is told."""
+    command, job = waiting_at_the_gate(world)
+
+    with held(world.database):
+        (world.folder / "go").touch()
+        command.wait_for("how it ended is not stored yet: .* could not be written: another process held its lock")
+
+    assert command.wait() == 0
+    assert command.output().splitlines()[-2:] == ["succeeded", '"done"']
+    assert (world.job(job).result, world.job(job).attempt) == ('"done"', 1)
+
+
+def test_ctrl_c_ends_the_wait_for_a_store_that_is_locked(world: World) -> None:
+    """What the job came to is lost then; it is found as that of a process that died."""
+    command, job = waiting_at_the_gate(world)
+
+    with held(world.database):
+        (world.folder / "go").touch()
+        command.wait_for("how it ended is not stored yet: ")
+        command.send(signal.SIGINT)
+        assert command.wait() == 1
+        assert world.job(job).status is Status.running
+
+    assert "succeeded" not in command.output()
+
+
+def test_a_job_of_another_afterward_in_the_same_store_is_run_by_that(world: World) -> None:
+    """One app may have two."""
+    world.program(
+        "two",
+        "from afterward import Afterward\nfrom shop import app\nother = Afterward()\nother.install(app)\n"
+        "@other.task\ndef second() -> int: return 2\n",
+    )
+    job, foreign = world.enqueue_all(
+        NewJob(new_id(), "two:second", "default", 0, "{}"), NewJob(new_id(), "two:third", "default", 0, "{}")
+    )
+
+    run = world.run("run", "two:app", job)
+    refused = world.run("run", "two:app", foreign)
+
+    assert (run.returncode, run.stdout) == (0, "2\n"), run.stderr
+    assert refused.returncode == 1
+    assert "its task two:third is not known here; known are shop:add," in refused.stderr
+    assert ", two:second\n" in refused.stderr
+
+
 def test_what_cannot_be_run_is_told_with_the_mend(world: World) -> None:
     """And is left as it is: one of another program, one not due, one that has failed, one that is unknown."""
     foreign, early, [failed] = world.enqueue("renamed"), later(world, "add"), world.end(OOPS, NewJob(
@@ -232,7 +335,7 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
         ({"process": "web"}, "it is held by the request that added it; wait for the end of that"),
         ({"expires_at": NOW}, "it has expired"),
         ({"expires_at": NOW + timedelta(1)}, None),
-        ({"status": Status.running}, "it is running already; wait for its end"),
+        ({"status": Status.running}, "it is running; wait for its end"),
         ({"status": Status.succeeded}, "it has succeeded; to do it once more, add another: afterward enqueue"),
         ({"status": Status.cancelled}, "it is cancelled; queue it again first: afterward retry job-1"),
     ],
@@ -246,6 +349,6 @@ def test_which_jobs_can_be_run_by_hand(facts: dict[str, object], reason: str | N
         "process": None, "created_at": NOW, "run_at": NOW, "started_at": None, "finished_at": None,
     }  # fmt: skip
     job = Job(**{**said, **facts})  # type: ignore[arg-type] # pyright: ignore[reportArgumentType] - said by the test
-    assert why_not(job, NOW, early=False) == reason
+    assert why_not_now(job, NOW, early=False) == reason
     if "run_at" in facts:
-        assert why_not(job, NOW, early=True) is None
+        assert why_not_now(job, NOW, early=True) is None

@@ -1,6 +1,7 @@
 """`afterward retry`, `cancel` and `prune`: what a person does with jobs."""
 
 import asyncio
+import signal
 
 import apsw
 import pytest
@@ -54,6 +55,15 @@ def test_ids_may_be_shortened_and_each_is_answered(world: World) -> None:
     assert statuses(world, failed, other) == ["queued", "queued"]
 
 
+def test_a_job_that_is_named_twice_is_moved_once(world: World) -> None:
+    """By its id, by how it begins, in capitals: it is one job."""
+    [failed] = world.end(OOPS, new())
+
+    run = world.type("retry", failed, failed[:-1], failed.upper())
+
+    assert (run.exit_code, run.stdout, run.stderr) == (0, "retried 1 job\n", "")
+
+
 def test_a_job_whose_unique_key_another_has_says_which(world: World) -> None:
     """So that one can wait for that, or cancel it."""
     [failed] = world.end(OOPS, new(unique="report"))
@@ -67,6 +77,15 @@ def test_a_job_whose_unique_key_another_has_says_which(world: World) -> None:
         f"afterward: job {failed} is not retried: job {other}, which is queued, has its unique key 'report'; "
         f"wait for its end, or cancel it\n"
     )
+
+
+def test_a_name_that_no_job_can_have_is_nobodys(world: World) -> None:
+    """Bytes that are no text, as a shell hands them over."""
+    world.end(OOPS, new())
+
+    run = world.type("retry", "--all", "--task", "\udcff", "--yes")
+
+    assert (run.exit_code, run.output) == (0, "no jobs to retry\n")
 
 
 def test_jobs_that_wait_are_cancelled_and_others_are_not(world: World) -> None:
@@ -120,6 +139,8 @@ def test_all_that_the_filters_leave_are_moved(world: World) -> None:
             ["prune", "--older-than", "0", "--status", "failed"],
             "Forget 1 job, with their results and errors? There is no",
         ),
+        (["prune", "--status", "queued", "--yes"], "jobs that are queued have not ended, and are not forgotten"),
+        (["prune", "--status", "running", "--status", "failed", "--dry-run"], "jobs that are running have not ended"),
         (["retry", "--all", "--since", "soon"], "'soon' is no span of time"),
     ],
 )
@@ -149,6 +170,19 @@ def test_a_person_is_asked_and_can_say_no(world: World) -> None:
     assert command.wait() == 0
     assert "retried 2 jobs" in command.said()
     assert statuses(world, *ids) == ["queued", "queued"]
+
+
+@pytest.mark.parametrize("typed", [["retry", "--all"], ["prune", "--older-than", "0", "--status", "failed"]])
+def test_ctrl_c_at_the_question_means_no(world: World, typed: list[str]) -> None:
+    """At once: what is typed after it is heard by nobody."""
+    [failed] = world.end(OOPS, new())
+    command = world.on_terminal(*typed)
+    command.wait_for("[y/N]")
+
+    command.send(signal.SIGINT)
+
+    assert command.wait() == 1
+    assert statuses(world, failed) == ["failed"]
 
 
 def test_old_jobs_are_pruned_but_no_failed_ones_unless_they_are_named(world: World) -> None:

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,8 @@ import pytest
 
 from afterward.identity import new_id
 from afterward.job import Failed, Failure, NewJob, Succeeded
+from afterward.stores.sql import load_migrations
+from afterward.stores.sqlite.connect import APPLICATION_ID
 from tests.cli.conftest import AFTERWARD, World
 from tests.support.lock import held
 from tests.support.waiting import wait_until
@@ -39,31 +41,29 @@ def new(task: str, queue: str = "default", arguments: str = "{}", delay: float |
     return NewJob(new_id(), f"shop:{task}", queue, 0, arguments, delay=delay, **more)
 
 
-def states(jobs: Iterable[dict[str, Any]]) -> dict[str, str]:
-    return {job["id"]: job["state"] for job in jobs}
-
-
-def test_jobs_are_listed_newest_first_and_filtered(world: World) -> None:
+def test_jobs_are_listed_newest_first_and_filtered(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """By status, task and queue; no more than asked for."""
+    monkeypatch.setattr("afterward.cli.states.OVERDUE", timedelta(hours=1))
     first, second, third = world.enqueue_all(new("add"), new("rest", "slow"), new("add", "slow", delay=600))
 
-    assert [job["id"] for job in listed(world)] == [third, second, first]
+    found = [(job["id"], job["state"]) for job in listed(world)]
+    assert found == [(third, "scheduled"), (second, "queued"), (first, "queued")]
     assert [job["id"] for job in listed(world, "--limit", "2")] == [third, second]
     assert [job["id"] for job in listed(world, "--queue", "slow", "--task", "shop:rest")] == [second]
     assert listed(world, "--status", "failed") == []
-    assert states(listed(world)) == {first: "queued", second: "queued", third: "scheduled"}
 
 
 def test_the_table_shows_whole_ids_and_is_as_wide_as_it_is(world: World) -> None:
     """In a pipe, where no terminal says how wide a line may be; and it tells when there is more."""
-    ids = world.enqueue_all(*(new("a_task_with_a_name_" + "of_many_words_" * 12, "a_queue") for _ in range(3)))
+    name = "a_task_with_a_name_" + "of_many_words_" * 12
+    ids = world.enqueue_all(*(new(name, "a_queue", delay=36_000) for _ in range(3)))
 
     run = world.run("jobs", "--limit", "2")
 
     assert run.returncode == 0, run.stderr
     header, newer, older, more = run.stdout.splitlines()
     assert header.split() == ["job", "state", "created", "queue", "task", "detail"]
-    assert re.match(rf"{ids[2]} +queued +\d+ s ago +a_queue +shop:a_task_with_a_name_(of_many_words_){{12}} *$", newer)
+    assert re.match(rf"{ids[2]} +scheduled +\d+ s ago +a_queue +shop:{name} +in \d+ h *$", newer)
     assert older.startswith(ids[1])
     assert more == "These are the newest 2; there are more (--limit)."
 
@@ -111,17 +111,19 @@ def test_secrets_are_left_out_of_results_too(world: World) -> None:
     assert facts["result"] == redacted
 
 
-def test_a_job_that_waits_for_a_worker_that_can_run_it_says_so(world: World) -> None:
+def test_a_job_that_waits_for_a_worker_that_can_run_it_says_so(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its task is unknown to all who run; its arguments fit nobody; or it is only too early to tell."""
-    [unknown] = world.enqueue_all(new("renamed"), clock_offset=-60)
-    misfit, recent = world.enqueue_all(new("add", arguments='{"m":1}'), new("renamed_today"))
+    monkeypatch.setattr("afterward.cli.states.OVERDUE", timedelta(minutes=30))
+    [unknown] = world.enqueue_all(new("renamed"), clock_offset=-3600)
+    [misfit] = world.enqueue_all(new("add", arguments='{"m":1}'))
     world.start_worker()
     wait_until(lambda: world.job(misfit).note, "it was found not to fit")
+    [recent] = world.enqueue_all(new("renamed_today"))
 
     found = {job["id"]: job for job in listed(world)}
     assert (found[unknown]["status"], found[unknown]["state"]) == ("queued", "waiting")
     assert re.fullmatch(
-        r"due for \d+ s: waits for a worker that knows shop:renamed, serves queue default and is free",
+        r"due for \d+ min: waits for a worker that knows shop:renamed, serves queue default and is free",
         found[unknown]["detail"],
     )
     assert (found[misfit]["status"], found[misfit]["state"]) == ("queued", "waiting")
@@ -168,9 +170,14 @@ def test_the_store_is_named_by_option_or_environment_or_default(world: World) ->
     assert [found["id"] for found in listed(world, "--store", "sqlite:///afterward.db")] == [job]
     del world.environment["AFTERWARD_URL"]
     assert [found["id"] for found in listed(world)] == [job]
-    refused = world.run("jobs", "--store", "mysql://localhost")
-    assert refused.returncode == 2
-    assert refused.stderr.startswith("afterward: 'mysql' names no store of this version")
+    for url, said in [
+        ("mysql://localhost", "'mysql' names no store of this version"),
+        ("sqlite:///\udcff.db", r"'sqlite:///\udcff.db' names no store: no file can have such a name"),
+        ("sqlite:///a%00.db", "'sqlite:///a%00.db' names no store: no file can have such a name"),
+    ]:
+        refused = world.run("jobs", "--store", url)
+        assert refused.returncode == 2
+        assert refused.stderr.startswith(f"afterward: {said}")
 
 
 def test_a_file_of_another_program_is_refused_and_left_as_it_is(world: World) -> None:
@@ -196,6 +203,49 @@ def test_looking_writes_nothing(world: World) -> None:
     assert world.run("job", job).returncode == 0
 
     assert {path: path.read_bytes() for path in files_in(world.folder)} == before
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["jobs"], ["jobs", "--follow"], ["job", UNKNOWN], ["retry", UNKNOWN], ["cancel", "--all", "--yes"], ["prune"]],
+    ids=" ".join,
+)
+def test_a_store_of_an_older_version_is_left_as_it_is(world: World, command: list[str]) -> None:
+    """While a new version is rolled out, the old one must still be able to start."""
+    *older, _newest = load_migrations("afterward.stores.sqlite")
+    connection = apsw.Connection(str(world.database))
+    connection.pragma("journal_mode", "wal")
+    connection.pragma("application_id", APPLICATION_ID)
+    for number, statements in older:
+        connection.execute(statements)
+        connection.pragma("user_version", number)
+    connection.close()
+    before = world.database.read_bytes()
+
+    run = world.type(*command)
+
+    assert (run.exit_code, run.stdout) == (2, "")
+    assert f"has schema {older[-1][0]}, and this version of afterward works with" in run.stderr
+    assert "start the app with this version, which brings the store up to date" in run.stderr
+    assert world.database.read_bytes() == before
+
+
+@pytest.mark.parametrize("option", ["--task", "--queue"])
+def test_a_name_that_no_job_can_have_is_nobodys(world: World, option: str) -> None:
+    """Bytes that are no text, as a shell hands them over."""
+    world.enqueue_all(new("add"))
+
+    run = world.type("jobs", option, "\udcff")
+
+    assert (run.exit_code, run.output) == (0, "no jobs\n")
+
+
+def test_a_limit_that_makes_no_sense_is_refused(world: World) -> None:
+    """With the range."""
+    run = world.type("jobs", "--limit", "9" * 20)
+
+    assert run.exit_code == 2
+    assert "1000000" in run.stderr
 
 
 def test_looking_works_while_a_worker_writes(world: World) -> None:
@@ -250,7 +300,8 @@ def test_the_beginning_of_an_id_is_enough_if_it_is_the_only_one(world: World) ->
         assert (run.exit_code, run.stdout) == (1, "")
         assert f"there is no job {nothing} in " in run.stderr
     world.enqueue_all(NewJob("0199aaaa-0000-7000-8000-000000000001", "shop:add", "default", 0, "{}"))
-    assert shown(world, "0199AAAA")["id"] == "0199aaaa-0000-7000-8000-000000000001"
+    for typed in ("0199AAAA", "0199AAAA-0000-7000-8000-000000000001"):
+        assert shown(world, typed)["id"] == "0199aaaa-0000-7000-8000-000000000001"
 
 
 def test_what_was_said_of_the_call_is_shown(world: World) -> None:

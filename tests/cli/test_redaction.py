@@ -64,6 +64,21 @@ def test_secrets_are_redacted_at_any_depth() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("redis://:hun@ter2@cache/0", f"redis://:{REDACTED}@cache/0"),
+        ("postgresql://ada:hunter2@@db/shop", f"postgresql://ada:{REDACTED}@db/shop"),
+        ("smtp://ada@example.com:hun:ter2@mail", f"smtp://ada@example.com:{REDACTED}@mail"),
+        ("a://u:hunter2@h and b://v:hunter2@i", f"a://u:{REDACTED}@h and b://v:{REDACTED}@i"),
+        ("http://ada@example.com:80/a@b", "http://ada@example.com:80/a@b"),
+    ],
+)
+def test_a_password_in_a_url_ends_at_the_host(url: str, told: str) -> None:
+    """Also one that holds what separates the two."""
+    assert redacted(url) == told
+
+
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
     lambda inner: st.lists(inner) | st.dictionaries(st.text() | st.sampled_from(SECRET), inner),

@@ -24,6 +24,8 @@ def run(odd: Odd) -> None: ...
 WRONG = [
     ("shop", "'shop' is not of the form MODULE:NAME; for an app named app in main.py write main:app"),
     ("shop:", "'shop:' is not of the form MODULE:NAME"),
+    ("shop.py:app", "'shop.py:app' is not of the form MODULE:NAME; for this file write shop:app"),
+    ("missing.py:app", "'missing.py:app' is not of the form MODULE:NAME; for this file write missing:app"),
     ("./shop.py", "'./shop.py' is not of the form MODULE:NAME; for this file write shop:app"),
     ("api/shop.py:tasks", "'api/shop.py:tasks' is not of the form MODULE:NAME; for this file write api.shop:tasks"),
     ("shop:application", "shop:application: shop has no 'application'; did you mean shop:app or shop:tasks?"),
@@ -37,7 +39,7 @@ WRONG = [
     ("script:app", "module script ends the interpreter when it is imported; put what it starts under"),
     ("bare:app", "bare:app is an app without durable tasks; call tasks.install(app) where it is made"),
     ("bare:FastAPI", "bare:FastAPI is of type type, not an Afterward or a FastAPI app; bare has no Afterward"),
-    ("idle:app", "idle:app declares no tasks, so there is nothing that a worker could run; import the modules that"),
+    ("idle:app", "idle:app declares no tasks, so there is nothing to run; import the modules that"),
     ("ill:tasks", "module ill cannot be imported: ConfigurationError: 'mysql' names no store of this version"),
 ]
 
@@ -103,7 +105,19 @@ def test_a_store_that_is_not_ours_is_named_and_left_as_it_is(world: World) -> No
     assert world.database.read_text().startswith("notes of somebody else")
 
 
-@pytest.mark.parametrize("option", ["--processes=0", "--grace=-1"])
+@pytest.mark.parametrize(
+    "option",
+    [
+        "--processes=0",
+        "--processes=1001",
+        "--concurrency=99999999999999999999",
+        "--threads=100001",
+        "--grace=-1",
+        "--grace=inf",
+        "--grace=nan",
+        "--grace=soon",
+    ],
+)
 def test_an_option_that_makes_no_sense_is_refused(world: World, option: str) -> None:
     """Before anything is imported."""
     run = world.run("worker", "missing:app", option)

@@ -87,6 +87,27 @@ async def test_a_page_before_a_job_found_by_its_other_id(store: Store) -> None:
     assert [job.id for job in await store.list(before=alias.id)] == [old]
 
 
+async def test_a_page_before_a_job_that_was_pruned_since(place: Place, store: Store, worker: Living) -> None:
+    """It goes on below the place where that was, and does not begin again with the newest."""
+    leases = [await worker.leased(new_job()) for _ in range(5)]
+    await store.finish([(leases[2], Succeeded()), (leases[0], Succeeded())])
+    place.clock.advance(60)
+    await put(store, new_job())
+    assert (await store.tidy({Status.succeeded: 30}, 10, 1)).pruned == 2
+    assert [job.id for job in await store.list(before=leases[2].id)] == [leases[1].id]
+    assert await store.list(before=leases[0].id) == []
+
+
+async def test_what_is_no_text_is_found_nowhere(store: Store) -> None:
+    """As a command line hands it over: no job has such a task, queue or key, or comes before such an id."""
+    await put(store, new_job())
+    for text in ("\udcff", "\0"):
+        assert await store.list(task=text) == []
+        assert await store.list(queue=text) == []
+        assert await store.list(unique=text) == []
+        assert await store.list(before=text) == []
+
+
 async def test_the_counts_of_all_statuses_are_what_was_stored(store: Store, worker: Living) -> None:
     """Stored = queued + running + succeeded + failed + cancelled, whatever happened."""
     await put(store, *(new_job() for _ in range(40)))

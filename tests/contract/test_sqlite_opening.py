@@ -271,6 +271,27 @@ async def test_a_newer_schema_is_refused_and_left_as_it_is(tmp_path: Path) -> No
     assert path.read_bytes() == before
 
 
+async def test_an_older_schema_is_refused_and_left_as_it_is_by_who_only_looks(tmp_path: Path) -> None:
+    """A process of an older version can be started again after that."""
+    path = tmp_path / "jobs.db"
+    older, newest = [number for number, _ in load_migrations(PACKAGE)][-2:]
+    await opened_and_closed(path)
+    with connected(path) as connection:
+        connection.pragma("user_version", older)
+    before = path.read_bytes()
+    store = SQLiteStore(path)
+    with pytest.raises(
+        StoreUnusable, match=rf"schema {older}, .* works with {newest}; start the app with this version"
+    ):
+        await store.open(migrate=False)
+    await store.close()
+    assert path.read_bytes() == before
+    with connected(path) as connection:
+        connection.pragma("user_version", newest)
+    await store.open(migrate=False)
+    await store.close()
+
+
 async def test_a_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StoreUnusable):
         await opened_and_closed(tmp_path)

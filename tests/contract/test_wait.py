@@ -53,6 +53,17 @@ async def test_a_ring_wakes_one_who_waits_in_another_process(worker: Living, oth
     await soon(waiting.done, "the wait ends")
 
 
+async def test_who_retries_wakes_a_worker_though_it_never_joined(store: Store, worker: Living) -> None:
+    """As the command line does."""
+    lease = await worker.leased(new_job())
+    await worker.store.finish([(lease, Failed(OOPS))])
+    waiting = asyncio.create_task(worker.store.wait(60))
+    await asyncio.sleep(0)
+    await worker.beat()
+    await store.retry([lease.id])
+    await soon(waiting.done, "the wait ends")
+
+
 async def test_a_process_that_joined_again_hears_the_rings_of_others(
     place: Place, worker: Living, other: Living
 ) -> None:

@@ -50,10 +50,10 @@ class SlowToOpen(SQLiteStore):
         self.opening = threading.Event()
         self.may_open = threading.Event()
 
-    async def open(self) -> None:
+    async def open(self, *, migrate: bool = True) -> None:
         self.opening.set()
         await asyncio.to_thread(self.may_open.wait, 10)
-        await super().open()
+        await super().open(migrate=migrate)
 
 
 @pytest.fixture

@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import difflib
 import json
-import sys
 from collections.abc import Iterable, Sequence
 from typing import Any, cast
 
 from afterward.app import Afterward
 from afterward.cli import output
-from afterward.cli.exits import DONE, FAILURE
+from afterward.cli.exits import DONE, code_of
+from afterward.cli.reading import ended_in, found_in
 from afterward.cli.states import summary
 from afterward.cli.target import load
+from afterward.cli.telling import complain
 from afterward.errors import ArgumentError, ConfigurationError
 from afterward.job import Job, NewJob, Status
 from afterward.task import Task
@@ -34,7 +35,7 @@ def enqueue(
     as_json: bool,
 ) -> int:
     """Store one call of a task of what `target` names; the exit code."""
-    task = find(name, load(target))
+    task = find(name, load(target).afterwards)
     new_job = _prepared(task.options(**options), _typed(typed), _given(args_json))
     owner = cast("Afterward", task.owner)
 
@@ -43,18 +44,19 @@ def enqueue(
             await owner.enqueue_many([new_job])
             if not as_json:
                 print(new_job.id, flush=True)
-            [job] = await owner.ended([new_job.id], timeout) if wait else [await owner.get(new_job.id)]
-            return job
+            if wait:
+                return await ended_in(owner.store, new_job.id, timeout)
+            return await found_in(owner.store, new_job.id) if as_json else None
 
     job = asyncio.run(put())
-    if as_json and job is not None:
+    if job is not None and as_json:
         output.print_job(job, as_json=True)
-    if not wait or (job is not None and job.status is Status.succeeded):
+    if job is None or not wait:
         return DONE
-    if job is not None:
+    if job.status is not Status.succeeded:
         why = job.note or "" if job.failure is None else summary(job.failure)
-        print(f"afterward: job {job.id} is {job.status.value}: {why}", file=sys.stderr)
-    return FAILURE
+        complain(f"job {job.id} is {job.status.value}: {why}")
+    return code_of(job)
 
 
 def find(name: str, afterwards: Iterable[Afterward]) -> Task[..., Any]:
@@ -97,12 +99,23 @@ def _given(text: str | None) -> Values:
     if text is None:
         return {}
     try:
-        values = json.loads(text)
+        values = json.loads(text, parse_constant=_refuse, object_pairs_hook=_each_once)
+    except RecursionError:
+        raise ConfigurationError("--args-json is nested too deeply") from None
     except ValueError as error:
         raise ConfigurationError(f"--args-json is no JSON: {error}") from None
     if not isinstance(values, dict):
         raise ConfigurationError("--args-json must be a JSON object, by the names of the arguments")
     return cast("Values", values)
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> Values:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = {name for name in values if names.count(name) > 1}
+        raise ConfigurationError(f"--args-json says {_listed(twice)} twice")
+    return values
 
 
 def _prepared(task: Task[..., Any], typed: dict[str, str], given: Values) -> NewJob:

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from afterward.cli import options
-from afterward.cli.exits import EPILOG, FAILURE, errors_told
+from afterward.cli.exits import DONE, EPILOG, FAILURE, code_of, errors_told
 from afterward.errors import ConfigurationError
 from afterward.job import OnDuplicate, Status
 
@@ -29,15 +29,15 @@ app = typer.Typer(
 def worker(
     target: options.Target,
     *,
-    processes: Annotated[int, typer.Option(min=1, help="How many processes, kept alive by this one.")] = 1,
-    concurrency: Annotated[int, typer.Option(min=1, help="`async def` jobs at once, in each process.")] = 100,
-    threads: Annotated[int, typer.Option(min=1, help="`def` jobs at once, in each process.")] = 16,
+    processes: Annotated[int, typer.Option(min=1, max=1_000, help="How many processes, kept alive by this one.")] = 1,
+    concurrency: Annotated[
+        int, typer.Option(min=1, max=100_000, help="`async def` jobs at once, in each process.")
+    ] = 100,
+    threads: Annotated[int, typer.Option(min=1, max=100_000, help="`def` jobs at once, in each process.")] = 16,
     queue: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="A queue to serve; may be given again. By default all.")
     ] = None,
-    grace: Annotated[
-        float, typer.Option(min=0, metavar="SECONDS", help="What running jobs get to end in at a shutdown.")
-    ] = 10.0,
+    grace: options.Grace = 10.0,
     supervised: Annotated[bool, typer.Option("--supervised", hidden=True)] = False,
 ) -> None:
     """Run jobs until SIGTERM or SIGINT; then let running jobs end, and release those that do not."""
@@ -63,7 +63,7 @@ def jobs(
     task: options.Task = None,
     queue: options.Queue = None,
     since: options.Since = None,
-    limit: Annotated[int, typer.Option(min=1, help="How many, at most.")] = 50,
+    limit: Annotated[int, typer.Option(min=1, max=1_000_000, help="How many, at most.")] = 50,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with each change, until Ctrl-C.")] = False,
     json: options.Json = False,
 ) -> None:
@@ -99,8 +99,7 @@ def job(
         waits = wait or timeout is not None
         found = asyncio.run(ended(store, id, timeout) if waits else one(store, id))
         output.print_job(found, as_json=json)
-        if waits and found.status is not Status.succeeded:
-            raise typer.Exit(FAILURE)
+        raise typer.Exit(code_of(found) if waits else DONE)
 
 
 @app.command(epilog=EPILOG)
@@ -114,11 +113,12 @@ def check(
 ) -> None:
     """List what of a code base would lose work, or be refused. Nothing of it is imported or run."""
     from afterward.cli.check import check, print_report
+    from afterward.cli.paths import is_there
 
     with errors_told():
         paths = paths or [Path()]
         for path in paths:
-            if not path.exists():
+            if not is_there(path):
                 raise ConfigurationError(f"there is no file or folder {path}")
         report = check(paths)
         print_report(report, verbose=verbose, as_json=json)
@@ -142,9 +142,8 @@ def retry(
     from afterward.cli.reading import filters
 
     with errors_told():
-        wanted = filters(status or [Status.failed], task, queue, since) if every else None
-        narrowed = any(option is not None for option in (status or None, task, queue, since))
-        raise typer.Exit(move(store, RETRY, ids, wanted, narrowed=narrowed, yes=yes))
+        wanted = filters(status, task, queue, since)
+        raise typer.Exit(move(store, RETRY, ids, wanted, every=every, yes=yes))
 
 
 @app.command(epilog=EPILOG)
@@ -163,9 +162,8 @@ def cancel(
     from afterward.cli.reading import filters
 
     with errors_told():
-        wanted = filters([Status.queued], task, queue, since) if every else None
-        narrowed = any(option is not None for option in (task, queue, since))
-        raise typer.Exit(move(store, CANCEL, ids, wanted, narrowed=narrowed, yes=yes))
+        wanted = filters(None, task, queue, since)
+        raise typer.Exit(move(store, CANCEL, ids, wanted, every=every, yes=yes))
 
 
 @app.command(epilog=EPILOG)
@@ -255,7 +253,7 @@ def doctor(
     strict: Annotated[bool, typer.Option("--strict", help="A warning ends it with 1 as well.")] = False,
     json: options.Json = False,
 ) -> None:
-    """Say what is wrong or risky with the store, the disk, the clock and the versions, and the mend."""
+    """Say what is wrong or risky with the store, the disk, the clock and the versions, and the fix."""
     from afterward.cli.doctor import visit
 
     with errors_told():

@@ -6,6 +6,7 @@ import sys
 
 import typer
 
+from afterward.cli.wishes import ctrl_c_breaks_in
 from afterward.errors import ConfigurationError
 
 
@@ -15,4 +16,5 @@ def consents(question: str, *, yes: bool) -> bool:
         return True
     if not sys.stdin.isatty():
         raise ConfigurationError(f"{question} There is no terminal to answer at; add --yes to agree beforehand")
-    return typer.confirm(question, err=True)
+    with ctrl_c_breaks_in():
+        return typer.confirm(question, err=True)

@@ -20,6 +20,7 @@ from enum import Enum
 from types import FrameType
 from typing import NoReturn
 
+from afterward.cli.wishes import Wishes
 from afterward.observe import emit
 
 STOP = b"stop\n"
@@ -31,8 +32,6 @@ MARGIN_SECONDS = 15.0
 
 _HURRIED_SECONDS = 3.0
 _EXIT_SECONDS = 3.0
-SAME_SIGNAL_SECONDS = 0.3
-"""Some process managers send a signal to a process and to its group: both are one wish."""
 
 
 class _Order(Enum):
@@ -64,6 +63,7 @@ class Control:
         self._orders: queue.SimpleQueue[_Order] = queue.SimpleQueue()
         self._deadline: float | None = None
         self._code = 1
+        self._wishes = Wishes()
         self._asked_at: float | None = None
         self._hurried = False
         self._service: _Service | None = None
@@ -118,9 +118,11 @@ class Control:
         return None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
 
     def _heed_signal(self) -> None:
+        if not self._wishes.is_another():
+            return
         if self._asked_at is None or self._supervised:
             self._ask()
-        elif time.monotonic() > self._asked_at + SAME_SIGNAL_SECONDS:
+        else:
             self._hurry()
 
     def _ask(self) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 
 import typer
 
+from afterward.cli.telling import complain
 from afterward.errors import AfterwardError, ConfigurationError, ResultTimeout
+from afterward.job import Job, Status
 
 DONE = 0
 FAILURE = 1
@@ -20,7 +21,7 @@ TIMEOUT = 3
 
 EPILOG = (
     "Exit codes: 0, done; 1, it could not be done, the job has failed, or something is wrong; 2, what was typed, "
-    "or what it names, can never work; 3, timed out waiting."
+    "or what it names, can never work; 3, timed out waiting; 130, ended by Ctrl-C."
 )
 
 
@@ -30,11 +31,16 @@ def errors_told() -> Generator[None]:
     try:
         yield
     except AfterwardError as error:
-        print(f"afterward: {error}", file=sys.stderr)
-        raise typer.Exit(_code_of(error)) from None
+        complain(error)
+        raise typer.Exit(_code_of_error(error)) from None
 
 
-def _code_of(error: AfterwardError) -> int:
+def code_of(job: Job) -> int:
+    """How a job that was waited for has ended."""
+    return DONE if job.status is Status.succeeded else FAILURE
+
+
+def _code_of_error(error: AfterwardError) -> int:
     if isinstance(error, ResultTimeout):
         return TIMEOUT
     return USAGE if isinstance(error, ConfigurationError) else FAILURE

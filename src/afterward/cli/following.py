@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import TypeAlias
@@ -79,7 +78,7 @@ class Follower:
         self.wanted = wanted
         self._known: dict[str, _Mark] = {}
         self._in_hand: set[str] = set()
-        self._told: deque[str] = deque(maxlen=_WATCHED)
+        self._told: dict[str, None] = {}  # in the order in which they were told last
         self._looked_at = datetime.now(UTC)
 
     async def first(self, limit: int) -> list[Job]:
@@ -87,7 +86,7 @@ class Follower:
         await self.changes()
         found = await with_attempts(self._store, await self.wanted.page(self._store, limit))
         self._known |= {job.id: _mark(job) for job in found}
-        self._told.extend(job.id for job in reversed(found))
+        self._remember_told(reversed(found))
         return found
 
     async def changes(self) -> list[Job]:
@@ -101,8 +100,15 @@ class Follower:
         changed = [job for id_, job in found.items() if self._known.get(id_) != marks[id_]]
         self._known = marks
         self._in_hand = {id_ for id_, job in found.items() if job.process is not None}
-        self._told.extend(job.id for job in changed if job.id not in self._told)
+        self._remember_told(changed)
         return await with_attempts(self._store, changed)
+
+    def _remember_told(self, jobs: Iterable[Job]) -> None:
+        for job in jobs:
+            self._told.pop(job.id, None)
+            self._told[job.id] = None
+        for id_ in list(self._told)[:-_WATCHED]:
+            del self._told[id_]
 
 
 def _mark(job: Job) -> _Mark:

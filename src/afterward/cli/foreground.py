@@ -3,49 +3,40 @@
 from __future__ import annotations
 
 import asyncio
-import json
+import contextlib
 import os
 import pdb  # noqa: T100 - it is what --pdb asks for
 import signal
 import sys
-import time
 from collections.abc import Generator
 from contextlib import AsyncExitStack, contextmanager
 from datetime import UTC, datetime
 from types import FrameType
 from typing import Any
 
-from starlette.applications import Starlette
-
 from afterward.app import Afterward
-from afterward.cli.control import SAME_SIGNAL_SECONDS
 from afterward.cli.exits import DONE, FAILURE
 from afterward.cli.lifespans import begin
-from afterward.cli.output import printable
+from afterward.cli.output import data_of
 from afterward.cli.reading import found_in
-from afterward.cli.redaction import shown
-from afterward.cli.states import span, summary
-from afterward.cli.target import apps_of, load
+from afterward.cli.states import span, summary, why_not
+from afterward.cli.target import Program, load
+from afterward.cli.telling import say
+from afterward.cli.wishes import Wishes, ctrl_c_breaks_in
 from afterward.engine.foreground import Foreground
-from afterward.errors import AfterwardError
-from afterward.job import Died, Failed, Job, Lease, Outcome, Released, Retry, Status, Succeeded
+from afterward.errors import AfterwardError, StoreUnavailable
+from afterward.job import Died, Failed, Job, Lease, Outcome, Released, Retry, Succeeded
 
 
 def run_here(target: str, id: str, *, early: bool, debug: bool) -> int:  # noqa: A002 - it is the job's
     """Run the job of this id, of what `target` names; the exit code. `early`: also before it is due."""
-    return asyncio.run(_run(load(target), apps_of(target), id, early=early, debug=debug))
+    return asyncio.run(_run(load(target), id, early=early, debug=debug))
 
 
-async def _run(
-    afterwards: list[Afterward],
-    apps: list[Starlette],
-    id: str,  # noqa: A002 - as above
-    *,
-    early: bool,
-    debug: bool,
-) -> int:
+async def _run(program: Program, id: str, *, early: bool, debug: bool) -> int:  # noqa: A002 - as above
+    foreign: AfterwardError | None = None
     unknown: AfterwardError | None = None
-    for afterward in afterwards:
+    for afterward in program.afterwards:
         afterward.check()
         async with AsyncExitStack() as living:
             await living.enter_async_context(afterward.running(None))
@@ -55,70 +46,82 @@ async def _run(
             except AfterwardError as error:
                 unknown = unknown or error
                 continue
-            _refuse(job, afterward, early=early)
-            for app in apps:
+            if job.task not in afterward.tasks:  # another Afterward of the program may live in the same store
+                foreign = _refusal(job, f"its task {job.task} is not known here; known are {_known(program)}")
+                continue
+            reason = why_not_now(job, datetime.now(UTC), early=early)
+            if reason is not None:
+                raise _refusal(job, reason)
+            for app in program.apps:
                 await begin(app, living)
             code, left_behind = await _attempt(afterward, job, debug=debug)
         if left_behind:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(code)  # what does not heed its cancellation must not keep the process
+            _exit(code)
         return code
-    raise unknown or AfterwardError(f"there is no job {id}")
+    raise foreign or unknown or AfterwardError(f"there is no job {id}")
 
 
-def _refuse(job: Job, afterward: Afterward, *, early: bool) -> None:
-    reason = why_not(job, datetime.now(UTC), early=early)
-    if reason is None and job.task not in afterward.tasks:
-        reason = f"its task {job.task} is not known here; known are {', '.join(sorted(afterward.tasks))}"
-    if reason is not None:
-        raise AfterwardError(f"job {job.id} cannot be run here: {reason}")
+def _known(program: Program) -> str:
+    return ", ".join(sorted(name for afterward in program.afterwards for name in afterward.tasks))
+
+
+def _refusal(job: Job, reason: str) -> AfterwardError:
+    return AfterwardError(f"job {job.id} cannot be run here: {reason}")
+
+
+def _exit(code: int) -> None:
+    """At once: what does not heed its cancellation must not keep the process."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
 
 
 async def _attempt(afterward: Afterward, job: Job, *, debug: bool) -> tuple[int, bool]:
+    """One attempt; the exit code, and whether something of it is still running."""
     foreground = afterward.foreground()
     with _interruptions(foreground):
         lease = await foreground.claim(job)
         if lease is None:
-            raise AfterwardError(
-                f"job {job.id} cannot be run here: somebody else has just taken it; stop the workers, or add one that "
-                f"is due later (afterward enqueue --delay 1h) and run it with --now"
+            raise _refusal(
+                job,
+                "somebody else has just taken it; stop the workers, or add one that is due later "
+                "(afterward enqueue --delay 1h) and run it with --now",
             )
-        _say(f"running job {lease.id} of {lease.task}, attempt {lease.attempt}; Ctrl-C releases it")
+        outcome: Outcome | None = Released("interrupted in the foreground")
+        is_told = False
         try:
+            say(f"running job {lease.id} of {lease.task}, attempt {lease.attempt}; Ctrl-C releases it")
             outcome = await foreground.run(lease)
-        except asyncio.CancelledError:  # an interruption has broken the event loop: all that is left to do is this
-            await foreground.finish(lease, _in_its_time(Released("interrupted in the foreground"), job))
-            raise
-        return await _end(foreground, lease, outcome, job, debug=debug)
+            if debug and isinstance(outcome, Failed | Retry):
+                is_told = True
+                _tell(outcome)
+                _debug(foreground.error)
+        finally:  # whatever breaks in here: how the attempt has ended is written before anything else is done
+            written = outcome is not None and await _finish(foreground, lease, _in_its_time(outcome, job))
+        if outcome is not None and not is_told:
+            _tell(outcome)
+        return _code_of(outcome, written=written), foreground.is_left_behind or outcome is None
 
 
-async def _end(
-    foreground: Foreground, lease: Lease, outcome: Outcome | None, job: Job, *, debug: bool
-) -> tuple[int, bool]:
+async def _finish(foreground: Foreground, lease: Lease, outcome: Outcome) -> bool:
+    def unavailable(error: StoreUnavailable) -> None:
+        say(f"how it ended is not stored yet: {error}; tried again until it is, or Ctrl-C leaves the job to others")
+
+    return await foreground.finish(lease, outcome, unavailable)
+
+
+def _code_of(outcome: Outcome | None, *, written: bool) -> int:
     if outcome is None:
-        _say("the job was lost: this process stood still for so long that another has the job by now")
-        return FAILURE, True
-    _tell(outcome)
-    if debug and isinstance(outcome, Failed | Retry):
-        _debug(foreground.error)
-    if not await foreground.finish(lease, _in_its_time(outcome, job)):
-        _say("this was not written: another process has the job by now")
-        return FAILURE, foreground.is_left_behind
-    return (DONE if isinstance(outcome, Succeeded) else FAILURE), foreground.is_left_behind
+        say("the job was lost: this process stood still for so long that another has the job by now")
+    elif not written:
+        say("this was not written: another process has the job by now")
+    return DONE if written and isinstance(outcome, Succeeded) else FAILURE
 
 
-def why_not(job: Job, now: datetime, *, early: bool) -> str | None:
+def why_not_now(job: Job, now: datetime, *, early: bool) -> str | None:
     """Why this job cannot be run by hand now, and the mend; None when it can."""
-    match job.status:
-        case Status.queued:
-            return _why_not_yet(job, now, early=early)
-        case Status.running:
-            return "it is running already; wait for its end"
-        case Status.succeeded:
-            return "it has succeeded; to do it once more, add another: afterward enqueue"
-        case _:
-            return f"it is {job.status.value}; queue it again first: afterward retry {job.id}"
+    return why_not("run", job) or _why_not_yet(job, now, early=early)
 
 
 def _why_not_yet(job: Job, now: datetime, *, early: bool) -> str | None:
@@ -142,43 +145,39 @@ def _in_its_time(outcome: Outcome, job: Job) -> Outcome:
 def _tell(outcome: Outcome) -> None:
     match outcome:
         case Succeeded():
-            _say("succeeded")
+            say("succeeded")
             if outcome.result is not None:
-                print(json.dumps(shown(outcome.result), indent=2, ensure_ascii=False))
+                with contextlib.suppress(OSError, ValueError):  # as with what is said
+                    print(data_of(outcome.result), flush=True)
         case Failed() | Died():
-            _say(f"{outcome.failure.traceback}failed for good: {summary(outcome.failure)}")
+            say(f"{outcome.failure.traceback}failed for good: {summary(outcome.failure)}")
         case Retry():
-            _say(f"{outcome.failure.traceback}failed: {summary(outcome.failure)}; tried again in {outcome.delay:.0f} s")
+            say(f"{outcome.failure.traceback}failed: {summary(outcome.failure)}; tried again in {outcome.delay:.0f} s")
         case Released():
-            _say(f"released at no cost: {outcome.note}")
+            say(f"released at no cost: {outcome.note}")
 
 
 def _debug(error: BaseException | None) -> None:
-    if error is None or error.__traceback__ is None:
-        return
-    ours, hears = signal.getsignal(signal.SIGINT), signal.default_int_handler
-    signal.signal(signal.SIGINT, hears)
-    try:
-        pdb.post_mortem(error.__traceback__)
-    finally:
-        signal.signal(signal.SIGINT, ours)
+    if error is not None and error.__traceback__ is not None:
+        with ctrl_c_breaks_in():
+            pdb.post_mortem(error.__traceback__)
 
 
 @contextmanager
 def _interruptions(foreground: Foreground) -> Generator[None]:
     """Ctrl-C and SIGTERM release the job; a second one breaks into what blocks the event loop."""
     loop = asyncio.get_running_loop()
-    asked_at: float | None = None
+    wishes = Wishes()
+    is_heard = False
 
     def hear(_number: int, _frame: FrameType | None) -> None:
-        nonlocal asked_at
-        now = time.monotonic()
-        if asked_at is None:
-            asked_at = now
-            loop.call_soon_threadsafe(foreground.interrupt)
-        elif foreground.is_running and now > asked_at + SAME_SIGNAL_SECONDS:
-            asked_at = now
+        nonlocal is_heard
+        if not wishes.is_another():
+            return
+        loop.call_soon_threadsafe(foreground.interrupt)
+        if is_heard and foreground.is_running:
             raise KeyboardInterrupt
+        is_heard = True
 
     before: dict[int, Any] = {number: signal.signal(number, hear) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -186,8 +185,4 @@ def _interruptions(foreground: Foreground) -> Generator[None]:
     finally:
         for number, handler in before.items():
             # Once it was heeded, nothing is left to be interrupted: this process is about to end.
-            signal.signal(number, handler if asked_at is None else signal.SIG_IGN)
-
-
-def _say(text: str) -> None:
-    print(printable(text), file=sys.stderr, flush=True)
+            signal.signal(number, signal.SIG_IGN if is_heard else handler)

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from afterward.cli.consent import consents
 from afterward.cli.exits import DONE, FAILURE
 from afterward.cli.progress import progress
-from afterward.cli.reading import Filters, found_in, opened
+from afterward.cli.reading import Filters, found_in, opened, unknown
 from afterward.cli.sizes import many, size
+from afterward.cli.states import why_not
+from afterward.cli.telling import complain
 from afterward.engine.tidier import rounds
 from afterward.errors import AfterwardError, ConfigurationError
-from afterward.job import Job, Ruling, Status
+from afterward.job import TERMINAL, Job, Ruling, Status
 from afterward.stores.base import Answer, Store
 from afterward.stores.sqlite import SQLiteStore
 
@@ -30,53 +31,32 @@ _SHOWN_TROUBLES = 20
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """One thing that can be wanted of jobs; `why_not` says why a job of that status cannot make it, and the mend."""
+    """One thing that can be wanted of jobs. `status`: of which jobs, if nothing is said of it."""
 
     word: str
     done: str
     ask: Callable[[Store, Sequence[str]], Answer[list[Ruling]]]
-    why_not: dict[Status, str]
+    status: Status
 
 
-RETRY = Move(
-    "retry",
-    "retried",
-    lambda store, ids: store.retry(ids),
-    {
-        Status.queued: "it waits to run already",
-        Status.running: "it is running; wait for its end",
-        Status.succeeded: "it has succeeded; to do it once more, add another: afterward enqueue",
-    },
-)
-CANCEL = Move(
-    "cancel",
-    "cancelled",
-    lambda store, ids: store.cancel(ids),
-    {
-        Status.running: "it is running; stop its worker, which releases it, and cancel it then",
-        Status.succeeded: "it has succeeded already",
-        Status.failed: "it has failed already",
-        Status.cancelled: "it is cancelled already",
-    },
-)
+RETRY = Move("retry", "retried", lambda store, ids: store.retry(ids), Status.failed)
+CANCEL = Move("cancel", "cancelled", lambda store, ids: store.cancel(ids), Status.queued)
 
 
-def move(
-    url: str | None, move: Move, ids: Sequence[str] | None, wanted: Filters | None, *, narrowed: bool, yes: bool
-) -> int:
-    """Make the move with the jobs of these ids, or with all that are wanted; the exit code.
+def move(url: str | None, move: Move, ids: Sequence[str] | None, wanted: Filters, *, every: bool, yes: bool) -> int:
+    """Make the move with the jobs of these ids, or with every one that is wanted; the exit code.
 
-    `narrowed`: the wanted ones were said more closely. Raises `ConfigurationError` when both, or none, were named.
+    Raises `ConfigurationError` when both, or none, were named.
     """
-    if ids and (wanted is not None or narrowed):
+    if ids and (every or wanted.are_said):
         raise ConfigurationError(f"{move.word} takes ids, or --all with filters, and not both")
     if ids:
         return asyncio.run(_move_named(url, move, list(dict.fromkeys(ids))))
-    if wanted is None:
+    if not every:
         raise ConfigurationError(
             f"which jobs? Give their ids; or --all, to {move.word} all that the other options leave"
         )
-    return asyncio.run(_move_all(url, move, wanted, yes=yes))
+    return asyncio.run(_move_all(url, move, replace(wanted, statuses=wanted.statuses or [move.status]), yes=yes))
 
 
 async def _move_named(url: str | None, move: Move, ids: Sequence[str]) -> int:
@@ -89,7 +69,7 @@ async def _move_named(url: str | None, move: Move, ids: Sequence[str]) -> int:
                 found.append((await found_in(store, id_)).id)
             except AfterwardError as error:
                 troubles.append(str(error))
-        return await _move(store, move, found, troubles)
+        return await _move(store, move, list(dict.fromkeys(found)), troubles)
 
 
 async def _move_all(url: str | None, move: Move, wanted: Filters, *, yes: bool) -> int:
@@ -106,6 +86,12 @@ async def _move_all(url: str | None, move: Move, wanted: Filters, *, yes: bool) 
 
 async def prune(url: str | None, statuses: Sequence[Status], older_than: float, *, dry_run: bool, yes: bool) -> int:
     """Forget jobs that ended so long ago, in small steps, if the person agrees; the exit code."""
+    unended = [status.value for status in statuses if status not in TERMINAL]
+    if unended:
+        raise ConfigurationError(
+            f"jobs that are {unended[0]} have not ended, and are not forgotten; "
+            f"prune takes --status succeeded, failed or cancelled"
+        )
     async with opened(url) as store:
         counted = time.monotonic()
         total = await store.prunable(dict.fromkeys(statuses, older_than))
@@ -139,7 +125,7 @@ async def _ids(store: Store, wanted: Filters) -> list[str]:
     with progress("looking for jobs", None):
         while page := await wanted.page(store, PAGE, ids[-1] if ids else None):
             ids += [job.id for job in page]
-    return ids
+    return list(dict.fromkeys(ids))
 
 
 async def _move(store: Store, move: Move, ids: Sequence[str], troubles: list[str]) -> int:
@@ -152,13 +138,12 @@ async def _move(store: Store, move: Move, ids: Sequence[str], troubles: list[str
             refused = [(id_, ruling) for id_, ruling in zip(page, rulings, strict=True) if ruling is not Ruling.done]
             troubles += [await _trouble(store, move, id_, ruling) for id_, ruling in refused]
             advance(len(page))
-    store.ring()
     if done:
         print(f"{move.done} {many(done, 'job')}")
     for trouble in troubles[:_SHOWN_TROUBLES]:
-        print(f"afterward: {trouble}", file=sys.stderr)
+        complain(trouble)
     if len(troubles) > _SHOWN_TROUBLES:
-        print(f"afterward: … and {len(troubles) - _SHOWN_TROUBLES:,} more", file=sys.stderr)
+        complain(f"… and {len(troubles) - _SHOWN_TROUBLES:,} more")
     return FAILURE if troubles else DONE
 
 
@@ -166,10 +151,10 @@ async def _trouble(store: Store, move: Move, id_: str, ruling: Ruling) -> str:
     """Why it was not moved, and the mend."""
     [job] = await store.get([id_])
     if job is None:
-        return f"there is no job {id_} in {store.location}"
+        return str(unknown(store, id_))
     if ruling is Ruling.taken:
         return f"job {id_} is not {move.done}: {await _who_has_its_key(store, job)}"
-    why = move.why_not.get(job.status, f"it is {job.status.value} by now; look again")
+    why = why_not(move.word, job) or f"it is {job.status.value} by now; look again"
     return f"job {id_} is not {move.done}: {why}"
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated
 
 import typer
 
 from afterward.cli.durations import duration
 from afterward.job import Status
+
+_LONGEST_GRACE = 86_400
 
 
 def _span(text: str) -> float:
@@ -17,6 +20,20 @@ def _span(text: str) -> float:
         raise typer.BadParameter(str(error)) from None
 
 
+def _grace(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds <= _LONGEST_GRACE:
+        raise typer.BadParameter(f"{text!r} is no number of seconds from 0 to {_LONGEST_GRACE:,}")
+    return seconds
+
+
+Grace = Annotated[
+    float,
+    typer.Option(parser=_grace, metavar="SECONDS", help="What running jobs get to end in at a shutdown."),
+]
 Store = Annotated[
     str | None,
     typer.Option("--store", metavar="URL", help="The store; by default AFTERWARD_URL, else sqlite:///afterward.db."),

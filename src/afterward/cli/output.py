@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -14,6 +13,7 @@ from rich.text import Text
 
 from afterward.cli.redaction import shown
 from afterward.cli.states import span, state_of, summary
+from afterward.cli.telling import printable
 from afterward.job import Attempt, Failure, Job
 
 _WIDEST = 10_000
@@ -113,9 +113,9 @@ def _lines(job: Job, now: datetime) -> Iterable[tuple[str, str]]:
     for name, at in times:
         if at is not None:
             yield name, _time(at, now)
-    yield "arguments", _data(job.arguments)
+    yield "arguments", data_of(job.arguments)
     if job.result is not None:
-        yield "result", _data(job.result)
+        yield "result", data_of(job.result)
     if job.note is not None:
         yield "note", job.note
     if job.failure is not None:
@@ -195,20 +195,13 @@ def _time(at: datetime, now: datetime) -> str:
     return f"{at:%Y-%m-%d %H:%M:%S} UTC, {how_far}"
 
 
-def _data(data: str) -> str:
+def data_of(data: str) -> str:
+    """Arguments or a result, as people read them; what looks secret is not in it."""
     return json.dumps(shown(data), indent=2, ensure_ascii=False)
-
-
-def printable(text: str) -> str:
-    """What a task wrote must not steer the terminal of who looks."""
-    text = text.expandtabs(4)
-    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
 
 
 def plain_console() -> Console:
     """Standard output, on which nothing that is shown is taken for markup."""
-    if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     return Console(highlight=False, markup=False, emoji=False)
 
 

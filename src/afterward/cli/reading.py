@@ -1,4 +1,4 @@
-"""Looking into a store without taking part in its life: nothing is written, and none is created."""
+"""Looking into a store without taking part in its life: none is created, and none brought to another schema."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from afterward.app import DEFAULT_URL, store_of
+from afterward.cli.paths import has_content
 from afterward.errors import AfterwardError
 from afterward.job import Job, Status
 from afterward.stores.base import Store
@@ -18,6 +19,8 @@ from afterward.waiting import until_ended
 
 SHORTEST_PREFIX = 8
 """How many characters of an id are enough to look it up by, if no other begins with them."""
+
+NO_STORE_MEND = "start your app, which makes it, or name another: --store sqlite:////absolute/path.db, or AFTERWARD_URL"
 
 _SHOWN_CANDIDATES = 5
 _ID_LENGTH = 36
@@ -31,6 +34,11 @@ class Filters:
     task: str | None = None
     queue: str | None = None
     since: datetime | None = None
+
+    @property
+    def are_said(self) -> bool:
+        """Has anything been said of which jobs are meant?"""
+        return self != Filters()
 
     def match(self, job: Job) -> bool:
         """Is this job, as it is, one of those?"""
@@ -80,8 +88,18 @@ async def ended(url: str | None, id: str, seconds: float | None) -> Job:  # noqa
     """`one`, once it has ended. Raises `ResultTimeout`."""
     async with opened(url) as store:
         job = await found_in(store, id)
-        [found] = await until_ended(store, [job.id], seconds)
-        return found or job  # pruned since: as it was
+        return await ended_in(store, job.id, seconds)
+
+
+async def ended_in(store: Store, id: str, seconds: float | None) -> Job:  # noqa: A002 - as above
+    """The job of this id, once it has ended. Raises `ResultTimeout`; `AfterwardError` when it is not there any more."""
+    [job] = await until_ended(store, [id], seconds)
+    if job is None:
+        raise AfterwardError(
+            f"job {id} has ended and was pruned before it could be looked at; "
+            f"to keep jobs for longer: Afterward(keep=…, keep_failed=…)"
+        )
+    return job
 
 
 async def found_in(store: Store, id: str) -> Job:  # noqa: A002 - as above
@@ -94,27 +112,32 @@ async def found_in(store: Store, id: str) -> Job:  # noqa: A002 - as above
     if job is not None:
         return job
     if not ids:
-        raise AfterwardError(f"there is no job {id} in {store.location}")
+        raise unknown(store, id)
     shown = ", ".join(ids[:_SHOWN_CANDIDATES]) + (" …" if len(ids) > _SHOWN_CANDIDATES else "")
     raise AfterwardError(f"several jobs begin with {id}; write more of the one you mean: {shown}")
 
 
+def unknown(store: Store, id: str) -> AfterwardError:  # noqa: A002 - as above
+    """What to say of an id that leads to no job."""
+    return AfterwardError(f"there is no job {id} in {store.location}")
+
+
 async def _beginning_with(store: Store, prefix: str) -> list[str]:
-    if not SHORTEST_PREFIX <= len(prefix) < _ID_LENGTH:
+    if not SHORTEST_PREFIX <= len(prefix) <= _ID_LENGTH:
         return []
     return list(await store.find(prefix.lower(), _SHOWN_CANDIDATES + 1))
 
 
 @asynccontextmanager
 async def opened(url: str | None) -> AsyncGenerator[Store]:
-    """The store of this URL, or the default one, if it is there. Raises `AfterwardError` when it is not."""
+    """The store of this URL, or the default one, if it is there. Raises `AfterwardError` when it is not.
+
+    One of an older schema is refused: to bring it up is for the app, for then no process of an older version can start.
+    """
     store = store_of(url_or_default(url))
     if isinstance(store, SQLiteStore) and not has_content(Path(store.location)):
-        raise AfterwardError(
-            f"there is no store at {store.location}; start your app, which makes it, "
-            f"or name another: --store sqlite:////absolute/path.db, or AFTERWARD_URL"
-        )
-    await store.open()
+        raise AfterwardError(f"there is no store at {store.location}; {NO_STORE_MEND}")
+    await store.open(migrate=False)
     try:
         yield store
     finally:
@@ -124,11 +147,3 @@ async def opened(url: str | None) -> AsyncGenerator[Store]:
 def url_or_default(url: str | None) -> str:
     """Where to look, if nothing or something was said of it."""
     return url or os.environ.get("AFTERWARD_URL") or DEFAULT_URL
-
-
-def has_content(path: Path) -> bool:
-    """Is there a file, with something in it?"""
-    try:
-        return path.stat().st_size > 0
-    except OSError:
-        return False

@@ -14,7 +14,7 @@ _WORDS = frozenset(
 )  # fmt: skip
 _PARTS = ("apikey", "authorization", "credential", "passphrase", "passwd", "password", "secret", "token")
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
-_PASSWORD_IN_URL = re.compile(r"(://[^/\s:@]*:)[^/\s@]+(?=@)")
+_PASSWORD_IN_URL = re.compile(r"(://[^/\s:]*:)[^/\s]+(?=@)")
 
 
 def looks_secret(name: str) -> bool:

@@ -1,4 +1,4 @@
-"""Where a job stands, in words: its status, and what follows from its other facts at one moment."""
+"""Where a job stands, in words: its status, what follows from its other facts at one moment, and what it rules out."""
 
 from __future__ import annotations
 
@@ -9,6 +9,30 @@ from afterward.job import Failure, Job, Status
 
 OVERDUE = timedelta(seconds=10)
 """A job due for longer than this waits for something; a free worker that knows it takes it within seconds."""
+
+_ONCE_MORE = "it has succeeded; to do it once more, add another: afterward enqueue"
+_RUNNING = "it is running; wait for its end"
+_RETRY_FIRST = "it is {job.status.value}; queue it again first: afterward retry {job.id}"
+_RULED_OUT = {
+    "retry": {
+        Status.queued: "it waits to run already",
+        Status.running: _RUNNING,
+        Status.succeeded: _ONCE_MORE,
+    },
+    "cancel": {
+        Status.running: "it is running; stop its worker, which releases it, and cancel it then",
+        Status.succeeded: "it has succeeded already",
+        Status.failed: "it has failed already",
+        Status.cancelled: "it is cancelled already",
+    },
+    "run": {
+        Status.running: _RUNNING,
+        Status.succeeded: _ONCE_MORE,
+        Status.failed: _RETRY_FIRST,
+        Status.cancelled: _RETRY_FIRST,
+    },
+}
+"""Which status rules out what a person may want of a job, and what to do instead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +60,12 @@ def summary(failure: Failure) -> str:
     """One line of a failure."""
     first = failure.message.strip().partition("\n")[0]
     return f"{failure.kind}: {first}" if first else failure.kind
+
+
+def why_not(want: str, job: Job) -> str | None:
+    """Why the status of a job does not allow it to `retry`, `cancel` or `run`, and the mend; None when it does."""
+    reason = _RULED_OUT[want].get(job.status)
+    return None if reason is None else reason.format(job=job)
 
 
 def span(time: timedelta) -> str:

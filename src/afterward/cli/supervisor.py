@@ -17,7 +17,8 @@ from collections.abc import Sequence
 from types import FrameType
 
 from afterward.cli import logs
-from afterward.cli.control import HURRY, MARGIN_SECONDS, SAME_SIGNAL_SECONDS, STOP
+from afterward.cli.control import HURRY, MARGIN_SECONDS, STOP
+from afterward.cli.wishes import Wishes
 from afterward.observe import emit
 
 HEALTHY_SECONDS = 10.0
@@ -43,7 +44,8 @@ class Supervisor:
         self._command = command
         self._grace = grace
         self._stopping = asyncio.Event()
-        self._asked_at: float | None = None
+        self._wishes = Wishes()
+        self._is_asked = False
         self._hurried = False
         self._children: set[Process] = set()
         self._code = 0
@@ -101,15 +103,14 @@ class Supervisor:
             self._children.discard(child)
 
     def _heed_signal(self) -> None:
-        now = asyncio.get_running_loop().time()
-        if self._asked_at is None:
-            self._asked_at = now
-            emit(logging.INFO, "supervisor.stopping", grace=self._grace)
-        elif now > self._asked_at + SAME_SIGNAL_SECONDS:
+        if not self._wishes.is_another():
+            return
+        if self._is_asked:
             self._hurried = True
             emit(logging.INFO, "supervisor.hurrying")
         else:
-            return
+            self._is_asked = True
+            emit(logging.INFO, "supervisor.stopping", grace=self._grace)
         self._stop()
 
     def _stop(self) -> None:

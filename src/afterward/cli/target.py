@@ -1,4 +1,4 @@
-"""MODULE:NAME → what a worker is to serve."""
+"""MODULE:NAME → the program: whose tasks they are, and the applications around them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import importlib
 import re
 import sys
 import traceback
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
@@ -17,7 +18,15 @@ from afterward.errors import ConfigurationError
 _TARGET = re.compile(r"([^\W\d]\w*(?:\.[^\W\d]\w*)*):([^\W\d]\w*(?:\.[^\W\d]\w*)*)")
 
 
-def load(target: str) -> list[Afterward]:
+@dataclass(frozen=True, slots=True)
+class Program:
+    """Each `Afterward` that has tasks, and the application that was named, or those that they are installed on."""
+
+    afterwards: list[Afterward]
+    apps: list[Starlette]
+
+
+def load(target: str) -> Program:
     """Import what `target` names: an Afterward, or an application that one or more are installed on.
 
     Raises `ConfigurationError` when it names something else, or when no task is declared there.
@@ -33,28 +42,21 @@ def load(target: str) -> list[Afterward]:
         raise ConfigurationError(f"{target} is an app without durable tasks; call tasks.install(app) where it is made")
     if not any(afterward.tasks for afterward in afterwards):
         raise ConfigurationError(
-            f"{target} declares no tasks, so there is nothing that a worker could run; "
+            f"{target} declares no tasks, so there is nothing to run; "
             f"import the modules that hold your @tasks.task functions in {module.__name__}"
         )
-    return [afterward for afterward in afterwards if afterward.tasks]
-
-
-def apps_of(target: str) -> list[Starlette]:
-    """The application that `target` names, or those that the Afterward it names is installed on."""
-    _, found = _find(target)
-    if isinstance(found, Afterward):
-        return list(found.apps)
-    return [found] if isinstance(found, Starlette) else []
+    apps = [found] if isinstance(found, Starlette) else [app for afterward in afterwards for app in afterward.apps]
+    return Program([afterward for afterward in afterwards if afterward.tasks], apps)
 
 
 def _find(target: str) -> tuple[ModuleType, object]:
     named = _TARGET.fullmatch(target)
     if named is None:
-        raise ConfigurationError(f"{target!r} is not of the form MODULE:NAME; {_form_of(target)}")
+        raise _malformed(target)
     here = str(Path.cwd())
     if here not in sys.path and "" not in sys.path:
         sys.path.insert(0, here)
-    module = _import(named[1], here)
+    module = _import(named[1], here, target)
     found: object = module
     for name in named[2].split("."):
         try:
@@ -62,6 +64,10 @@ def _find(target: str) -> tuple[ModuleType, object]:
         except AttributeError:
             raise ConfigurationError(f"{target}: {named[1]} has no {named[2]!r}; {_candidates(module)}") from None
     return module, found
+
+
+def _malformed(target: str) -> ConfigurationError:
+    return ConfigurationError(f"{target!r} is not of the form MODULE:NAME; {_form_of(target)}")
 
 
 def _form_of(target: str) -> str:
@@ -72,14 +78,16 @@ def _form_of(target: str) -> str:
     return "for an app named app in main.py write main:app"
 
 
-def _import(name: str, here: str) -> ModuleType:
+def _import(name: str, here: str, target: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
+            if name.endswith(".py"):
+                raise _malformed(target) from None
             raise ConfigurationError(
                 f"there is no module {error.name!r} in {here}, and none is installed; "
-                f"start the worker in the folder that holds it, or set PYTHONPATH"
+                f"run this in the folder that holds it, or set PYTHONPATH"
             ) from None
         raise _broken(name, error) from error
     except Exception as error:  # whatever the user's module raises

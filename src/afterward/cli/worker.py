@@ -6,13 +6,11 @@ import asyncio
 import logging
 from contextlib import AsyncExitStack
 
-from starlette.applications import Starlette
-
 from afterward.app import Afterward
 from afterward.cli import logs
 from afterward.cli.control import Control
 from afterward.cli.lifespans import begin
-from afterward.cli.target import apps_of, load
+from afterward.cli.target import Program, load
 from afterward.engine.worker import WorkerOptions
 from afterward.observe import emit
 
@@ -23,24 +21,24 @@ def work(target: str, options: WorkerOptions, *, supervised: bool) -> int:
     control.listen()
     code = 1
     try:
-        afterwards = load(target)
+        program = load(target)
         logs.configure()
-        asyncio.run(_work(afterwards, apps_of(target), options, control))
+        asyncio.run(_work(program, options, control))
         code = 0
     finally:
         control.done(code)
     return code
 
 
-async def _work(afterwards: list[Afterward], apps: list[Starlette], options: WorkerOptions, control: Control) -> None:
+async def _work(program: Program, options: WorkerOptions, control: Control) -> None:
     stopping = control.attach()
-    for afterward in afterwards:
+    for afterward in program.afterwards:
         afterward.check()
     async with AsyncExitStack() as lifespans:
         try:
-            for app in apps:
+            for app in program.apps:
                 await begin(app, lifespans)
-            await _serve_all(afterwards, options, stopping)
+            await _serve_all(program.afterwards, options, stopping)
         except asyncio.CancelledError:
             current = asyncio.current_task()
             if not control.hurried or current is None:

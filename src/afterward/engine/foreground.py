@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import bdb
+import contextlib
 import contextvars
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 from afterward.engine.executor import Executor
 from afterward.engine.files import chunks_of
 from afterward.engine.threads import Threads
+from afterward.errors import StoreUnavailable
 from afterward.hooks import with_follow_up
 from afterward.identity import new_id
 from afterward.job import Job, Lease, Outcome, Released
@@ -20,6 +22,9 @@ from afterward.task import Task
 
 _CANCEL_SECONDS = 1.0
 """How long a cancelled attempt may take to heed it."""
+
+_PAUSE_SECONDS = 1.0
+"""How long a store that could not take the outcome is left alone."""
 
 
 class Foreground:
@@ -41,6 +46,8 @@ class Foreground:
         self._restore = restore
         self._interrupted = asyncio.Event()
         self._lost = asyncio.Event()
+        self._given_up = asyncio.Event()
+        self._has_ended = False
         self.error: BaseException | None = None
         """What the attempt has raised, if anything."""
         self.is_left_behind = False
@@ -86,8 +93,10 @@ class Foreground:
         """Or until somebody wants it to end, who does not wait long for it."""
         ends = [asyncio.ensure_future(event.wait()) for event in (self._interrupted, self._lost)]
         self.is_running = True
-        await asyncio.wait({attempt, *ends}, return_when=asyncio.FIRST_COMPLETED)
-        self.is_running = False
+        try:
+            await asyncio.wait({attempt, *ends}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self.is_running, self._has_ended = False, True
         self.is_left_behind = any(end.done() for end in ends)
         for end in ends:
             end.cancel()
@@ -96,18 +105,36 @@ class Foreground:
             await asyncio.wait({attempt}, timeout=_CANCEL_SECONDS)
 
     def interrupt(self) -> None:
-        """Release the job instead of running it to its end."""
-        self._interrupted.set()
+        """Release the job instead of running it to its end; once it has ended, wait no longer for the store."""
+        (self._given_up if self._has_ended else self._interrupted).set()
 
-    async def finish(self, lease: Lease, outcome: Outcome) -> bool:
-        """Write how the attempt ended; False when another has the job by now."""
+    async def finish(self, lease: Lease, outcome: Outcome, unavailable: Callable[[StoreUnavailable], None]) -> bool:
+        """Write how the attempt ended; False when another has the job by now.
+
+        As long as the store does not take it, `unavailable` is told, and it is tried again: an outcome is not dropped.
+        Raises `StoreUnavailable` when it is interrupted meanwhile.
+        """
         task = self._tasks[lease.task]
         if task.has_hooks and not isinstance(outcome, Released):
             outcome = with_follow_up(task, lease, outcome)
         self._liveness.holdings.leave([(lease.id, lease.attempt)])
-        [accepted] = await self._store.finish([(lease, outcome)])
-        self._liveness.holdings.forget([(lease.id, lease.attempt)])
-        return accepted
+        try:
+            return await self._written(lease, outcome, unavailable)
+        finally:
+            self._liveness.holdings.forget([(lease.id, lease.attempt)])
+
+    async def _written(self, lease: Lease, outcome: Outcome, unavailable: Callable[[StoreUnavailable], None]) -> bool:
+        while True:
+            try:
+                [accepted] = await self._store.finish([(lease, outcome)])
+            except StoreUnavailable as error:
+                unavailable(error)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._given_up.wait(), _PAUSE_SECONDS)
+                if self._given_up.is_set():
+                    raise
+            else:
+                return accepted
 
     def _hear(self, _lease: Lease, error: BaseException) -> None:
         self.error = error

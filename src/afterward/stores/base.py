@@ -117,10 +117,11 @@ class Store(Protocol):
         """Where the store is, for people: an absolute path, or a URL without its password."""
         ...
 
-    async def open(self) -> None:
+    async def open(self, *, migrate: bool = True) -> None:
         """Connect, and bring the schema up to date; safe when several processes do it at once. Idempotent.
 
-        Raises `StoreUnusable` when this can never work: not our file, a newer schema, a network file system.
+        Raises `StoreUnusable` when this can never work: not our file, a newer schema, a network file system; or an
+        older schema, where it is not to be brought up to date (`migrate`).
         """
         ...
 
@@ -255,7 +256,8 @@ class Store(Protocol):
         """Jobs, newest first, without their attempts.
 
         `status`: of this one, or of one of these. `unique`: with this key. `before`: only those older than the job of
-        this id. `since`: only those stored at that time or later; the first that is older ends the list.
+        this id; when it is not there (any more), those from the job on whose id is the next below. `since`: only those
+        stored at that time or later; the first that is older ends the list.
         """
         ...
 

@@ -53,7 +53,7 @@ class CodeBase:
         """Was a folder given, and is nothing that is left out of it likely to install tasks?"""
         projects = {project_of(folder) for folder in self._folders}
         others = (file for file in python_files(projects) if file not in self._checked)
-        return bool(projects) and not any(_INSTALLS.search(file.read_bytes()) for file in others)
+        return bool(projects) and not any(_holds(file, _INSTALLS) for file in others)
 
     def is_checked(self, module: Module) -> bool:
         """Is it one of the files that were asked for?"""
@@ -153,12 +153,13 @@ def is_library(name: str) -> bool:
     files = (
         [path for folder in folders for path in Path(folder).rglob("*.py")] if folders else [Path(spec.origin or "")]
     )
-    return not any(_uses_afterward(file) for file in files)
+    return not any(file.suffix == ".py" and _holds(file, _USES_AFTERWARD) for file in files)
 
 
-def _uses_afterward(file: Path) -> bool:
+def _holds(file: Path, pattern: re.Pattern[bytes]) -> bool:
+    """Does it hold such text? One that cannot be read, such as a link to nowhere, holds none."""
     try:
-        return file.suffix == ".py" and _USES_AFTERWARD.search(file.read_bytes()) is not None
+        return pattern.search(file.read_bytes()) is not None
     except OSError:
         return False
 

@@ -3,34 +3,27 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import asdict
 
 from afterward.cli.check.finding import Report
+from afterward.cli.sizes import many
+from afterward.cli.telling import say
 
 
 def print_report(report: Report, *, verbose: bool, as_json: bool) -> None:
     """The findings to standard output, and how many there are to standard error. `verbose`: what cannot be told too."""
     shown = sorted([*report.findings, *report.untold]) if verbose else report.findings
-    if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     if as_json:
         print(json.dumps([asdict(finding) for finding in shown], indent=2))
     else:
         for finding in shown:
             print(finding)
-    print(summary(report), file=sys.stderr)
+    say(summary(report))
 
 
 def summary(report: Report) -> str:
     """One line for the end."""
     places = len({finding.path for finding in report.findings})
-    found = f"{_counted(len(report.findings), 'finding')} in {places} of " if report.findings else "no findings in "
-    untold = (
-        f"; {_counted(len(report.untold), 'place')} of which it cannot be told (--verbose)" if report.untold else ""
-    )
-    return f"{found}{_counted(report.files, 'file')}{untold}"
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
+    found = f"{many(len(report.findings), 'finding')} in {places} of " if report.findings else "no findings in "
+    untold = f"; {many(len(report.untold), 'place')} of which it cannot be told (--verbose)" if report.untold else ""
+    return f"{found}{many(report.files, 'file')}{untold}"

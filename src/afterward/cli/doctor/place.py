@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from afterward.cli.doctor.finding import Finding, ok, problem, refusal, warning
+from afterward.cli.paths import is_there
 from afterward.cli.sizes import size
 from afterward.errors import StoreUnusable
 from afterward.stores.sqlite.files import file_system_of, refuse_network_file_system
@@ -52,7 +53,7 @@ def folder(path: Path) -> Finding:
     if not os.access(path.parent, os.W_OK | os.X_OK):
         said = f"{path.parent} cannot be written by this user"
         return problem("folder", said, "give this user the right to write the folder, or run this as the app's user")
-    if path.exists() and not os.access(path, os.R_OK | os.W_OK):
+    if is_there(path) and not os.access(path, os.R_OK | os.W_OK):
         said = f"{path} cannot be read and written by this user"
         return problem("folder", said, "give this user the right to write the file, or run this as the app's user")
     return ok("folder", f"{path.parent} can be written")
@@ -61,7 +62,7 @@ def folder(path: Path) -> Finding:
 def permissions(path: Path) -> Finding:
     """The arguments of jobs are nobody else's business."""
     beside = (path, *(path.with_name(path.name + end) for end in ("-wal", "-shm", ".processes")))
-    found = [one for one in beside if one.exists()]
+    found = [one for one in beside if is_there(one)]
     open_ones = [one for one in found if stat.S_IMODE(one.stat().st_mode) & 0o077]
     if not open_ones:
         return ok("permissions", "only the owner may read the store" if found else "there are no files yet")

@@ -6,24 +6,22 @@ import importlib
 from collections.abc import Iterator
 from typing import Any
 
-from starlette.applications import Starlette
-
-from afterward.app import Afterward
 from afterward.cli.doctor.finding import Finding, ok, refusal, warning
 from afterward.cli.sizes import many
+from afterward.cli.target import Program
 from afterward.endpoints import stock_endpoints
 from afterward.errors import TaskError
 from afterward.task import Task
 
 
-def examine_program(apps: list[Starlette], afterwards: list[Afterward]) -> Iterator[Finding]:
-    """The apps of a target, and the `Afterward`s with tasks that came with it."""
-    tasks = [task for afterward in afterwards for task in afterward.tasks.values()]
+def examine_program(program: Program) -> Iterator[Finding]:
+    """What a target has named."""
+    tasks = [task for afterward in program.afterwards for task in afterward.tasks.values()]
     wrong = [finding for task in tasks for finding in examine_task(task)]
     yield from wrong
     if not wrong:
         yield ok("tasks", f"{many(len(tasks), 'task')}, each of which can be stored and found")
-    for app in apps:
+    for app in program.apps:
         yield endpoints(stock_endpoints(app))
 
 

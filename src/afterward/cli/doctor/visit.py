@@ -17,10 +17,12 @@ from afterward.cli.doctor.place import examine_place
 from afterward.cli.doctor.program import examine_program
 from afterward.cli.doctor.versions import examine_versions
 from afterward.cli.exits import DONE, FAILURE
-from afterward.cli.output import plain_console, printable
-from afterward.cli.reading import has_content, url_or_default
+from afterward.cli.output import plain_console
+from afterward.cli.paths import has_content
+from afterward.cli.reading import NO_STORE_MEND, url_or_default
 from afterward.cli.sizes import many
-from afterward.cli.target import apps_of, load
+from afterward.cli.target import load
+from afterward.cli.telling import printable
 from afterward.errors import ConfigurationError
 from afterward.stores.base import Store
 from afterward.stores.sqlite import SQLiteStore
@@ -40,13 +42,13 @@ def findings(target: str | None, url: str | None, seconds: float) -> list[Findin
     stores: list[Store] = []
     if target is not None:
         try:
-            afterwards, apps = load(target), apps_of(target)
+            program = load(target)
         except ConfigurationError as error:
             found.append(refusal("program", error, "mend what the traceback on standard error leads to"))
         else:
-            found += examine_program(apps, afterwards)
-            known = {name for afterward in afterwards for name in afterward.tasks}
-            stores = [afterward.store for afterward in afterwards]
+            found += examine_program(program)
+            known = {name for afterward in program.afterwards for name in afterward.tasks}
+            stores = [afterward.store for afterward in program.afterwards]
     if url is not None or not stores:
         stores = [store_of(url_or_default(url))]
     for store in stores:
@@ -62,8 +64,7 @@ def _examine(store: Store, known: set[str] | None, seconds: float) -> Iterator[F
     if has_content(path):
         yield from _examine_file(path, known, seconds)
     else:
-        mend = "start your app, which makes it, or name another: --store sqlite:////absolute/path.db, or AFTERWARD_URL"
-        yield problem("store", f"there is no store at {path}", mend)
+        yield problem("store", f"there is no store at {path}", NO_STORE_MEND)
     yield from examine_place(path)
     if path.parent.is_dir():
         yield from examine_commits(path.parent)
@@ -92,7 +93,7 @@ def tell(found: Sequence[Finding], *, strict: bool, as_json: bool) -> int:
     """Print them; the exit code."""
     problems, warnings = (sum(f.level is level for f in found) for level in (Level.problem, Level.warning))
     if as_json:
-        facts = [{"level": f.level.value, "subject": f.subject, "said": f.said, "mend": f.mend} for f in found]
+        facts = [{"level": f.level.value, "subject": f.subject, "said": f.said, "fix": f.mend} for f in found]
         print(json.dumps({"problems": problems, "warnings": warnings, "findings": facts}, indent=2))
     else:
         _print(found)
@@ -107,4 +108,4 @@ def _print(found: Sequence[Finding]) -> None:
         level = (f"{f.level.value:<7}  ", _STYLES[f.level])
         console.print(Text.assemble(level, f"{f.subject:<{width}}  ", printable(f.said)), soft_wrap=True)
         if f.mend:
-            console.print(Text(" " * (width + 11) + f"mend: {printable(f.mend)}"), soft_wrap=True)
+            console.print(Text(" " * (width + 11) + f"fix: {printable(f.mend)}"), soft_wrap=True)

@@ -19,10 +19,11 @@ APPLICATION_ID = 0x61667477
 """Marks a file as ours (https://www.sqlite.org/pragma.html#pragma_application_id): "aftw"."""
 
 
-def connect(path: Path, patience: float) -> apsw.Connection:
+def connect(path: Path, patience: float, *, migrate: bool = True) -> apsw.Connection:
     """A connection to an up-to-date store in WAL mode, whose commits are on the disk when they return.
 
-    `patience`: seconds to wait for other processes that open or migrate it. Raises `StoreUnusable`, `StoreUnavailable`.
+    `patience`: seconds to wait for other processes that open or migrate it. `migrate`: bring an older schema up to
+    date, in place of refusing it. Raises `StoreUnusable`, `StoreUnavailable`.
     """
     refuse_network_file_system(path)
     try:
@@ -37,7 +38,7 @@ def connect(path: Path, patience: float) -> apsw.Connection:
         try:
             connection = apsw.Connection(str(path))
             connection.set_busy_timeout(int(patience * 1000))
-            _set_up(connection, path)
+            _set_up(connection, path, migrate=migrate)
         except apsw.BusyError as error:  # several processes switch to WAL, or migrate, at the same moment
             if time.monotonic() > deadline:
                 raise StoreUnavailable(f"the store {path} is locked by another process") from error
@@ -48,7 +49,7 @@ def connect(path: Path, patience: float) -> apsw.Connection:
             return connection
 
 
-def _set_up(connection: apsw.Connection, path: Path) -> None:
+def _set_up(connection: apsw.Connection, path: Path, *, migrate: bool) -> None:
     if connection.readonly("main"):
         raise StoreUnusable(
             f"the store {path} cannot be written; give this user the right to write the file and its folder"
@@ -63,6 +64,11 @@ def _set_up(connection: apsw.Connection, path: Path) -> None:
     if version > newest:
         raise StoreUnusable(
             f"the store {path} has schema {version}, and this version of afterward knows {newest}; upgrade afterward"
+        )
+    if version < newest and not migrate:
+        raise StoreUnusable(
+            f"the store {path} has schema {version}, and this version of afterward works with {newest}; start the app "
+            f"with this version, which brings the store up to date, or use the version that the app has"
         )
     connection.pragma("journal_mode", "wal")
     connection.pragma("synchronous", "full")

@@ -40,11 +40,9 @@ def listed(connection: apsw.Connection, filters: tuple[Any, ...]) -> Iterator[An
 
     A text that no store can keep (a lone surrogate, say) is that of no job.
     """
-    statuses, task, queue, before, oldest, limit, unique = filters
-    if not all(text is None or is_storable(text) for text in (task, queue, unique)):
+    if not all(is_storable(text) for text in filters if isinstance(text, str)):
         return
-    if before is not None and not is_storable(before):
-        filters = (statuses, task, queue, None, oldest, limit, unique)
+    oldest = filters[4]
     for row in connection.execute(_Q["list"], filters):
         if oldest is not None and row[_CREATED_AT] < oldest:
             return

@@ -195,6 +195,7 @@ SELECT number, outcome, started_at, ended_at, failure, note FROM attempts WHERE 
 
 -- name: list
 -- A null filter lets everything pass. What was stored before a time (?5) passes too: whoever reads stops there.
+-- Where the job that it is to begin after (?4) is gone, it begins with the one whose id is next below.
 SELECT seq, id, task, queue, priority, status, attempt, failures, deaths, arguments, result, failure, note, unique_key,
     process, created_at, run_at, started_at, finished_at, unfit_for, max_attempts, timeout, expires_at
 FROM jobs
@@ -203,9 +204,11 @@ WHERE (
         OR ((?1 IS NULL OR status IN (SELECT value FROM json_each(?1))) AND (?2 IS NULL OR task = ?2) AND (?3 IS NULL OR queue = ?3)
             AND (?7 IS NULL OR unique_key = ?7))
     )
-    AND seq < coalesce(
-        (SELECT seq FROM jobs WHERE id = coalesce((SELECT job FROM aliases WHERE id = ?4), ?4)), 9223372036854775807
-    )
+    AND seq < CASE WHEN ?4 IS NULL THEN 9223372036854775807 ELSE coalesce(
+        (SELECT seq FROM jobs WHERE id = coalesce((SELECT job FROM aliases WHERE id = ?4), ?4)),
+        (SELECT seq + 1 FROM jobs WHERE id < ?4 ORDER BY id DESC LIMIT 1),
+        0
+    ) END
 ORDER BY seq DESC LIMIT ?6;
 
 -- name: in_hand

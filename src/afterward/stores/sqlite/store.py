@@ -71,9 +71,9 @@ class SQLiteStore:
     def location(self) -> str:
         return str(self._path)
 
-    async def open(self) -> None:
+    async def open(self, *, migrate: bool = True) -> None:
         if self._writer is None:
-            await asyncio.get_running_loop().run_in_executor(None, self._open)
+            await asyncio.get_running_loop().run_in_executor(None, self._open, migrate)
 
     async def close(self) -> None:
         open_ones = [connected for connected in (self._reader, self._writer) if connected is not None]
@@ -190,10 +190,10 @@ class SQLiteStore:
 
     # opening
 
-    def _open(self) -> None:
+    def _open(self, migrate: bool) -> None:
         with self._opening:
             if self._writer is None:
-                connection = connect(self._path, self._patience)
+                connection = connect(self._path, self._patience, migrate=migrate)
                 self._identity = (_identity(self._path), _identity(self._wal))
                 self._reader = Reader(self._path, self._patience)
                 self._writer = Writer(connection, self._stage, self.location, self._patience)
@@ -280,7 +280,7 @@ class SQLiteStore:
     def _know_others(self, connection: apsw.Connection, process: str) -> dict[str, int]:
         """The counters of other processes; their doorbells are noted on the way."""
         others: list[Any] = connection.execute(_Q["others"], (process,)).fetchall()
-        self._doorbell.know_others(port for _, _, port in others if port)
+        self._doorbell.know_others(port for _, _, port in others if port and port != self._doorbell.port)
         return {name: count for name, count, _ in others}
 
     def _stage_reap(self, connection: apsw.Connection, operations: Sequence[Operation], now: float) -> None:
@@ -352,6 +352,7 @@ class SQLiteStore:
     def _stage_retry(self, connection: apsw.Connection, operations: Sequence[Operation], now: float) -> None:
         for operation in operations:
             operation.answer = [moves.retry(connection, job, now) for job in operation.items]
+        self._know_others(connection, "")  # whoever retries rings, also if it never joined
 
     def _stage_tidy(self, connection: apsw.Connection, operations: Sequence[Operation], now: float) -> None:
         for operation in operations:
