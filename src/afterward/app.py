@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Ite
 from contextlib import asynccontextmanager, nullcontext
 from contextvars import ContextVar
 from datetime import timedelta
+from functools import partial
 from typing import Any, ParamSpec, TypeVar, cast, overload
 from urllib.parse import unquote, urlsplit
 
@@ -286,7 +287,8 @@ class Afterward:
         at a shutdown before they are released to run again elsewhere. Raises `ConfigurationError` when called twice.
 
         Dependencies of tasks heed `app.dependency_overrides`; `lifespan_state` is what the lifespan of `app` yields.
-        Where tasks are installed on several apps, what the first one says of a thing is what counts.
+        Of several apps that tasks are installed on, those whose lifespan lasts have a say; where they differ, the one
+        that was installed on last counts.
         """
         installed: list[Afterward] = getattr(app.state, "afterward", [])
         if self in installed:
@@ -304,7 +306,7 @@ class Afterward:
             others = app.user_middleware
             app.user_middleware = with_failures_seen(others)
             try:
-                return DurableTasksMiddleware(build(), self, lambda: self.life, self._warn_without_lifespan)
+                return DurableTasksMiddleware(build(), self, lambda: self.life, partial(self._hear_of_request, app))
             finally:
                 app.user_middleware = others
 
@@ -431,8 +433,10 @@ class Afterward:
                 "not retried; import BackgroundTasks from afterward",
             )
 
-    def _warn_without_lifespan(self) -> None:
-        if not self._lifespan_seen and self.life.conductor is None:
+    def _hear_of_request(self, app: Starlette) -> None:
+        if self.life.conductor is not None:
+            self.apps.hear_of_request(app)
+        elif not self._lifespan_seen:
             self._lifespan_seen = True
             emit(
                 logging.WARNING,

@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Mappi
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from typing import Any, Protocol
+from weakref import ref
 
 from starlette.applications import Starlette
 from starlette.datastructures import State
@@ -17,23 +18,40 @@ Lifespan = Callable[[Any], AbstractAsyncContextManager[Any]]
 
 
 class Apps:
-    """The applications of one `Afterward`, in the order of their `install`. Where two differ, the first counts."""
+    """The applications of one `Afterward`, in the order of their `install`.
+
+    Those whose lifespan lasts have a say; where they differ, the newest counts. While none lasts, as in tests, only the
+    one that was installed on, or has served, last has a say: any other may be of a test that is over.
+    """
 
     def __init__(self) -> None:
-        self._apps: list[Starlette] = []
+        self._apps: list[ref[Starlette]] = []
+        self._latest: Callable[[], Starlette | None] = lambda: None
         self._states: dict[Starlette, Mapping[str, Any]] = {}
 
     def __iter__(self) -> Iterator[Starlette]:
-        return iter(self._apps)
+        return (app for known in self._apps if (app := known()) is not None)
 
     def add(self, app: Starlette) -> None:
-        """Tasks have been installed on `app`."""
-        self._apps.append(app)
+        """Tasks have been installed on `app`. It is not kept alive by that."""
+        self._latest = ref(app)
+        self._apps = [*(ref(known) for known in self), self._latest]
+
+    def hear_of_request(self, app: Starlette) -> None:
+        """`app` serves one, in a test."""
+        self._latest = ref(app)
+
+    def _heard(self) -> list[Starlette]:
+        """Those that have a say now, the newest first."""
+        apps = [*self][::-1]
+        living = [app for app in apps if app in self._states]
+        latest = self._latest()
+        return living or ([latest] if latest is not None else apps[:1])
 
     def overrides(self) -> Mapping[Callable[..., Any], Callable[..., Any]]:
         """What `app.dependency_overrides` says now."""
         said: list[Mapping[Callable[..., Any], Callable[..., Any]]] = []
-        for app in self._apps:  # FastAPI asks the provider, which is the app itself unless somebody has changed that
+        for app in self._heard():  # FastAPI asks the provider, which is the app itself unless somebody has changed that
             provider = getattr(app.router, "dependency_overrides_provider", None)
             said.append(getattr(provider, "dependency_overrides", None) or {})
         return _merged(said)
@@ -57,11 +75,11 @@ class Apps:
                 "lifespan_state: no lifespan of an app that these tasks are installed on has begun in this process; "
                 "start the worker with the app, as in `afterward worker main:app`"
             )
-        return State(dict(_merged([self._states[app] for app in self._apps if app in self._states])))
+        return State(dict(_merged([self._states[app] for app in self._heard()])))
 
     def places(self) -> list[str]:
         """Where another process can import the applications from, as `module:name`; of those that have such a place."""
-        found = (_place_of(app) for app in self._apps)
+        found = (_place_of(app) for app in self)
         return [place for place in found if place is not None]
 
 

@@ -2,12 +2,14 @@
 
 import asyncio
 import functools
+import gc
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Annotated, Any
+from weakref import ref
 
 import pytest
 from anyio.to_thread import current_default_thread_limiter
@@ -18,6 +20,7 @@ from starlette.datastructures import State
 
 from afterward import Afterward, ArgumentError, BackgroundTasks, Job, Status, Task, current_job, lifespan_state
 from afterward.engine.worker import WorkerOptions
+from afterward.testing import Bench
 from tests.support.disk import Row
 from tests.support.opening import opened
 from tests.support.waiting import wait_until
@@ -697,7 +700,9 @@ def test_an_override_that_needs_the_request_fails_the_job(tasks: Afterward, app:
         assert reason in job.failure.message
 
 
-def test_of_several_apps_the_first_that_overrides_counts(tasks: Afterward, app: FastAPI, run: Run) -> None:
+def test_of_several_apps_those_that_live_are_heard_and_the_newest_before_the_others(
+    tasks: Afterward, app: FastAPI, run: Run
+) -> None:
     """Tasks belong to all the apps they are installed on."""
     second = FastAPI()
     tasks.install(second)
@@ -707,9 +712,59 @@ def test_of_several_apps_the_first_that_overrides_counts(tasks: Afterward, app: 
         return greeting
 
     second.dependency_overrides[get_greeting] = lambda: "second"
-    assert run(greet).result == '"second"'
+    assert run(greet).result == '"hello"'
     app.dependency_overrides[get_greeting] = lambda: "first"
     assert run(greet).result == '"first"'
+    with TestClient(second):
+        assert run(greet).result == '"second"'
+        second.dependency_overrides.clear()
+        assert run(greet).result == '"first"'
+
+
+@pytest.mark.parametrize("lives", [True, False], ids=["with its lifespan", "without"])
+def test_an_app_that_another_test_has_made_overrides_nothing(
+    tasks: Afterward, happened: list[str], *, lives: bool
+) -> None:
+    """As where each test calls a factory of apps, and the tasks are those of a module."""
+
+    @tasks.task
+    async def greet(greeting: str = Depends(get_greeting)) -> None:
+        happened.append(greeting)
+
+    def create_app() -> FastAPI:
+        app = FastAPI()
+        tasks.install(app)
+
+        @app.post("/")
+        def endpoint(background_tasks: BackgroundTasks) -> None:
+            background_tasks.add_task(greet)
+
+        return app
+
+    apps = [create_app() for _ in range(2)]
+    apps[0].dependency_overrides[get_greeting] = lambda: "one"
+    apps[1].dependency_overrides[get_greeting] = lambda: "two"
+    for app in (*apps, create_app()):
+        client = TestClient(app)
+        with Bench(tasks), client if lives else nullcontext():
+            client.post("/")
+    apps.append(create_app())
+    with Bench(tasks):
+        greet.enqueue_sync()
+
+    assert happened == ["one", "two", "hello", "hello"]
+
+
+def test_an_app_is_not_kept_by_the_tasks_that_are_installed_on_it(tasks: Afterward) -> None:
+    """A test suite makes many."""
+    app = FastAPI()
+    tasks.install(app)
+    assert list(tasks.apps) == [app]
+    gone = ref(app)
+    del app
+    gc.collect()
+    assert gone() is None
+    assert list(tasks.apps) == []
 
 
 # What the lifespan has yielded
