@@ -99,8 +99,9 @@ class Task(Generic[P, R_co]):
         max_file_bytes: int = DEFAULT_MAX_FILE_BYTES,
     ) -> None:
         functools.update_wrapper(self, function)
-        for mine in ("dependencies", "arguments"):  # also where the function has an attribute of that name
-            self.__dict__.pop(mine, None)
+        for mine in dir(type(self)):  # also where the function has an attribute of that name
+            if not mine.startswith("__"):
+                self.__dict__.pop(mine, None)
         self.owner = owner
         self.function = function
         self.name = name

@@ -44,6 +44,22 @@ def test_a_task_looks_like_its_function(tasks: Afterward) -> None:
     assert repr(task) == f"<Task {__name__}:send>"
 
 
+@pytest.mark.parametrize("name", [name for name in dir(Task) if not name.startswith("__")])
+def test_what_a_task_can_do_does_not_depend_on_attributes_of_its_function(tasks: Afterward, name: str) -> None:
+    """A function may have any, of another decorator; they are the task's where it has none of that name."""
+
+    def noted(address: str) -> str:
+        return address
+
+    vars(noted).update({name: "not ours", "mark": "theirs"})
+    task = tasks.task(noted)
+    assert name not in vars(task) or vars(task)[name] != "not ours"
+    assert getattr(task, name) != "not ours"
+    assert vars(task)["mark"] == "theirs"
+    assert vars(task)["__wrapped__"] is noted
+    assert task.options(delay=1).prepare("a").delay == 1
+
+
 def test_a_task_is_stored_under_module_and_name(tasks: Afterward) -> None:
     assert tasks.task(send).name == f"{__name__}:send"
     assert tasks.task(name="mail.send")(send).name == "mail.send"
