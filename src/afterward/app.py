@@ -47,6 +47,7 @@ from afterward.task import (
     is_async,
     name_of,
     seconds,
+    timeout_of,
 )
 from afterward.text import is_storable
 from afterward.uploads import DEFAULT_MAX_FILE_BYTES
@@ -73,7 +74,8 @@ class Afterward:
     `context_variables`: those whose values travel with a job. `keep`, `keep_failed`: how long a job can be looked at
     after it has ended, or failed for good, before it is pruned; None keeps it for ever.
 
-    Nothing is opened before it is needed. Raises `ConfigurationError` for a URL that names no store.
+    Nothing is opened before it is needed. Raises `ConfigurationError` for a URL that names no store, or a span of time
+    that makes no sense.
     """
 
     def __init__(
@@ -89,7 +91,7 @@ class Afterward:
         store: Store | None = None,
     ) -> None:
         store = store or store_of(url or os.environ.get("AFTERWARD_URL") or DEFAULT_URL)
-        self.life = Life.on(store, seconds(lease))
+        self.life = Life.on(store, _lease(lease))
         self.tasks: dict[str, Task[..., Any]] = {}
         self.apps = Apps()
         self._max_bytes = max_payload_bytes
@@ -171,7 +173,7 @@ class Afterward:
                 max_attempts, seconds(backoff), seconds(max_backoff), _rule(retry_on, label), _kinds(give_up_on, label)
             )
             self._check_hooks(label, on_success, on_failure)
-            options = TaskOptions(policy, None if timeout is None else seconds(timeout), on_success, on_failure)
+            options = TaskOptions(policy, timeout_of(timeout, label), on_success, on_failure)
             calls = checked(CallOptions(queue=queue, priority=priority, run_on_error=run_on_error), label)
             return self._register(function, label, options, calls)
 
@@ -444,6 +446,13 @@ class Afterward:
                 reason="jobs are stored, but no worker runs in this process, for the app's lifespan has not run "
                 "(a mounted app's does not, nor does TestClient's without `with`)",
             )
+
+def _lease(span: Seconds) -> float:
+    lease = seconds(span)
+    if not lease:
+        raise ConfigurationError("lease=0 leaves a process no time to live in; give seconds, as in lease=10")
+    return lease
+
 
 
 async def _keep_running(worker: Worker) -> None:

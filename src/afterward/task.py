@@ -175,7 +175,7 @@ class Task(Generic[P, R_co]):
             "on_duplicate": None if on_duplicate is None else _on_duplicate(on_duplicate, self.name),
             "expires": expires if expires is None or isinstance(expires, datetime) else seconds(expires),
             "max_attempts": max_attempts,
-            "timeout": None if timeout is None else seconds(timeout),
+            "timeout": timeout_of(timeout, self.name),
             "run_on_error": run_on_error,
         }
         given = {name: value for name, value in changes.items() if value is not None}
@@ -262,6 +262,14 @@ def seconds(span: Seconds) -> float:
     if isinstance(span, str) or not 0 <= value < 1e10:
         raise TaskError(f"a span of {span!r:.100} makes no sense here; give a timedelta, or seconds, of 0 or more")
     return value
+
+
+def timeout_of(span: Seconds | None, name: str) -> float | None:
+    """The time limit of an attempt, in seconds. Raises `TaskError` for one that no attempt could keep."""
+    timeout = None if span is None else seconds(span)
+    if timeout == 0:
+        raise TaskError(f"task {name}: timeout=0 would end every attempt as it begins; give more, or None for no limit")
+    return timeout
 
 
 def checked(options: CallOptions, name: str) -> CallOptions:

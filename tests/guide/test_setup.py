@@ -114,8 +114,24 @@ def test_installing_twice_is_a_mistake(tasks: Afterward, app: FastAPI) -> None:
         tasks.install(app)
     served = FastAPI()
     TestClient(served).get("/")
-    with pytest.raises(ConfigurationError, match="before the app has served"):
-        tasks.install(served)
+    for _ in range(2):
+        with pytest.raises(ConfigurationError, match="before the app has served"):
+            tasks.install(served)
+
+
+def test_what_could_not_be_installed_can_be_once_that_is_mended(tasks: Afterward) -> None:
+    """A refusal leaves the app as it was."""
+    app = FastAPI()
+    with pytest.raises(ConfigurationError, match="span of -1"):
+        tasks.install(app, grace=-1)
+    tasks.install(app)
+
+
+@pytest.mark.parametrize("lease", [0, 0.0, timedelta(0), -1])
+def test_a_lease_of_no_time_is_refused(lease: Any) -> None:
+    """A process that has lost its lease before it has it would never run anything."""
+    with pytest.raises(ConfigurationError, match=r"give .*seconds"):
+        Afterward("sqlite:///never-opened.db", lease=lease)
 
 
 @pytest.mark.parametrize("kind", ["injected", "container by hand", "single by hand", "starlette"])

@@ -250,6 +250,8 @@ def test_an_option_that_could_not_be_stored_is_refused_at_the_call(tasks: Afterw
 def test_options_may_go_to_their_limits(tasks: Afterward, options: dict[str, Any]) -> None:
     prepared(tasks.task(send).options(**options), "a")
 
+        {"timeout": 0},
+        {"timeout": timedelta(0)},
 
 # The keywords of a function are its own.
 
@@ -348,6 +350,8 @@ def test_a_partial_of_a_task_function_keeps_its_annotations(tasks: Afterward) ->
 
     task = tasks.task(name="remind")(functools.partial(remind, text="hello"))
     moment = datetime(2030, 1, 1, tzinfo=UTC)
+        {"timeout": 0},
+        {"expires": 0},
     args, kwargs = task.arguments.load(prepared(task, moment).arguments)
     assert task.function(*args, **kwargs) == (moment, "hello")
 
@@ -364,6 +368,13 @@ def test_a_callable_object_can_be_a_task(tasks: Afterward) -> None:
 
 
 # Many calls as one.
+def test_a_task_may_be_tried_again_at_once(tasks: Afterward) -> None:
+    """A pause of no time is one; a limit of no time is none."""
+    assert tasks.task(backoff=0, max_backoff=0)(send).task_options.retry.backoff == 0
+    with pytest.raises(TaskError, match="timeout=0 would end every attempt as it begins; give more, or None"):
+        tasks.task(timeout=0)(send)
+
+
 
 
 def test_each_prepared_call_has_an_id_of_its_own(tasks: Afterward) -> None:
