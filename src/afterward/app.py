@@ -295,11 +295,11 @@ class Afterward:
         installed: list[Afterward] = getattr(app.state, "afterward", [])
         if self in installed:
             raise ConfigurationError("tasks.install(app) was called twice for the same app; once is enough")
-        app.state.afterward = [*installed, self]
-        build = app.build_middleware_stack
         if app.middleware_stack is not None:
             raise ConfigurationError("tasks.install(app) must be called before the app has served anything")
 
+        app.state.afterward = [*installed, self]
+        build = app.build_middleware_stack
         options = WorkerOptions(concurrency, threads, queues, seconds(grace)) if worker else None
 
         def build_around() -> DurableTasksMiddleware:

@@ -109,7 +109,7 @@ def test_an_app_does_not_start_with_a_task_whose_arguments_cannot_be_stored(task
 
 
 def test_installing_twice_is_a_mistake(tasks: Afterward, app: FastAPI) -> None:
-    """And so is installing on an app that has served."""
+    """And so is installing on an app that has served, at each try."""
     with pytest.raises(ConfigurationError, match="twice"):
         tasks.install(app)
     served = FastAPI()
