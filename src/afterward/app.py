@@ -187,8 +187,8 @@ class Afterward:
         if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
             raise TaskError(f"task {name} is a generator function; a task is a `def` or `async def` that returns")
         there = self.tasks.get(name)
-        if there is not None and _place(there.function) != _place(function):
-            raise TaskError(f"two functions are declared as task {name!r}; give one of them another name=…")
+        if there is not None:
+            _check_replacement(there.function, function, name)
         kind = AsyncTask[..., Any] if is_async(function) else Task[..., Any]
         task = kind(self, function, name, options, call_options, self._max_bytes, self._max_file_bytes)
         self.tasks[name] = task
@@ -297,10 +297,9 @@ class Afterward:
             raise ConfigurationError("tasks.install(app) was called twice for the same app; once is enough")
         if app.middleware_stack is not None:
             raise ConfigurationError("tasks.install(app) must be called before the app has served anything")
-
+        options = WorkerOptions(concurrency, threads, queues, seconds(grace)) if worker else None
         app.state.afterward = [*installed, self]
         build = app.build_middleware_stack
-        options = WorkerOptions(concurrency, threads, queues, seconds(grace)) if worker else None
 
         def build_around() -> DurableTasksMiddleware:
             # Once more, for routers included meanwhile have put their lifespans around or into what was there.
@@ -447,12 +446,12 @@ class Afterward:
                 "(a mounted app's does not, nor does TestClient's without `with`)",
             )
 
+
 def _lease(span: Seconds) -> float:
     lease = seconds(span)
     if not lease:
         raise ConfigurationError("lease=0 leaves a process no time to live in; give seconds, as in lease=10")
     return lease
-
 
 
 async def _keep_running(worker: Worker) -> None:
@@ -492,6 +491,42 @@ def _kinds(errors: Any, name: str) -> tuple[type[BaseException], ...]:
     return kinds
 
 
+def _check_replacement(there: Callable[..., Any], function: Callable[..., Any], name: str) -> None:
+    """A module that is loaded again, and a factory of apps that is called again, declare the same tasks again."""
+    if _place(there) != _place(function):
+        raise TaskError(f"two functions are declared as task {name!r}; give one of them another name=…")
+    if _are_of_two_objects(there, function):
+        raise TaskError(
+            f"a method of two objects is declared as task {name!r}, and a job could not tell which of them is meant; "
+            f"give one of them another name=…"
+        )
+    if "<locals>" in getattr(function, "__qualname__", "") and not _close_over_the_same(there, function):
+        emit(
+            logging.WARNING,
+            "task.replaced",
+            task=name,
+            reason="the function that declares it has been called again, with other values: every job, also of the "
+            "first, runs the newest; if that is not what you want, give each a name=…",
+        )
+
+
 def _place(function: Callable[..., Any]) -> object:
-    code = getattr(function, "__code__", None)
+    code = getattr(inspect.unwrap(function), "__code__", None)
     return (code.co_filename, code.co_firstlineno) if code is not None else id(function)
+
+
+def _are_of_two_objects(one: Callable[..., Any], other: Callable[..., Any]) -> bool:
+    """Are these methods bound to objects that differ, by more than that their class has been loaded again?"""
+    first, second = getattr(one, "__self__", None), getattr(other, "__self__", None)
+    kinds = [value if isinstance(value, type) else type(value) for value in (first, second)]
+    is_loaded_again = kinds[0] is not kinds[1] and len({(kind.__module__, kind.__qualname__) for kind in kinds}) == 1
+    return first is not second and not is_loaded_again
+
+
+def _close_over_the_same(one: Callable[..., Any], other: Callable[..., Any]) -> bool:
+    """Have these functions the same values of what is around them? A function at module level has none."""
+    cells = [getattr(inspect.unwrap(function), "__closure__", None) for function in (one, other)]
+    try:
+        return bool(cells[0] == cells[1])  # cells compare by what is in them
+    except Exception:  # noqa: BLE001 - whatever a user's type raises while it is compared
+        return False

@@ -2,7 +2,7 @@
 
 import functools
 import inspect
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -124,12 +124,134 @@ def test_two_functions_do_not_share_a_name(tasks: Afterward) -> None:
         tasks.task(name=f"{__name__}:send")(other)
 
 
+def loud(function: Callable[..., str]) -> Callable[..., str]:
+    """A decorator, as users write them."""
+
+    @functools.wraps(function)
+    def wrapper(*args: Any) -> str:
+        return function(*args).upper()
+
+    return wrapper
+
+
+def test_functions_are_told_apart_below_their_decorators(tasks: Afterward) -> None:
+    """What a decorator makes of them has one place: the decorator's."""
+    declare = tasks.task(name="greet")
+    for _ in range(2):
+
+        @declare
+        @loud
+        def greet(name: str) -> str:
+            return f"hello {name}"
+
+    with pytest.raises(TaskError, match=r"two functions.*another name"):
+
+        @declare
+        @loud
+        def part(name: str) -> str:
+            return f"good bye {name}"
+
+
+class Shop:
+    """Something with methods, of which there may be two."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def sell(self, what: str) -> str:
+        return f"{self.name} sells {what}"
+
+    @loud
+    def shout(self, what: str) -> str:
+        return self.sell(what)
+
+    @classmethod
+    def open(cls) -> str:
+        return cls.__name__
+
+
+class Bakery(Shop):
+    """Another, with the same methods."""
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (Shop("A").sell, Shop("B").sell),
+        (Shop("A").shout, Shop("B").shout),
+        (Shop("A").sell, Bakery("A").sell),
+        (Shop.open, Bakery.open),
+        (Shop.sell, Shop("A").sell),
+    ],
+    ids=["objects", "decorated", "objects of two classes", "classes", "function and method"],
+)
+def test_one_method_of_two_objects_is_two_tasks(tasks: Afterward, one: Any, other: Any) -> None:
+    """A job keeps the name of its task, and not which object was meant."""
+    first = tasks.task(one)
+    with pytest.raises(TaskError, match=r"two objects.*name="):
+        tasks.task(other)
+    assert tasks.tasks == {first.name: first}
+    assert tasks.task(name="other")(other).name == "other"
+    tasks.task(one)
+
+
+def test_a_class_that_is_loaded_again_has_its_methods_declared_again(tasks: Afterward) -> None:
+    """As `importlib.reload` does it: its objects are others, and so is it."""
+    source = "class Shop:\n    def sell(self): ...\n    @classmethod\n    def open(cls): ...\n"
+    for _ in range(2):
+        module: dict[str, Any] = {"__name__": "shop"}
+        exec(source, module)
+        tasks.task(module["Shop"]().sell)
+        tasks.task(module["Shop"].open)
+    assert tasks.tasks.keys() == {"shop:Shop.sell", "shop:Shop.open"}
+
+
+class Incomparable:
+    """As arrays are, that compare item by item."""
+
+    def __eq__(self, other: object) -> bool:
+        raise ValueError("ambiguous")
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize(
+    ("values", "warnings"),
+    [
+        (["one", "two"], 1),
+        ([["equal"], ["equal"]], 0),
+        ([{"url": 1}, {"url": 2}, {"url": 2}], 1),
+        ([Incomparable(), Incomparable()], 1),
+    ],
+    ids=["texts", "equal", "dicts", "incomparable"],
+)
+def test_a_factory_that_declares_a_task_again_with_other_values_is_told_of(
+    tasks: Afterward, caplog: pytest.LogCaptureFixture, values: list[Any], warnings: int
+) -> None:
+    """Jobs of both run the newest. That is not refused, for a factory of apps may want it."""
+
+    def make(value: Any) -> Task[[], Any]:
+        @tasks.task
+        def tell() -> Any:
+            return value
+
+        return tell
+
+    made = [make(value) for value in values]
+    told = [record.message for record in caplog.records if record.message.startswith("task.replaced")]
+    assert len(told) == warnings
+    assert all(f"task={made[0].name}" in message and "name=…" in message for message in told)
+    assert tasks.tasks == {made[0].name: made[-1]}
+
+
 @pytest.mark.parametrize(
     "options",
     [
         {"max_attempts": 0},
         {"max_attempts": -1},
         {"timeout": -1},
+        {"timeout": 0},
+        {"timeout": timedelta(0)},
         {"timeout": float("nan")},
         {"backoff": -0.1},
         {"max_backoff": float("inf")},
@@ -228,6 +350,8 @@ def test_run_at_needs_a_zone(tasks: Afterward) -> None:
     [
         {"delay": -1},
         {"delay": float("nan")},
+        {"timeout": 0},
+        {"expires": 0},
         {"queue": ""},
         {"queue": "\udcff"},
         {"priority": 2**31},
@@ -244,14 +368,19 @@ def test_an_option_that_could_not_be_stored_is_refused_at_the_call(tasks: Afterw
         tasks.task(send).options(**options)
 
 
+def test_a_task_may_be_tried_again_at_once(tasks: Afterward) -> None:
+    """A pause of no time is one; a limit of no time is none."""
+    assert tasks.task(backoff=0, max_backoff=0)(send).task_options.retry.backoff == 0
+    with pytest.raises(TaskError, match="timeout=0 would end every attempt as it begins; give more, or None"):
+        tasks.task(timeout=0)(send)
+
+
 @pytest.mark.parametrize(
     "options", [{"queue": "ü" * 100}, {"unique": "x" * 500}, {"priority": -(2**31)}, {"delay": 0}], ids=str
 )
 def test_options_may_go_to_their_limits(tasks: Afterward, options: dict[str, Any]) -> None:
     prepared(tasks.task(send).options(**options), "a")
 
-        {"timeout": 0},
-        {"timeout": timedelta(0)},
 
 # The keywords of a function are its own.
 
@@ -350,8 +479,6 @@ def test_a_partial_of_a_task_function_keeps_its_annotations(tasks: Afterward) ->
 
     task = tasks.task(name="remind")(functools.partial(remind, text="hello"))
     moment = datetime(2030, 1, 1, tzinfo=UTC)
-        {"timeout": 0},
-        {"expires": 0},
     args, kwargs = task.arguments.load(prepared(task, moment).arguments)
     assert task.function(*args, **kwargs) == (moment, "hello")
 
@@ -368,13 +495,6 @@ def test_a_callable_object_can_be_a_task(tasks: Afterward) -> None:
 
 
 # Many calls as one.
-def test_a_task_may_be_tried_again_at_once(tasks: Afterward) -> None:
-    """A pause of no time is one; a limit of no time is none."""
-    assert tasks.task(backoff=0, max_backoff=0)(send).task_options.retry.backoff == 0
-    with pytest.raises(TaskError, match="timeout=0 would end every attempt as it begins; give more, or None"):
-        tasks.task(timeout=0)(send)
-
-
 
 
 def test_each_prepared_call_has_an_id_of_its_own(tasks: Afterward) -> None:
