@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from afterward.app import DEFAULT_URL, store_of
 from afterward.cli.paths import has_content
 from afterward.errors import AfterwardError
 from afterward.job import Job, Status
+from afterward.stores.address import DEFAULT_URL, store_of
 from afterward.stores.base import Store
 from afterward.stores.sqlite import SQLiteStore
 from afterward.waiting import until_ended

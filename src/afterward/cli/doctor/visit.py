@@ -9,7 +9,6 @@ from pathlib import Path
 import apsw
 from rich.text import Text
 
-from afterward.app import store_of
 from afterward.cli.doctor.database import examine_commits, examine_database
 from afterward.cli.doctor.finding import Finding, Level, ok, problem, refusal
 from afterward.cli.doctor.life import examine_life
@@ -24,6 +23,7 @@ from afterward.cli.sizes import many
 from afterward.cli.target import load
 from afterward.cli.telling import printable
 from afterward.errors import ConfigurationError
+from afterward.stores.address import store_of
 from afterward.stores.base import Store
 from afterward.stores.sqlite import SQLiteStore
 from afterward.stores.sqlite.checkup import Checkup

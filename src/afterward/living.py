@@ -1,0 +1,116 @@
+"""What runs jobs while an application lives, or a worker process."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
+from typing import TypeVar
+
+from afterward.declaring import Declaring
+from afterward.engine.foreground import Foreground
+from afterward.engine.tidier import keep_tidy
+from afterward.engine.worker import Worker, WorkerOptions
+from afterward.errors import StoreError, StoreUnavailable
+from afterward.job import Status
+from afterward.life import Life
+from afterward.observe import emit
+from afterward.signals import told_by_signals
+
+W = TypeVar("W", bound=Worker)
+
+_START_UP_SECONDS = 1.0
+_AFTER_A_BREAK_SECONDS = 1.0
+
+
+class Living(Declaring):
+    """What an `Afterward` is while it runs jobs."""
+
+    _ages: dict[Status, float]
+
+    @asynccontextmanager
+    async def running(self, options: WorkerOptions | None) -> AsyncGenerator[Worker | None]:
+        """Live, and run jobs if `options` say so, while the block lasts. Never delays a start-up: jobs follow after."""
+        self.check()
+        life = self.life
+        life.apps += 1
+        try:
+            await self._open_soon()
+            if life.conductor is not None:
+                async with life.conductor.lifespan():
+                    yield None
+            else:
+                async with self._tidying(life, prunes=options is not None), self._serving(options, life) as worker:
+                    yield worker
+        finally:
+            life.apps -= 1
+            if not life.apps:  # the last of the apps that share these tasks
+                await life.liveness.stop()
+
+    def foreground(self) -> Foreground:
+        """What runs one job of these tasks here and now, to look for a mistake: `afterward run`."""
+        return Foreground(self.store, self._liveness, self.tasks, self.restore_context)
+
+    @asynccontextmanager
+    async def _serving(self, options: WorkerOptions | None, life: Life) -> AsyncGenerator[Worker | None]:
+        if options is None:
+            yield None
+            return
+        worker, intake = self.make_worker(Worker, options), life.intake
+        before, intake.direct = intake.direct, worker
+        serving = asyncio.create_task(_keep_running(worker), name="afterward-worker")
+        try:
+            with told_by_signals(worker.drain):
+                yield worker
+        finally:
+            if intake.direct is worker:
+                intake.direct = before
+            worker.stop()
+            await serving  # itself: a cancellation here is passed on to it, and it releases what runs
+
+    @asynccontextmanager
+    async def _tidying(self, life: Life, *, prunes: bool) -> AsyncGenerator[None]:
+        """Whether or not jobs run here: a process that only stores them has files to be rid of."""
+        tidying = asyncio.create_task(self._keep_tidy(life, self._ages if prunes else {}), name="afterward-tidier")
+        try:
+            yield
+        finally:
+            tidying.cancel()
+            await asyncio.wait({tidying})
+
+    async def _keep_tidy(self, life: Life, ages: Mapping[Status, float]) -> None:
+        while True:
+            try:
+                await life.liveness.beside(lambda: keep_tidy(life.store, ages))
+            except StoreError:  # it does not open yet; whoever needs it tells of it
+                await asyncio.sleep(_AFTER_A_BREAK_SECONDS)
+
+    def make_worker(self, kind: type[W], options: WorkerOptions) -> W:
+        """A worker for these tasks, where they live now."""
+        return kind(self.store, self._liveness, self.tasks, options, self.restore_context)
+
+    async def _open_soon(self) -> None:
+        """Open the store, but do not wait long for one that is slow or locked: requests and the worker try again."""
+        opening = asyncio.ensure_future(self._liveness.start())
+        await asyncio.wait({opening}, timeout=_START_UP_SECONDS)
+        try:
+            if opening.done():
+                opening.result()
+                emit(logging.INFO, "store.opened", location=self.store.location)
+                return
+        except StoreUnavailable as error:
+            emit(logging.WARNING, "store.unavailable", location=self.store.location, reason=str(error))
+            return
+        opening.add_done_callback(lambda late: late.cancelled() or late.exception())
+        emit(logging.WARNING, "store.slow", location=self.store.location, reason="it does not open; trying on")
+
+
+async def _keep_running(worker: Worker) -> None:
+    """Run it to its end; a mistake of ours that breaks it must not leave the process up and deaf."""
+    while True:
+        try:
+            return await worker.run()
+        except Exception as error:  # noqa: BLE001 - told, and gone on from
+            emit(logging.ERROR, "worker.broken", error)
+            await asyncio.sleep(_AFTER_A_BREAK_SECONDS)

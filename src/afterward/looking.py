@@ -1,0 +1,106 @@
+"""Jobs without a request: stored, looked at, waited for, cancelled, tried again."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine, Iterable, Sequence
+from typing import Any, TypeVar
+
+from afterward.errors import TaskError
+from afterward.handle import JobHandle, ids_of
+from afterward.intake import Intake
+from afterward.job import Job, NewJob, Ruling, Status
+from afterward.life import Life
+from afterward.liveness import Liveness
+from afterward.stores.base import Store
+from afterward.task import Seconds, Task, seconds
+from afterward.waiting import until_ended
+
+R = TypeVar("R")
+T = TypeVar("T")
+
+
+class Looking:
+    """What an `Afterward` does with jobs, outside of any request."""
+
+    life: Life
+    tasks: dict[str, Task[..., Any]]
+
+    @property
+    def store(self) -> Store:
+        """Where jobs live now."""
+        return self.life.store
+
+    @property
+    def _liveness(self) -> Liveness:
+        return self.life.liveness
+
+    @property
+    def _intake(self) -> Intake:
+        return self.life.intake
+
+    async def enqueue_many(self, jobs: Iterable[NewJob]) -> list[JobHandle[Any]]:
+        """Store many calls as one: all of them, or none. Make each with `task.prepare(…)`.
+
+        Raises `DuplicateJob` when one of them is refused, `StoreUnavailable` when they could not be stored.
+        """
+        jobs = list(jobs)
+        handles = [self._handle_of(job) for job in jobs]
+        if jobs:
+            await self._intake.put(jobs)
+        return handles
+
+    def enqueue_many_sync(self, jobs: Iterable[NewJob]) -> list[JobHandle[Any]]:
+        """`enqueue_many` for code without an event loop. It blocks until the jobs are stored."""
+        jobs = list(jobs)
+        handles = [self._handle_of(job) for job in jobs]
+        if jobs:
+            self._intake.put_sync(jobs)
+        return handles
+
+    def _handle_of(self, job: NewJob) -> JobHandle[Any]:
+        task = self.tasks.get(job.task)
+        if task is None:
+            raise TaskError(f"task {job.task} is none of this Afterward's; enqueue it with the one that declares it")
+        return task.handle(job.id)
+
+    def run_sync(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine on afterward's own event loop, from code that has none, and wait for it."""
+        return self._liveness.run(work)
+
+    async def get(self, job: str, /) -> Job | None:
+        """The job of this id as the store holds it now; None when it is unknown."""
+        await self._liveness.start()
+        return (await self.store.get([job]))[0]
+
+    async def ended(self, jobs: Sequence[str], /, timeout: Seconds | None = None) -> list[Job | None]:
+        """The jobs of these ids, in order, once each has ended; None for an unknown one. Raises `ResultTimeout`."""
+        await self._liveness.start()
+        return await until_ended(self.store, jobs, None if timeout is None else seconds(timeout))
+
+    async def results(self, handles: Iterable[JobHandle[R]], *, timeout: Seconds | None = None) -> list[R]:
+        """What several jobs return, in order, once each has ended; raises for the first as its `result()` would."""
+        handles = list(handles)
+        jobs = await self.ended(ids_of(handles), timeout)
+        return [handle.result_of(job) for handle, job in zip(handles, jobs, strict=True)]
+
+    async def cancel(self, job: str, /) -> Ruling:
+        """Cancel a job that waits: `done`, `unknown`, or `forbidden` when it runs or has ended."""
+        await self._liveness.start()
+        return (await self.store.cancel([job]))[0]
+
+    async def retry(self, job: str, /) -> Ruling:
+        """Queue a failed or cancelled job again, due at once: `done`, `unknown`, `forbidden`, or `taken`.
+
+        Its failures are counted anew. `taken`: another unfinished job has its unique key by now.
+        """
+        await self._liveness.start()
+        return (await self.store.retry([job]))[0]
+
+    async def list(
+        self, *, status: Status | None = None, task: str | None = None, queue: str | None = None,
+        before: str | None = None, limit: int = 50
+    ) -> list[Job]:  # fmt: skip
+        """Jobs, newest first; `before`: only those older than the job of this id, though it be pruned by now."""
+        await self._liveness.start()
+        status = None if status is None else Status(status)  # its word will do, where nobody checks types
+        return await self.store.list(status=status, task=task, queue=queue, before=before, limit=limit)
