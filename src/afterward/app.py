@@ -15,6 +15,7 @@ from starlette.applications import Starlette
 
 from afterward.apps import Apps, entered, is_inner, starts_workers
 from afterward.carrier import Carrier
+from afterward.codec import DEFAULT_MAX_BYTES
 from afterward.endpoints import warn_of_stock_endpoints
 from afterward.engine.worker import WorkerOptions
 from afterward.errors import ConfigurationError
@@ -23,7 +24,6 @@ from afterward.life import Life
 from afterward.living import Living
 from afterward.middleware import DurableTasksMiddleware, with_failures_seen
 from afterward.observe import emit
-from afterward.payload import DEFAULT_MAX_BYTES
 from afterward.stores.address import DEFAULT_URL, store_of
 from afterward.stores.base import Store
 from afterward.task import Seconds, Task, seconds

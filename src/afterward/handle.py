@@ -10,7 +10,7 @@ from typing_extensions import TypeVar
 
 from afterward.errors import JobCancelled, JobFailed, JobUnknown
 from afterward.job import Job, Status
-from afterward.payload import ResultCodec
+from afterward.result import ResultCodec
 
 R_co = TypeVar("R_co", covariant=True, default=Any)
 

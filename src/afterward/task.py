@@ -16,12 +16,14 @@ from types import ModuleType
 from typing import Any, Generic, Literal, ParamSpec, Protocol, TypeVar, cast, overload
 
 from afterward.apps import Apps
+from afterward.arguments import ArgumentCodec
+from afterward.codec import DEFAULT_MAX_BYTES
 from afterward.dependencies import Needs, Unresolvable, dependencies_of
 from afterward.errors import TaskError
 from afterward.handle import JobHandle, Jobs
 from afterward.identity import new_id
 from afterward.job import NewJob, OnDuplicate
-from afterward.payload import DEFAULT_MAX_BYTES, ArgumentCodec, ResultCodec
+from afterward.result import ResultCodec
 from afterward.retry import RetryPolicy
 from afterward.text import is_storable
 from afterward.uploads import DEFAULT_MAX_FILE_BYTES

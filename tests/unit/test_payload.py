@@ -31,8 +31,9 @@ from starlette.requests import Request
 from starlette.websockets import WebSocket
 from typing_extensions import TypedDict
 
+from afterward.arguments import ArgumentCodec
+from afterward.codec import DEFAULT_MAX_BYTES
 from afterward.errors import ArgumentError, ArgumentsDoNotFit, TaskError
-from afterward.payload import DEFAULT_MAX_BYTES, ArgumentCodec
 
 T = TypeVar("T")
 

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from afterward import Afterward, ArgumentError, Task, TaskError
-from afterward.payload import ArgumentCodec
+from afterward.arguments import ArgumentCodec
 from tests.support.values import FITTING, anything, json_values, same, typed
 
 

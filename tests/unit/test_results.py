@@ -14,8 +14,9 @@ from pydantic import BaseModel, ConfigDict, SecretStr, computed_field
 from pydantic.alias_generators import to_camel
 from starlette.responses import Response
 
+from afterward.codec import DEFAULT_MAX_BYTES
 from afterward.errors import ResultError
-from afterward.payload import DEFAULT_MAX_BYTES, ResultCodec
+from afterward.result import ResultCodec
 from tests.support.values import anything, same, typed
 
 

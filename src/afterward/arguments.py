@@ -1,92 +1,26 @@
-"""Arguments and results as JSON, by the function's signature.
-
-The one rule: what is stored must read back the same as it was given. What does not is refused, at the call.
-"""
+"""The arguments of a task as JSON, by the function's signature."""
 
 from __future__ import annotations
 
 import hashlib
 import inspect
 import json
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from functools import cached_property
-from typing import Any, NotRequired, cast
+from typing import Any, NotRequired
 
-from pydantic import ConfigDict, PydanticUndefinedAnnotation, TypeAdapter, ValidationError
+from pydantic import ConfigDict, PydanticUndefinedAnnotation, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
-from pydantic_core import CoreConfig, SchemaSerializer, SchemaValidator, to_json
 from typing_extensions import TypedDict
 
-from afterward.annotations import resolved, signature_of
-from afterward.errors import ArgumentError, ArgumentsDoNotFit, ResultError, TaskError
+from afterward.annotations import signature_of
+from afterward.blame import mend_of, spelled, type_name, what_is_wrong
+from afterward.codec import DEFAULT_MAX_BYTES, Codec, type_hints
+from afterward.errors import ArgumentError, ArgumentsDoNotFit, TaskError
 from afterward.job import NewFile
-from afterward.sameness import difference, parts
 from afterward.uploads import DEFAULT_MAX_FILE_BYTES, as_stored, is_for_files, take
 
-DEFAULT_MAX_BYTES = 256 * 1024
-
 _KINDS = inspect.Parameter
-_BYTES: CoreConfig = {"ser_json_bytes": "base64", "val_json_bytes": "base64"}
-_DEEPEST_PLACE = 50
-
-_FILE_MEND = (
-    "a file is stored as an argument of its own, annotated UploadFile, UploadFile | None or list[UploadFile]; "
-    "of other data, read what you need before, and pass that"
-)
-_MENDS = {
-    "starlette.requests": "pass what the task needs of the request (its path, a header, the parsed body)",
-    "starlette.websockets": "a connection does not outlive its process: pass ids, and look the connection up again",
-    "fastapi.datastructures": _FILE_MEND,
-    "starlette.datastructures": _FILE_MEND,
-    "fastapi": "pass plain data in its place",
-    "sqlalchemy": "pass the primary key, and open a session inside the task",
-    "sqlmodel": "pass the primary key, and load it inside the task",
-    "pydantic.types": "a secret is never stored: pass what names it, and read the secret inside the task",
-    "asyncpg": "open a connection inside the task",
-    "psycopg": "open a connection inside the task",
-}
-
-
-class Codec:
-    """Values of one type ↔ JSON, both ways checked."""
-
-    def __init__(self, annotation: Any) -> None:
-        self.adapter = TypeAdapter(annotation)
-        schema = self.adapter.core_schema
-        self._to_json = SchemaSerializer(schema, _BYTES).to_json
-        self._from_json = SchemaValidator(schema, _BYTES).validate_json
-
-    def dump(self, value: Any) -> bytes:
-        """JSON that `load` reads back the same. Raises `Unstorable`, or whatever a user's type raises meanwhile."""
-        # Without what was never set, so that it is unset again; with it, where its default is made anew each time, or
-        # tells the members of a union apart.
-        try:
-            return self._dump(value, exclude_unset=True)
-        except (Unstorable, ValidationError):
-            return self._dump(value, exclude_unset=False)
-
-    def dump_unchecked(self, value: Any) -> bytes:
-        """JSON of a value that is known to come back the same."""
-        return self._to_json(value)
-
-    def _dump(self, value: Any, *, exclude_unset: bool) -> bytes:
-        data = self._to_json(value, warnings=False, round_trip=True, exclude_unset=exclude_unset, by_alias=False)
-        found = difference(value, self.load(data))
-        if found is not None:
-            raise Unstorable(*found)
-        return data
-
-    def load(self, data: str | bytes) -> Any:
-        """The value stored as `data`. Raises pydantic's `ValidationError`."""
-        return self._from_json(data, by_alias=False, by_name=True)
-
-
-class Unstorable(Exception):
-    """A value would come back as another: where, and how."""
-
-    def __init__(self, place: str, reason: str) -> None:
-        super().__init__(reason)
-        self.place = place
 
 
 class ArgumentCodec:
@@ -157,8 +91,8 @@ class ArgumentCodec:
                 make("argument", {name: annotation})
             except (PydanticSchemaGenerationError, PydanticUserError, PydanticUndefinedAnnotation, TypeError) as error:
                 raise TaskError(
-                    f"task {self._name}: argument {name!r} is annotated {_type_name(annotation)}, "
-                    f"which cannot be stored; {_mend(annotation)}"
+                    f"task {self._name}: argument {name!r} is annotated {type_name(annotation)}, "
+                    f"which cannot be stored; {mend_of(annotation)}"
                 ) from error
             fields[name] = annotation if name in self._required else NotRequired[annotation]
         arguments: Any = make("arguments", fields)
@@ -227,7 +161,7 @@ class ArgumentCodec:
             values = self._codec.load(data)
         except ValidationError as error:
             errors = error.errors(include_url=False, include_input=False)
-            reasons = "; ".join(f"{_spelled(e['loc'])}: {e['msg']}" for e in errors)
+            reasons = "; ".join(f"{spelled(e['loc'])}: {e['msg']}" for e in errors)
             raise ArgumentsDoNotFit(f"the stored arguments do not fit {self._name} here: {reasons}") from None
         if self._plain:
             return (), values
@@ -239,7 +173,7 @@ class ArgumentCodec:
             self._codec.load(data)
         except ValidationError as error:
             errors = error.errors(include_url=False, include_input=False)
-            return {_spelled(e["loc"][:1]): e["msg"] for e in errors}
+            return {spelled(e["loc"][:1]): e["msg"] for e in errors}
         return {}
 
     def bound(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -301,139 +235,11 @@ class ArgumentCodec:
     def _refusal(self, given: dict[str, Any]) -> ArgumentError:
         """Find the argument that is to blame, by trying each alone."""
         for name, value in given.items():
-            found = _what_is_wrong(Codec(self._annotations[name]), value)
+            found = what_is_wrong(Codec(self._annotations[name]), value)
             if found is not None:
                 place, reason, culprit = found
                 return ArgumentError(
-                    f"task {self._name}: argument {name + place!r} ({_type_name(culprit)}) cannot be stored: {reason}; "
-                    f"{_mend(culprit)}"
+                    f"task {self._name}: argument {name + place!r} ({type_name(culprit)}) cannot be stored: {reason}; "
+                    f"{mend_of(culprit)}"
                 )
         return ArgumentError(f"task {self._name}: its arguments cannot be stored and read back the same")
-
-
-class ResultCodec:
-    """What one function returns ↔ JSON text."""
-
-    def __init__(self, function: Callable[..., Any], name: str, max_bytes: int = DEFAULT_MAX_BYTES) -> None:
-        self._function = function
-        self._name = name
-        self._max_bytes = max_bytes
-
-    @cached_property
-    def _codec(self) -> Codec:
-        returned = signature_of(self._function, f"task {self._name}").return_annotation
-        annotation = (
-            Any
-            if returned is inspect.Signature.empty
-            else type_hints(self._function, self._name, {"return": returned})["return"]
-        )
-        try:
-            return Codec(annotation)
-        except (PydanticSchemaGenerationError, PydanticUserError):
-            return Codec(Any)  # it may still return None, or what JSON knows
-
-    def dump(self, value: Any) -> str | None:
-        """The JSON text of `value`, None for None. Raises `ResultError`."""
-        if value is None:
-            return None
-        try:
-            data = self._codec.dump(value)
-        except TaskError as error:
-            raise self._refusal(value.__class__, str(error)) from error
-        except Exception as error:  # whatever a user's type raises while it is dumped, read or compared
-            wrong = _what_is_wrong(self._codec, value)
-            place, reason, culprit = wrong or ("", "it cannot be read back", value.__class__)
-            raise self._refusal(culprit, f"{'result' + place}: {reason}") from error
-        if len(data) > self._max_bytes:
-            why = f"it takes {len(data):,} bytes, more than the {self._max_bytes:,} allowed"
-            raise self._refusal(value.__class__, why)
-        return data.decode()
-
-    def load(self, data: str | None) -> Any:
-        """The value stored as `data`."""
-        return None if data is None else self._codec.load(data)
-
-    def _refusal(self, kind: Any, why: str) -> ResultError:
-        return ResultError(
-            f"task {self._name} ran to its end, but what it returned ({_type_name(kind)}) cannot be stored: "
-            f"{why}; return None, or data of the type that its return annotation names"
-        )
-
-
-def type_hints(function: Callable[..., Any], name: str, annotations: Mapping[str, Any]) -> dict[str, Any]:
-    """Annotations of the function, resolved. Raises `TaskError` for one that names nothing."""
-    try:
-        return resolved(function, annotations)
-    except Exception as error:  # whatever the evaluation of an annotation raises
-        raise TaskError(
-            f"task {name}: its annotations cannot be resolved ({type(error).__name__}: {error}); "
-            f"import what they name at module level, not under TYPE_CHECKING"
-        ) from error
-
-
-def _what_is_wrong(codec: Codec, value: Any) -> tuple[str, str, Any] | None:
-    """Where in `value` is what cannot be stored, why, and of what type it is; None when all of it can be."""
-    try:
-        codec.dump(value)
-    except Unstorable as changed:
-        return changed.place, str(changed), _at(value, changed.place).__class__
-    except ValidationError as invalid:
-        first = invalid.errors(include_url=False, include_input=False)[0]
-        place = _place(value, first["loc"])
-        return place, first["msg"], _at(value, place).__class__
-    except Exception as error:  # noqa: BLE001 - whatever a user's type raises while it is dumped, read or compared
-        place, culprit = _smallest(value)
-        return place, f"{type(error).__name__}: {error}"[:300], culprit.__class__
-    return None
-
-
-def _smallest(value: Any, depth: int = 0) -> tuple[str, Any]:
-    """The smallest part of `value` that JSON cannot express, with the way to it."""
-    if depth < _DEEPEST_PLACE:
-        for place, part in parts(value):
-            try:
-                to_json(part, bytes_mode="base64", inf_nan_mode="constants")
-            except Exception:  # noqa: BLE001 - as above
-                deeper, culprit = _smallest(part, depth + 1)
-                return place + deeper, culprit
-    return "", value
-
-
-def _place(value: Any, steps: tuple[int | str, ...]) -> str:
-    """The way that a validator names, in the words of `parts`; a step that leads nowhere names a union's branch."""
-    path = ""
-    for step in steps:
-        inside = dict(parts(value))
-        way = next((w for w in (f"[{step!r}]", f".{step}") if w in inside), None)
-        if way is not None:
-            path, value = path + way, inside[way]
-    return path
-
-
-def _spelled(steps: tuple[int | str, ...]) -> str:
-    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps).lstrip(".") or "arguments"
-
-
-def _at(value: Any, path: str) -> Any:
-    """The part of `value` that a path of `parts` leads to."""
-    while path:
-        for place, part in parts(value):
-            if path == place or path.startswith((place + ".", place + "[")):
-                path, value = path[len(place) :], part
-                break
-        else:
-            return value
-    return value
-
-
-def _mend(kind: Any) -> str:
-    candidates = [kind, *getattr(kind, "__mro__", ())]
-    for module in (getattr(c, "__module__", "") or "" for c in candidates):
-        for prefix, mend in _MENDS.items():
-            if module == prefix or module.startswith(prefix + "."):
-                return mend
-    return "pass plain data (text, numbers, a Pydantic model, a dataclass …), annotated with its exact type"
-
-
-def _type_name(kind: Any) -> str:
-    return getattr(kind, "__qualname__", None) or str(cast("object", kind))
