@@ -223,12 +223,16 @@ class ArgumentCodec:
 
     def load(self, data: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The call stored as `data`. Raises `ArgumentsDoNotFit` when it no longer fits the function."""
+        codec = self._codec
         try:
-            values = self._codec.load(data)
+            values = codec.load(data)
         except ValidationError as error:
             errors = error.errors(include_url=False, include_input=False)
             reasons = "; ".join(f"{_spelled(e['loc'])}: {e['msg']}" for e in errors)
             raise ArgumentsDoNotFit(f"the stored arguments do not fit {self._name} here: {reasons}") from None
+        except Exception as error:  # whatever a user's validator raises
+            reason = f"{type(error).__name__}: {error}"[:300]
+            raise ArgumentsDoNotFit(f"the stored arguments do not fit {self._name} here: {reason}") from error
         if self._plain:
             return (), values
         return self._spread(values)
@@ -331,6 +335,15 @@ class ResultCodec:
             return Codec(annotation)
         except (PydanticSchemaGenerationError, PydanticUserError):
             return Codec(Any)  # it may still return None, or what JSON knows
+        except Exception as error:  # whatever else is wrong with it, a name that is not there as a rule
+            raise TaskError(
+                f"task {self._name}: its return annotation {_type_name(annotation)} cannot be made out; define all "
+                f"that it names, or that its fields name, at module level, not under TYPE_CHECKING"
+            ) from error
+
+    def check(self) -> None:
+        """Raise `TaskError` when the return annotation names what is not there."""
+        self._codec  # noqa: B018 - built and kept
 
     def dump(self, value: Any) -> str | None:
         """The JSON text of `value`, None for None. Raises `ResultError`."""
