@@ -23,7 +23,7 @@ from afterward.engine.tidier import keep_tidy
 from afterward.engine.worker import Worker, WorkerOptions
 from afterward.errors import ConfigurationError, StoreError, StoreUnavailable, TaskError
 from afterward.handle import JobHandle, ids_of
-from afterward.hooks import Hook
+from afterward.hooks import Hook, check_hooks
 from afterward.intake import Intake
 from afterward.job import Job, NewJob, Ruling, Status
 from afterward.life import Life
@@ -191,12 +191,13 @@ class Afterward:
         self.tasks[name] = task
         return task
 
-    def _check_hooks(self, name: str, *hooks: object) -> None:
-        for hook in hooks:
+    def _check_hooks(self, name: str, on_success: Task[..., Any] | None, on_failure: Task[..., Any] | None) -> None:
+        for hook in cast("tuple[object, ...]", (on_success, on_failure)):
             if hook is not None and (not isinstance(hook, Task) or hook.owner is not self):
                 raise TaskError(
                     f"task {name}: on_success= and on_failure= take tasks of the same Afterward, not {hook!r}"
                 )
+        check_hooks(name, on_success, on_failure)
 
     # making jobs without a request, and looking at them
 
@@ -335,6 +336,8 @@ class Afterward:
         """Raise `TaskError` for a task that cannot work, though it could be declared."""
         for task in self.tasks.values():
             task.arguments.check()
+            task.result.check()
+            check_hooks(task.name, task.task_options.on_success, task.task_options.on_failure)
 
     @asynccontextmanager
     async def running(self, options: WorkerOptions | None) -> AsyncGenerator[Worker | None]:
