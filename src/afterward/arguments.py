@@ -157,12 +157,16 @@ class ArgumentCodec:
 
     def load(self, data: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The call stored as `data`. Raises `ArgumentsDoNotFit` when it no longer fits the function."""
+        codec = self._codec
         try:
-            values = self._codec.load(data)
+            values = codec.load(data)
         except ValidationError as error:
             errors = error.errors(include_url=False, include_input=False)
             reasons = "; ".join(f"{spelled(e['loc'])}: {e['msg']}" for e in errors)
             raise ArgumentsDoNotFit(f"the stored arguments do not fit {self._name} here: {reasons}") from None
+        except Exception as error:  # whatever a user's validator raises
+            reason = f"{type(error).__name__}: {error}"[:300]
+            raise ArgumentsDoNotFit(f"the stored arguments do not fit {self._name} here: {reason}") from error
         if self._plain:
             return (), values
         return self._spread(values)

@@ -10,7 +10,7 @@ from typing import Any, ParamSpec, TypeVar, cast, overload
 from afterward.apps import Apps
 from afterward.carrier import Carrier
 from afterward.errors import TaskError
-from afterward.hooks import Hook
+from afterward.hooks import Hook, check_hooks
 from afterward.looking import Looking
 from afterward.observe import emit
 from afterward.request import is_answered
@@ -118,17 +118,20 @@ class Declaring(Looking):
         self.tasks[name] = task
         return task
 
-    def _check_hooks(self, name: str, *hooks: object) -> None:
-        for hook in hooks:
+    def _check_hooks(self, name: str, on_success: Task[..., Any] | None, on_failure: Task[..., Any] | None) -> None:
+        for hook in cast("tuple[object, ...]", (on_success, on_failure)):
             if hook is not None and (not isinstance(hook, Task) or hook.owner is not self):
                 raise TaskError(
                     f"task {name}: on_success= and on_failure= take tasks of the same Afterward, not {hook!r}"
                 )
+        check_hooks(name, on_success, on_failure)
 
     def check(self) -> None:
         """Raise `TaskError` for a task that cannot work, though it could be declared."""
         for task in self.tasks.values():
             task.arguments.check()
+            task.result.check()
+            check_hooks(task.name, task.task_options.on_success, task.task_options.on_failure)
 
     def capture_context(self) -> str | None:
         """The declared context variables as they are now, as text to store with a job."""

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from datetime import timedelta
 
 
 class AfterwardError(Exception):
     """The root of all errors of this library."""
+
+
+def kind_of(error: type[BaseException]) -> str:
+    """The qualified name of an exception's class, as it is stored."""
+    return error.__qualname__ if error.__module__ == "builtins" else f"{error.__module__}.{error.__qualname__}"
 
 
 class ConfigurationError(AfterwardError):
@@ -68,12 +74,24 @@ class Retry(AfterwardError):
     """Raised inside a task: this attempt has failed, try again `in_` seconds (or a `timedelta`) from now.
 
     Without `in_`, after the task's usual back-off. It counts as a failure: after the last of `max_attempts`, the job
-    has failed for good.
+    has failed for good. Raises `ValueError` for an `in_` that is no span of time; below 0 is at once.
     """
 
     def __init__(self, message: str = "", *, in_: float | timedelta | None = None) -> None:
         super().__init__(message)
-        self.seconds = in_.total_seconds() if isinstance(in_, timedelta) else in_
+        self.seconds = None if in_ is None else _seconds(in_)
+
+
+def _seconds(span: float | timedelta) -> float:
+    try:
+        seconds = span.total_seconds() if isinstance(span, timedelta) else float(span)
+    except Exception:  # noqa: BLE001 - whatever it is
+        seconds = math.nan
+    if isinstance(span, str) or not math.isfinite(seconds):
+        raise ValueError(
+            f"Retry(in_=…) takes a timedelta, or a number of seconds; this {type(span).__name__} is neither"
+        )
+    return seconds
 
 
 class GiveUp(AfterwardError):

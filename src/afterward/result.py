@@ -35,6 +35,15 @@ class ResultCodec:
             return Codec(annotation)
         except (PydanticSchemaGenerationError, PydanticUserError):
             return Codec(Any)  # it may still return None, or what JSON knows
+        except Exception as error:  # whatever else is wrong with it, a name that is not there as a rule
+            raise TaskError(
+                f"task {self._name}: its return annotation {type_name(annotation)} cannot be made out; define all "
+                f"that it names, or that its fields name, at module level, not under TYPE_CHECKING"
+            ) from error
+
+    def check(self) -> None:
+        """Raise `TaskError` when the return annotation names what is not there."""
+        self._codec  # noqa: B018 - built and kept
 
     def dump(self, value: Any) -> str | None:
         """The JSON text of `value`, None for None. Raises `ResultError`."""

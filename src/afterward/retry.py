@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TypeAlias
 
@@ -14,7 +13,8 @@ from afterward.job import Failed, Failure, Outcome, Retry
 
 RetryRule: TypeAlias = Callable[[int, BaseException], bool | float | timedelta | None]
 """Decides after the n-th failure (from 1), by the error: False or None, give up; True, try again after the usual
-back-off; a number of seconds or a `timedelta`, after that long."""
+back-off; a number of seconds or a `timedelta`, after that long. Anything else is told in the failure's message, and
+leaves it at the usual back-off."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +72,10 @@ def after_failure(  # noqa: PLR0917 - all that the decision depends on
     wants = policy.wants(failures, error)
     if failures >= (max_attempts or policy.max_attempts) or wants is None or wants is False:
         return Failed(failure)
-    return Retry(failure, backoff_seconds(failures, policy, random) if wants is True else _seconds(wants))
-
-
-def _seconds(wanted: float | timedelta) -> float:
-    seconds = wanted.total_seconds() if isinstance(wanted, timedelta) else float(wanted)
-    return min(max(seconds, 0.0), 1e10) if math.isfinite(seconds) else 0.0
+    if wants is not True:
+        try:
+            return Retry(failure, min(max(RetryWanted(in_=wants).seconds or 0.0, 0.0), 1e10))
+        except ValueError:
+            note = f"retry_on= answered a {type(wants).__name__} that is no span of time; the usual pause follows"
+            failure = replace(failure, message=f"{failure.message} ({note})")
+    return Retry(failure, backoff_seconds(failures, policy, random))

@@ -145,7 +145,7 @@ async def test_a_death_is_remembered_as_an_attempt(worker: Living, other: Living
     [attempt] = job.attempts
     assert (attempt.number, attempt.outcome) == (1, "died")
     assert attempt.failure is not None
-    assert attempt.failure.kind == "afterward.WorkerDied"
+    assert attempt.failure.kind == "afterward.errors.WorkerDied"
     assert attempt.started_at == job.started_at
 
 

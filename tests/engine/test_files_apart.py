@@ -9,8 +9,10 @@ from collections.abc import AsyncIterator
 import pytest
 from fastapi import UploadFile
 
+from afterward.engine.executor import Executor
 from afterward.engine.files import Chunks, given
 from afterward.engine.process import run_in_child
+from afterward.engine.threads import Threads
 from afterward.errors import FileLost, StoreUnavailable
 from afterward.job import Failed, Lease, NewJob, Released, Succeeded
 from tests.support.uploading import digest
@@ -66,8 +68,19 @@ async def test_a_file_that_the_store_has_lost_fails_its_job_there_as_here() -> N
     assert outcome.failure.kind == "afterward.errors.FileLost"
     args, kwargs = digest.arguments.load(job.arguments)
     with pytest.raises(FileLost):
-        async with given(args, kwargs, chunks_in(contents)):
+        async with given(args, kwargs, chunks_in(contents), lambda callback: False):
             pass
+
+
+async def test_a_file_that_is_lost_is_told_to_who_hears_of_failures() -> None:
+    job, _ = prepared()
+    heard: list[BaseException] = []
+    threads = Threads()
+    executor = Executor(threads, lambda stored: None, chunks_in({}), lambda lease, error: heard.append(error))
+    outcome = await executor.run(digest, suspect(job))
+    threads.stop()
+    assert isinstance(outcome, Failed)
+    assert [type(error) for error in heard] == [FileLost]
 
 
 async def test_while_the_store_does_not_answer_a_suspect_waits() -> None:

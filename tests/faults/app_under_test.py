@@ -9,6 +9,7 @@ import os
 import signal
 import time
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Request, UploadFile
@@ -194,6 +195,28 @@ async def raises(key: str, kind: str) -> None:
 def raises_thread(key: str, kind: str) -> None:
     with recorded(key):
         raise EXCEPTIONS[kind]
+
+
+@tasks.task(backoff=0.05, timeout=30)
+async def raises_timed(key: str, kind: str) -> None:
+    with recorded(key):
+        raise EXCEPTIONS[kind]
+
+
+@tasks.task(backoff=0.05, timeout=30)
+def raises_thread_timed(key: str, kind: str) -> None:
+    with recorded(key):
+        raise EXCEPTIONS[kind]
+
+
+@tasks.task(timeout=0.1, max_attempts=1)
+async def exits_too_late(key: str, seconds: float) -> None:
+    with recorded(key):
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(until - time.monotonic())
+    raise SystemExit
 
 
 EXCEPTIONS: dict[str, BaseException] = {

@@ -120,7 +120,7 @@ def test_a_task_that_does_not_hear_its_cancellation_is_failed_in_time_and_is_not
     assert server.is_alive()
 
 
-@pytest.mark.parametrize("task", ["raises", "raises_thread"])
+@pytest.mark.parametrize("task", ["raises", "raises_thread", "raises_timed", "raises_thread_timed"])
 def test_no_exception_ends_a_worker(site: Site, task: str) -> None:
     """`SystemExit`, `KeyboardInterrupt` and their like are failures of the task alone."""
     server = site.serve()
@@ -139,6 +139,16 @@ def test_no_exception_ends_a_worker(site: Site, task: str) -> None:
     site.door.add("quick_thread", "key~after")
     site.door.add("quick", "key~after-too")
     wait_until(lambda: site.database.unfinished() == 0)
+    assert server.is_alive()
+
+
+def test_what_a_task_that_was_left_behind_raises_ends_no_worker(site: Site) -> None:
+    server = site.serve()
+    site.door.add("exits_too_late", "key~late", seconds=1)
+    wait_until(lambda: site.database.job("key~late").status == "failed")
+    wait_until(lambda: site.effects.of("key~late")[0].ended is not None)
+    site.door.add("quick", "key~after")
+    wait_until(lambda: site.database.job("key~after").status == "succeeded")
     assert server.is_alive()
 
 

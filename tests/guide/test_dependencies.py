@@ -5,7 +5,7 @@ import functools
 import gc
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Annotated, Any
@@ -476,6 +476,38 @@ def test_a_timeout_tears_down(tasks: Afterward, run: Run, happened: list[str], k
     wait_until(lambda: happened[-1:] == ["rollback"], "it has been torn down")
     # A thread cannot be stopped: the session is not taken away from under it.
     assert before == ([] if kind == "def" else ["ignored", "rollback"])
+
+
+@pytest.mark.parametrize("kind", ["def", "async def"])
+def test_a_timeout_while_a_dependency_is_torn_down(tasks: Afterward, run: Run, happened: list[str], kind: str) -> None:
+    """What has failed is not committed by those that end after it, though it has let its cancellation pass."""
+    may_end = threading.Event()
+
+    def session() -> Iterator[None]:
+        try:
+            yield
+            happened.append("commit")
+        except asyncio.CancelledError:
+            happened.append("rollback")
+            raise
+
+    def lock(_: Annotated[None, Depends(session)]) -> Iterator[None]:
+        yield
+        may_end.wait(10)
+
+    async def lock_in_loop(_: Annotated[None, Depends(session)]) -> AsyncIterator[None]:
+        yield
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(30)
+
+    @tasks.task(max_attempts=1, timeout=0.1)
+    async def work(_: Annotated[None, Depends(lock if kind == "def" else lock_in_loop)]) -> None: ...
+
+    job = run(work)
+    may_end.set()
+    assert job.failure is not None
+    assert "timeout" in job.failure.message
+    wait_until(lambda: happened == ["rollback"])
 
 
 def test_a_timeout_while_a_dependency_is_set_up(tasks: Afterward, run: Run, happened: list[str]) -> None:

@@ -225,6 +225,26 @@ async def test_a_task_that_runs_out_of_its_time_gets_the_file_again(tasks: After
         assert await (await slow.enqueue(upload())).result(timeout=10) == len(TEXT)
 
 
+async def test_a_file_is_not_closed_under_a_thread_that_outlasts_its_time(tasks: Afterward) -> None:
+    may_read = threading.Event()
+    kept: list[UploadFile] = []
+    read: list[bytes] = []
+
+    @tasks.task(timeout=0.1, max_attempts=1)
+    def slow(file: UploadFile) -> None:
+        kept.append(file)
+        may_read.wait(10)
+        read.append(file.file.read())
+
+    async with tasks.running(WorkerOptions(threads=1)):
+        with pytest.raises(JobFailed, match="AttemptTimedOut"):
+            await (await slow.enqueue(upload())).result(timeout=10)
+        may_read.set()
+        await soon(lambda: read == [TEXT])
+        await soon(lambda: kept[0].file.closed)
+        assert await (await slow.options(timeout=10).enqueue(upload())).result(timeout=10) is None  # type: ignore[func-returns-value]
+
+
 async def test_the_hook_of_a_failure_is_told_what_the_file_was_called(tasks: Afterward) -> None:
     """What stands in the arguments in its place; the content stays with the job that failed."""
     heard: list[dict[str, Any]] = []

@@ -3,12 +3,14 @@
 import asyncio
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from textwrap import dedent
 from typing import Any
 
 import pytest
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.testclient import TestClient
+from pydantic import BaseModel, ConfigDict
 
 from afterward import (
     Afterward,
@@ -141,6 +143,39 @@ async def test_a_function_that_fails_to_decide_leaves_it_at_the_usual(tasks: Aft
         raise ValueError("oops")
 
     assert await failures_of(tasks, await fail.enqueue()) == 3
+
+
+async def test_an_answer_that_is_no_span_leaves_it_at_the_usual_and_is_told(tasks: Afterward) -> None:
+    nonsense: Any = "soon"
+
+    @tasks.task(backoff=0, max_attempts=2, retry_on=lambda failures, error: nonsense)
+    async def fail() -> None:
+        raise ValueError("oops")
+
+    handle = await fail.enqueue()
+    assert await failures_of(tasks, handle) == 2
+    job = await handle.job()
+    assert job is not None
+    assert job.attempts[0].failure is not None
+    assert job.attempts[0].failure.message.startswith("oops (retry_on= answered a str that is no span of time")
+
+
+async def test_a_retry_that_makes_no_sense_is_a_failure_as_any_other(tasks: Afterward) -> None:
+    nonsense: Any = "soon"
+
+    @tasks.task(backoff=0, max_attempts=2)
+    async def fail() -> None:
+        raise Retry(in_=nonsense)
+
+    handle = await fail.enqueue()
+    assert await failures_of(tasks, handle) == 2
+    job = await handle.job()
+    assert job is not None
+    assert job.failure is not None
+    assert (job.failure.kind, "takes a timedelta, or a number of seconds" in job.failure.message) == (
+        "ValueError",
+        True,
+    )
 
 
 # Once only
@@ -346,6 +381,75 @@ def test_what_follows_must_be_a_task_of_the_same_afterward(tasks: Afterward) -> 
     for hook in (plain, Afterward().task(name="other")(plain)):
         with pytest.raises(TaskError, match="take tasks of the same Afterward"):
             tasks.task(on_failure=hook)(test_what_follows_must_be_a_task_of_the_same_afterward)  # type: ignore[arg-type]
+
+
+def test_what_follows_must_take_an_ended_job(tasks: Afterward) -> None:
+    """Refused where it is declared, with the names of both and the mend."""
+
+    async def nothing() -> None: ...
+
+    async def text(job: str) -> None: ...
+
+    async def more(ended: EndedJob, address: str) -> None: ...
+
+    def work() -> None: ...
+
+    mend = "annotate its first parameter EndedJob"
+    hooks: list[Any] = [tasks.task(nothing), tasks.task(text), tasks.task(more)]
+    for hook in hooks:
+        with pytest.raises(TaskError, match=rf"task shop: on_success={hook.name} cannot be called .*{mend}"):
+            tasks.task(name="shop", on_success=hook)(work)
+        with pytest.raises(TaskError, match=rf"task shop: on_failure={hook.name} cannot be called .*{mend}"):
+            tasks.task(name="shop", on_failure=hook)(work)
+
+
+def test_what_follows_is_checked_at_the_start_where_its_types_come_later(tasks: Afterward) -> None:
+    module: dict[str, Any] = {"__name__": "shop", "tasks": tasks, "EndedJob": EndedJob}
+    declared = dedent("""
+        @tasks.task
+        def well(ended: 'Later'): ...
+
+        @tasks.task
+        def ill(text: 'Text'): ...
+
+        @tasks.task(on_success=well)
+        def work(): ...
+
+        @tasks.task(on_failure=ill)
+        def work_ill(): ...
+
+        Later, Text = EndedJob, str
+    """)
+    exec(declared, module)
+    with pytest.raises(TaskError, match=r"task shop:work_ill: on_failure=shop:ill cannot be called"):
+        tasks.check()
+
+
+class Reading(BaseModel):
+    """JSON has no word for an infinite one; this model has."""
+
+    model_config = ConfigDict(ser_json_inf_nan="constants")
+    value: float
+
+
+async def test_a_job_ends_though_what_follows_cannot_be_stored(
+    tasks: Afterward, caplog: pytest.LogCaptureFixture
+) -> None:
+    @tasks.task
+    async def tell(ended: EndedJob) -> None: ...
+
+    @tasks.task(on_success=tell)
+    async def read(first: Reading) -> Reading:
+        return first
+
+    infinite = Reading(value=float("inf"))
+    async with tasks.running(WorkerOptions()):
+        assert await (await read.enqueue(infinite)).result(timeout=10) == infinite
+    [event] = [record for record in caplog.records if "job.follow_up_refused" in record.message]
+    assert event.levelname == "ERROR"
+    fields: dict[str, object] = vars(event)["afterward"]
+    assert (fields["task"], fields["then"]) == (read.name, tell.name)
+    assert "cannot be stored" in str(fields["reason"])
 
 
 # Many at once

@@ -3,13 +3,15 @@
 import asyncio
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from textwrap import dedent
+from typing import Any
 
 import pytest
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from fastapi.testclient import TestClient
 
 from afterward import (
@@ -76,6 +78,46 @@ async def test_a_failed_job_raises_with_the_error_of_its_task_as_text(tasks: Aft
     assert 'raise ValueError("no such account")' in failed.value.traceback
 
 
+def get_account() -> str:
+    raise ValueError("no such account")
+
+
+@pytest.mark.parametrize("timeout", [None, 30])
+@pytest.mark.parametrize("kind", ["async def", "def", "dependency"])
+async def test_the_traceback_of_a_failure_begins_in_the_code_of_its_task(
+    tasks: Afterward, kind: str, timeout: float | None
+) -> None:
+    async def fail_in_loop() -> None:
+        get_account()
+
+    def fail_in_thread() -> None:
+        get_account()
+
+    def depend(account: str = Depends(get_account)) -> None: ...
+
+    function: Callable[[], Any] = {"async def": fail_in_loop, "def": fail_in_thread, "dependency": depend}[kind]
+    task = tasks.task(max_attempts=1, timeout=timeout)(function)
+    async with tasks.running(WorkerOptions()):
+        with pytest.raises(JobFailed) as failed:
+            await (await task.enqueue()).result(timeout=10)
+    head, first, *_ = failed.value.traceback.splitlines()
+    assert head == "Traceback (most recent call last):"
+    assert f'File "{__file__}"' in first
+
+
+async def test_what_is_no_error_of_the_code_of_its_task_has_a_text_alone(tasks: Afterward) -> None:
+    @tasks.task(max_attempts=1, timeout=0.01)
+    async def wait() -> None:
+        await asyncio.Event().wait()
+
+    async with tasks.running(WorkerOptions()):
+        with pytest.raises(JobFailed) as failed:
+            await (await wait.enqueue()).result(timeout=10)
+    assert failed.value.traceback == (
+        "afterward.errors.AttemptTimedOut: the attempt took longer than its timeout of 0.01 s\n"
+    )
+
+
 async def test_waiting_has_an_end_and_the_job_goes_on(tasks: Afterward) -> None:
     go = asyncio.Event()
 
@@ -91,6 +133,25 @@ async def test_waiting_has_an_end_and_the_job_goes_on(tasks: Afterward) -> None:
         waiting = asyncio.ensure_future(handle.result())
         go.set()
         assert await waiting == "done"
+
+
+async def test_a_timeout_of_nothing_asks_whether_it_has_ended(tasks: Afterward) -> None:
+    @tasks.task
+    async def double(number: int) -> int:
+        return 2 * number
+
+    handle = await double.enqueue(4)
+    others = await tasks.enqueue_many([double.options(delay=60).prepare(number) for number in range(2)])
+    with pytest.raises(ResultTimeout, match=f"^job {handle.id} had not ended after 0 s; it goes on$"):
+        await handle.result(timeout=0)
+    async with tasks.running(WorkerOptions()):
+        assert await handle.result(timeout=10) == 8
+    assert await handle.result(timeout=0) == 8
+    assert await tasks.results([handle, handle], timeout=0) == [8, 8]
+    with pytest.raises(ResultTimeout, match=r"^2 of 3 jobs had not ended after 0\.01 s; they go on$"):
+        await tasks.results([others[0], handle, *others], timeout=0.01)
+    with pytest.raises(ResultTimeout, match=r"^1 of 2 jobs had not ended after 0 s; it goes on$"):
+        await tasks.results([others[0], handle], timeout=0)
 
 
 async def test_what_was_cancelled_and_what_is_unknown_have_no_result(tasks: Afterward) -> None:

@@ -24,7 +24,7 @@ from uuid import UUID, uuid4
 from zoneinfo import ZoneInfo
 
 import pytest
-from pydantic import BaseModel, ConfigDict, Field, RootModel, SecretStr, computed_field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, RootModel, SecretStr, computed_field
 from pydantic.alias_generators import to_camel
 from starlette.datastructures import UploadFile
 from starlette.requests import Request
@@ -952,6 +952,22 @@ def test_what_no_longer_fits_says_so(function: Callable[..., Any], stored: str, 
     """By the one error that leaves the job for a process that it fits."""
     with pytest.raises(ArgumentsDoNotFit, match=f"do not fit app:send here: .*({said})"):
         codec(function).load(stored)
+
+
+def test_what_a_validator_raises_says_that_it_does_not_fit() -> None:
+    """Whatever it is: what was known when it was stored may not be known here."""
+    known = {"a"}
+
+    def look_up(name: str) -> str:
+        if name not in known:
+            raise KeyError(name)
+        return name
+
+    here = codec(taking(Annotated[str, AfterValidator(look_up)]))
+    stored = here.dump(("a",), {})
+    known.clear()
+    with pytest.raises(ArgumentsDoNotFit, match="do not fit app:send here: KeyError: 'a'"):
+        here.load(stored)
 
 
 def test_nothing_stored_is_executed() -> None:

@@ -15,7 +15,7 @@ from pydantic.alias_generators import to_camel
 from starlette.responses import Response
 
 from afterward.codec import DEFAULT_MAX_BYTES
-from afterward.errors import ResultError
+from afterward.errors import ResultError, TaskError
 from afterward.result import ResultCodec
 from tests.support.values import anything, same, typed
 
@@ -139,6 +139,27 @@ def test_what_would_read_back_as_something_else_is_refused(annotation: Any, valu
     ) as refused:
         codec(annotation).dump(value)
     assert "hush" not in str(refused.value)
+
+
+class Unfinished(BaseModel):
+    """It names what is not there."""
+
+    next: "Nothing"  # noqa: F821  # pyright: ignore[reportUndefinedVariable] - so it is
+
+
+def test_a_type_that_is_never_finished_is_refused_at_the_start_and_is_no_reason_to_run_again() -> None:
+    results = codec(Unfinished)
+    with pytest.raises(
+        TaskError, match="task app:send: its return annotation Unfinished cannot be made out; define all"
+    ):
+        results.check()
+    with pytest.raises(ResultError, match=r"ran to its end, .*return annotation Unfinished"):
+        results.dump({"next": None})
+    assert results.dump(None) is None
+
+
+def test_a_type_that_cannot_be_stored_is_no_mistake_before_it_is_returned() -> None:
+    codec(Response).check()
 
 
 def test_a_cycle_and_a_deep_result_are_refused() -> None:

@@ -1,11 +1,14 @@
 """Whether and when a failed attempt is tried again: a pure decision."""
 
 import asyncio
+from datetime import timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from afterward.errors import Retry as RetryWanted
 from afterward.job import Failed, Failure, Retry
 from afterward.retry import RetryPolicy, after_failure, backoff_seconds
 
@@ -110,6 +113,29 @@ def test_what_is_not_wanted_again_fails_at_once() -> None:
 def test_even_what_ends_programs_can_be_tried_again_by_name() -> None:
     policy = RetryPolicy(retry_on=(Exception, SystemExit))
     assert isinstance(after_failure(SystemExit(1), OOPS, 0, policy, lambda: 0.5), Retry)
+
+
+@pytest.mark.parametrize("answer", ["soon", "5", [], object(), float("nan"), float("inf")], ids=str)
+def test_an_answer_that_is_no_span_of_time_is_the_usual_back_off_and_said(answer: Any) -> None:
+    policy = RetryPolicy(retry_on=lambda failures, error: answer)
+    outcome = after_failure(ValueError(), OOPS, 0, policy, lambda: 0.5)
+    assert isinstance(outcome, Retry)
+    assert outcome.delay == 0.5
+    assert outcome.failure.message.startswith(f"{OOPS.message} (retry_on= answered a {type(answer).__name__} ")
+
+
+@pytest.mark.parametrize(("span", "seconds"), [(0, 0), (1.5, 1.5), (timedelta(minutes=1), 60), (-1, 0), (1e300, 1e10)])
+def test_a_span_of_time_is_what_is_waited(span: Any, seconds: float) -> None:
+    """One that is over already is at once, and none is longer than a store can keep."""
+    policy = RetryPolicy(retry_on=lambda failures, error: span)
+    assert after_failure(ValueError(), OOPS, 0, policy, lambda: 0.5) == Retry(OOPS, seconds)
+    assert after_failure(RetryWanted(in_=span), OOPS, 0, RetryPolicy(), lambda: 0.5) == Retry(OOPS, seconds)
+
+
+@pytest.mark.parametrize("span", ["soon", "5", [], object(), float("nan"), float("inf")], ids=str)
+def test_a_retry_in_what_is_no_span_of_time_is_refused_with_the_mend(span: Any) -> None:
+    with pytest.raises(ValueError, match="takes a timedelta, or a number of seconds"):
+        RetryWanted(in_=span)
 
 
 def test_the_decision_asks_for_one_random_number_and_only_when_it_waits() -> None:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import traceback
 from collections.abc import Callable, Coroutine
 from contextvars import copy_context
 from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 from afterward.context import RUNNING, RunningJob
-from afterward.engine.files import Chunks, given
+from afterward.engine.files import Chunks, WhenReturned, given
 from afterward.engine.provider import Provider
 from afterward.engine.threads import Threads
-from afterward.errors import ArgumentsDoNotFit, AttemptTimedOut, FileLost, ResultError, StoreError
+from afterward.errors import ArgumentsDoNotFit, AttemptTimedOut, FileLost, ResultError, StoreError, kind_of
 from afterward.job import Failed, Failure, Lease, Outcome, Released, Succeeded
 from afterward.retry import after_failure
 from afterward.task import Task, jitter
@@ -23,6 +26,7 @@ _MAX_TRACEBACK = 16_000
 _LONGEST_UNFIT_DELAY = 60.0
 _CANCEL_SECONDS = 0.5
 _NOTHING = Succeeded(None)
+_OURS = f"{Path(__file__).parents[1]}{os.sep}"
 
 Hear = Callable[[Lease, BaseException], None]
 """Called with the exception that an attempt ends in, before it becomes text."""
@@ -55,11 +59,12 @@ class Executor:
     async def _run_with_files(self, task: Task[..., Any], lease: Lease) -> Outcome:
         try:
             args, kwargs = task.arguments.load(lease.arguments)
-            async with given(args, kwargs, self._chunks) as (with_files, by_name, files):
+            async with given(args, kwargs, self._chunks, self._when_returned(lease)) as (with_files, by_name, files):
                 outcome = await self._run(task, lease, (with_files, by_name))
         except ArgumentsDoNotFit as misfit:
             return _unfit(misfit, task, lease)
         except FileLost as lost:
+            self._tell(lost, lease)
             return Failed(failure_of(lost))
         except (StoreError, OSError) as error:  # a disk is full, say: no doing of the job's
             return Released(f"its files could not be had: {error}", _unfit_delay(lease.attempt))
@@ -96,6 +101,9 @@ class Executor:
         except BaseException as error:  # noqa: BLE001 - SystemExit and KeyboardInterrupt too: a task never ends its worker
             return self._outcome_of(error, task, lease)
 
+    def _when_returned(self, lease: Lease) -> WhenReturned:
+        return lambda callback: self._threads.when_returned((lease.id, lease.attempt), callback)
+
     def _outcome_of(self, error: BaseException, task: Task[..., Any], lease: Lease) -> Outcome:
         self._tell(error, lease)
         return outcome_of(error, task, lease)
@@ -122,16 +130,30 @@ class Executor:
         self, timeout: float, task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> str | None:
         """In a task of its own: one that does not heed its cancellation is left behind, and not heard any more."""
-        call = asyncio.ensure_future(self._call(task, args, kwargs, timed=True))
+        call = asyncio.ensure_future(self._call_caught(task, args, kwargs))
         try:
             await asyncio.wait({call}, timeout=timeout)
         except asyncio.CancelledError:
             await _cancel(call)
             raise
         if call.done():
-            return await call
+            stored, error = call.result()
+            if error is not None:
+                raise error
+            return stored
         await _cancel(call)
         raise AttemptTimedOut(f"the attempt took longer than its timeout of {timeout:g} s")
+
+    async def _call_caught(
+        self, task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[str | None, BaseException | None]:
+        """What it returned, and what it raised: a `SystemExit` that leaves an asyncio task ends the loop."""
+        try:
+            return await self._call(task, args, kwargs, timed=True), None
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # noqa: BLE001 - who waits for it raises it; of one left behind nobody hears
+            return None, error
 
 
 def _unfit(misfit: ArgumentsDoNotFit, task: Task[..., Any], lease: Lease) -> Released:
@@ -141,7 +163,6 @@ def _unfit(misfit: ArgumentsDoNotFit, task: Task[..., Any], lease: Lease) -> Rel
 async def _cancel(call: asyncio.Future[Any]) -> None:
     call.cancel()
     await asyncio.wait({call}, timeout=_CANCEL_SECONDS)
-    call.add_done_callback(lambda late: late.cancelled() or late.exception())
 
 
 def outcome_of(error: BaseException, task: Task[..., Any], lease: Lease) -> Outcome:
@@ -151,18 +172,22 @@ def outcome_of(error: BaseException, task: Task[..., Any], lease: Lease) -> Outc
 
 
 def failure_of(error: BaseException) -> Failure:
-    """An exception as text: bounded, and without the frames of this library."""
-    kind = type(error)
-    name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    """An exception as text: bounded, and without the frames of this library that led to it."""
     try:
         message = str(error)
     except Exception as unprintable:  # noqa: BLE001 - a user's __str__ may raise anything
         message = f"<its text could not be had: {type(unprintable).__name__}>"
     try:
-        lines = "".join(traceback.format_exception(error))
+        lines = "".join(traceback.format_exception(type(error), error, _without_ours(error.__traceback__)))
     except Exception:  # noqa: BLE001 - as above, from within the formatting
         lines = ""
-    return Failure(name, _storable(message)[:_MAX_MESSAGE], _storable(lines)[-_MAX_TRACEBACK:])
+    return Failure(kind_of(type(error)), _storable(message)[:_MAX_MESSAGE], _storable(lines)[-_MAX_TRACEBACK:])
+
+
+def _without_ours(frames: TracebackType | None) -> TracebackType | None:
+    while frames is not None and frames.tb_frame.f_code.co_filename.startswith(_OURS):
+        frames = frames.tb_next
+    return frames
 
 
 def _storable(text: str) -> str:

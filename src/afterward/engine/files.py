@@ -22,6 +22,10 @@ class Chunks(Protocol):
     def __call__(self, file: str, /) -> AsyncIterator[bytes]: ...
 
 
+WhenReturned = Callable[[Callable[[], None]], bool]
+"""Calls back when the thread has returned that a timeout or a shutdown left behind; False when there is none."""
+
+
 def chunks_of(get_chunk: Callable[[str, int], Awaitable[Chunk | None]]) -> Chunks:
     """The contents of files, by a store's operation."""
 
@@ -65,16 +69,20 @@ class GivenFiles:
 
 @asynccontextmanager
 async def given(
-    args: tuple[Any, ...], kwargs: dict[str, Any], chunks: Chunks
+    args: tuple[Any, ...], kwargs: dict[str, Any], chunks: Chunks, when_returned: WhenReturned
 ) -> AsyncGenerator[tuple[tuple[Any, ...], dict[str, Any], tuple[str, ...]]]:
-    """The arguments with their files at hand, and the ids of these. Raises what `chunks` raises."""
+    """The arguments with their files at hand, and the ids of these. Raises what `chunks` raises.
+
+    A file is not closed under a thread that still reads it.
+    """
     files = GivenFiles(chunks)
     try:
         args = tuple([await files.give(value) for value in args])
         kwargs = {name: await files.give(value) for name, value in kwargs.items()}
         yield args, kwargs, tuple(files.ids)
     finally:
-        files.close()
+        if not when_returned(files.close):
+            files.close()
 
 
 async def fill(file: Any, chunks: AsyncIterator[bytes]) -> int:

@@ -128,5 +128,4 @@ def _outcome(said: bytes, code: int, lease: Lease) -> Outcome:
         return outcome
     deaths = lease.deaths + 1
     death = WorkerDied(f"the process that ran it died ({_ended(code)}); deaths so far: {deaths}")
-    failure = Failure("afterward.WorkerDied", str(death))
-    return Died(failure, SUSPECT_DELAY_SECONDS * 2 ** (deaths - 1), final=deaths >= MAX_DEATHS)
+    return Died(failure_of(death), SUSPECT_DELAY_SECONDS * 2 ** (deaths - 1), final=deaths >= MAX_DEATHS)

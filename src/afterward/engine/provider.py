@@ -38,12 +38,10 @@ class Provider:
         place; one that swallows it changes nothing. `timed`: a cancellation says that nobody hears of the outcome.
         """
         async with AsyncExitStack() as stack:
-            attempt = _Attempt(self, task, stack)
+            attempt = _Attempt(self, task, stack, timed=timed)
             values = await attempt.solve(task.dependencies_now())
             result = await attempt.call(task.function, args, {**kwargs, **values}, threaded=not task.is_async)
-            current = asyncio.current_task()
-            if timed and current is not None and current.cancelling():
-                raise asyncio.CancelledError  # it has let its cancellation pass, too late to be heard: nothing is kept
+            attempt.refuse_if_late()
             return task.result.dump(result)  # while the session that it may be loaded from is open
 
     def set_up(self, *, is_async: bool) -> AbstractAsyncContextManager[Any]:
@@ -64,7 +62,7 @@ class Provider:
 class _Attempt:
     """The dependencies of one attempt. Each is called once, unless it asks to be called anew."""
 
-    def __init__(self, provider: Provider, task: Task[..., Any], stack: AsyncExitStack) -> None:
+    def __init__(self, provider: Provider, task: Task[..., Any], stack: AsyncExitStack, *, timed: bool) -> None:
         job = RUNNING.get()
         self._key = job.id, job.attempt
         self._provider = provider
@@ -72,6 +70,16 @@ class _Attempt:
         self._stack = stack
         self._values: dict[Callable[..., Any], Any] = {}
         self._context = _ThreadContext()
+        self._timed = timed
+
+    def refuse_if_late(self) -> None:
+        """Raise the cancellation that has come and was let pass, where nobody hears of the outcome any more.
+
+        So nothing is kept of it, by the dependencies that have not ended yet.
+        """
+        current = asyncio.current_task()
+        if self._timed and current is not None and current.cancelling():
+            raise asyncio.CancelledError
 
     async def solve(self, needs: Needs) -> dict[str, Any]:
         """The values of these parameters."""
@@ -102,7 +110,7 @@ class _Attempt:
         if dependency.kind is Kind.async_generator:
             in_loop = asynccontextmanager(dependency.call)(**needs)
             value = await in_loop.__aenter__()
-            self._stack.push_async_exit(_never_swallowing(in_loop.__aexit__))
+            self._stack.push_async_exit(self._never_swallowing(in_loop.__aexit__))
             return value
         in_thread = contextmanager(dependency.call)(**needs)
 
@@ -111,10 +119,20 @@ class _Attempt:
 
         async with self._provider.set_up(is_async=self._task.is_async):
             value, cancelled = await self._returned(in_thread.__enter__, (), {})
-        self._stack.push_async_exit(_never_swallowing(leave))
+        self._stack.push_async_exit(self._never_swallowing(leave))
         if cancelled is not None:
             raise cancelled
         return value
+
+    def _never_swallowing(self, leave: Callable[..., Any]) -> Callable[..., Any]:
+        """Neither the exception that it is called with, nor the end of the attempt's time."""
+
+        async def left(kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+            await leave(kind, error, at)
+            if error is None:
+                self.refuse_if_late()
+
+        return left
 
     async def call(
         self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], *, threaded: bool
@@ -173,10 +191,3 @@ class _ThreadContext:
 
 
 _UNSET: Any = object()
-
-
-def _never_swallowing(leave: Callable[..., Any]) -> Callable[..., Any]:
-    async def left(kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        await leave(kind, error, at)
-
-    return left

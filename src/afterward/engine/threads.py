@@ -52,14 +52,14 @@ class Threads:
         self._threads = 0
         self._waking = False
         self._done: list[_Call] = []
-        self._running: dict[Key, Callable[[], None] | None] = {}
+        self._running: dict[Key, tuple[Callable[[], None], ...]] = {}
 
     def call(
         self, key: Key, context: Context, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> asyncio.Future[tuple[Any, BaseException | None]]:
         """Call `function` in a thread, in this context; the future has what it returned, and what it raised."""
         future: asyncio.Future[tuple[Any, BaseException | None]] = self._loop.create_future()
-        self._running[key] = None
+        self._running[key] = ()
         with self._mutex:
             self._calls.append(_Call(key, context, function, args, kwargs, future))
             self._wake_one()
@@ -69,7 +69,7 @@ class Threads:
         """If that call has not come back yet (nobody may be waiting for it any more): call `callback` when it does."""
         if key not in self._running:
             return False
-        self._running[key] = callback
+        self._running[key] += (callback,)
         return True
 
     def stop(self) -> None:
@@ -135,8 +135,7 @@ class Threads:
         with self._mutex:
             done, self._done = self._done, []
         for call in done:
-            returned = self._running.pop(call.key)
-            if returned is not None:
+            for returned in self._running.pop(call.key):
                 returned()
             if not call.future.cancelled():
                 call.future.set_result((call.result, call.error))

@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from afterward.engine.executor import Executor, Hear
+from afterward.engine.executor import Executor, Hear, failure_of
 from afterward.engine.files import chunks_of
 from afterward.engine.process import run_in_child
 from afterward.engine.threads import Key, Threads
@@ -261,7 +261,9 @@ class Worker:
             outcome = None if key in self._lost else Released("released by a shutdown")
         except Exception as error:  # noqa: BLE001 - a mistake of ours, not of the job: it must end neither job nor worker
             emit(logging.ERROR, "worker.attempt_broken", error, job_id=lease.id, task=lease.task, attempt=lease.attempt)
-            outcome = Released(f"it could not be run here: {error}", min(60.0, 2.0 ** min(lease.attempt, 6)))
+            outcome = Released(
+                f"it could not be run here: {failure_of(error).message}", min(60.0, 2.0 ** min(lease.attempt, 6))
+            )
         finally:
             del self._running[key]
             self._lost.discard(key)

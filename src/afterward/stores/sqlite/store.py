@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import apsw
 
-from afterward.errors import StoreUnavailable
+from afterward.errors import StoreUnavailable, WorkerDied, kind_of
 from afterward.faults import crash_point
 from afterward.job import Died, Job, Lease, NewJob, Outcome, Placement, Process, Released, Retry, Ruling, Status, Stored
 from afterward.stores.base import Answer, Beat, Chunk, Claimed, Known, Reaped, Tidied, Wanted
@@ -284,7 +284,7 @@ class SQLiteStore:
         return {name: count for name, count, _ in others}
 
     def _stage_reap(self, connection: apsw.Connection, operations: Sequence[Operation], now: float) -> None:
-        died = json.dumps({"kind": "afterward.WorkerDied", "message": "the worker process died while running this job"})
+        died = json.dumps({"kind": kind_of(WorkerDied), "message": "the worker process died while running this job"})
         for operation in operations:
             buried, suspect_after, suspect_delay = operation.items
             connection.executemany(_Q["bury"], buried)
