@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from afterward.errors import AfterwardError, ArgumentError, TaskError
-from afterward.job import Died, Failed, Failure, Lease, NewJob, Outcome, Status, Succeeded
+from afterward.job import Died, Failed, Failure, Lease, NewJob, OnDuplicate, Outcome, Status, Succeeded
 from afterward.observe import emit
 from afterward.task import Task
 
@@ -47,6 +47,11 @@ def check_hooks(task: str, on_success: Task[..., Any] | None, on_failure: Task[.
 
 
 def _try(task: str, option: str, hook: Task[..., Any], ended: EndedJob) -> None:
+    if hook.call_options.on_duplicate is OnDuplicate.refuse:
+        raise TaskError(
+            f'task {task}: {option}={hook.name} has on_duplicate="refuse", and there is nobody to be told of it; '
+            f'take "keep" or "replace"'
+        )
     try:
         hook.arguments.dump((ended,), {}, limited=False)
     except ArgumentError as error:

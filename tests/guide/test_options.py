@@ -403,6 +403,18 @@ def test_what_follows_must_take_an_ended_job(tasks: Afterward) -> None:
             tasks.task(name="shop", on_failure=hook)(work)
 
 
+def test_what_follows_can_not_refuse_to_be_stored(tasks: Afterward) -> None:
+    """Nobody waits for an answer there."""
+
+    @tasks.task
+    def refresh(ended: EndedJob) -> None: ...
+
+    with pytest.raises(TaskError, match=r'on_success=.*refresh has on_duplicate="refuse"'):
+
+        @tasks.task(on_success=refresh.options(unique="page", on_duplicate="refuse"))
+        def publish() -> None: ...
+
+
 def test_what_follows_is_checked_at_the_start_where_its_types_come_later(tasks: Afterward) -> None:
     module: dict[str, Any] = {"__name__": "shop", "tasks": tasks, "EndedJob": EndedJob}
     declared = dedent("""
