@@ -36,6 +36,20 @@ class Answer:
         return job
 
 
+class Stream:
+    """An answer whose head is here; the rest is on its way until it is closed."""
+
+    def __init__(self, connection: http.client.HTTPConnection) -> None:
+        self._connection = connection
+        self._response = connection.getresponse()
+        self.status = self._response.status
+
+    def close(self) -> None:
+        """Go away, wherever the answer is."""
+        self._response.close()
+        self._connection.close()
+
+
 class Door:
     """A port that stays open while the servers behind it come and go: nobody else gets it, and who comes waits."""
 
@@ -59,6 +73,12 @@ class Door:
         headers = {name.lower(): value for name, value in response.getheaders()}
         is_json = headers.get("content-type", "") == "application/json"
         return Answer(response.status, headers, json.loads(body) if is_json else body)
+
+    def open(self, path: str, **query: Any) -> Stream:
+        """Ask, and return when the head of the answer is here."""
+        connection = http.client.HTTPConnection(LOOPBACK, self.port, timeout=40)
+        connection.request("GET", f"{path}?{urlencode(query)}")
+        return Stream(connection)
 
     def begin(self, method: str, path: str, **query: Any) -> Callable[[], Answer]:
         """Ask, in a thread; call the result to wait for the answer."""
