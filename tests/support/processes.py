@@ -124,25 +124,33 @@ class Starter:
             self._standby = subprocess.Popen(
                 [sys.executable, "-m", "tests.support.standby", str(theirs.fileno())],
                 cwd=REPOSITORY,
-                env=_environment(),
+                env=environment_of_users(),
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
             )
 
     def start(
         self,
-        module: str,
+        program: str,
         *arguments: str,
         environment: Mapping[str, str],
         output: Path,
+        errors: Path | None = None,
+        folder: Path = REPOSITORY,
         listening: socket.socket | None = None,
     ) -> Process:
-        """Run `python -m module arguments…`; a listening socket's number goes to it as APP_LISTENS_ON."""
-        order = json.dumps({"module": module, "arguments": arguments, "environment": dict(environment)})
+        """Run a module or, by its path, a script, in a session of its own.
+
+        `errors`: the file of its standard error, where that is not its output's. A listening socket's number goes to
+        it as APP_LISTENS_ON.
+        """
+        order = {
+            "program": program, "arguments": arguments, "folder": str(folder), "environment": dict(environment)
+        }  # fmt: skip
         told, tells = os.pipe()
-        with output.open("ab") as file, open(tells, "wb") as telling:  # noqa: PTH123 - not a file on a disk
-            descriptors = [telling.fileno(), file.fileno(), *([listening.fileno()] if listening else [])]
-            socket.send_fds(self._orders, [order.encode()], descriptors)
+        with os.fdopen(tells, "wb") as telling, output.open("ab") as out, (errors or output).open("ab") as err:
+            descriptors = [each.fileno() for each in (telling, out, err, *([listening] if listening else []))]
+            socket.send_fds(self._orders, [json.dumps(order).encode()], descriptors)
         return Process(io.FileIO(told), output)
 
     def close(self) -> None:
@@ -155,13 +163,14 @@ def run_aside(program: str, *arguments: str | Path) -> "subprocess.Popen[str]":
     return subprocess.Popen(
         [sys.executable, "-c", program, *map(str, arguments)],
         cwd=REPOSITORY,
-        env=_environment(),
+        env=environment_of_users(),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
     )
 
 
-def _environment() -> dict[str, str]:
+def environment_of_users() -> dict[str, str]:
+    """That of these tests, without what is for us."""
     ours: Sequence[str] = ("AFTERWARD_", "APP_")
     return {name: value for name, value in os.environ.items() if not name.startswith(tuple(ours))}

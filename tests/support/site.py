@@ -17,7 +17,7 @@ from urllib.parse import urlencode
 from tests.support.database import Database
 from tests.support.effects import Effects
 from tests.support.lock import Trier
-from tests.support.processes import Process, Starter
+from tests.support.processes import Process, Starter, environment_of_users
 
 LOOPBACK = "127.0.0.1"
 
@@ -173,6 +173,7 @@ class Site:
 
     def _start(self, role: str, listening: socket.socket | None, crash: str, settings: dict[str, Any]) -> Process:
         environment = {
+            **environment_of_users(),
             "AFTERWARD_URL": f"sqlite:///{self.database.path}",
             "APP_EFFECTS": str(self.effects.path),
             **{f"APP_{name.upper()}": str(value) for name, value in settings.items()},

@@ -12,6 +12,7 @@ import runpy
 import signal
 import socket
 import sys
+from pathlib import Path
 from typing import Any
 
 SLOW_IMPORTS = ["apsw", "fastapi", "uvicorn.lifespan.on", "uvicorn.protocols.http.httptools_impl", "uvloop"]
@@ -33,7 +34,7 @@ def main() -> None:
 def _wait_for_orders(orders: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
     """An order, with its descriptors, in the process that carries it out; None in this one, when there are no more."""
     while True:
-        message, descriptors, _, _ = socket.recv_fds(orders, 65536, 3)
+        message, descriptors, _, _ = socket.recv_fds(orders, 65536, 4)
         if not message:
             return None
         if os.fork() == 0:
@@ -59,16 +60,24 @@ def _tell_of(program: int, tells: int, others: list[int]) -> None:
 
 
 def _be(order: dict[str, Any], descriptors: list[int]) -> None:
-    output, *listening = descriptors
+    os.setsid()
+    output, errors, *listening = descriptors
     os.dup2(output, 1)
-    os.dup2(output, 2)
+    os.dup2(errors, 2)
     for descriptor in descriptors:
         os.set_inheritable(descriptor, False)
+    os.environ.clear()
     os.environ.update(order["environment"])
     if listening:
         os.environ["APP_LISTENS_ON"] = str(listening[0])
-    sys.argv = [order["module"], *order["arguments"]]
-    runpy.run_module(order["module"], run_name="__main__", alter_sys=True)
+    os.chdir(order["folder"])
+    program: str = order["program"]
+    sys.argv = [program, *order["arguments"]]
+    if Path(program).is_absolute():
+        sys.path[0] = str(Path(program).parent)
+        runpy.run_path(program, run_name="__main__")
+    else:
+        runpy.run_module(program, run_name="__main__", alter_sys=True)
 
 
 if __name__ == "__main__":
