@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -148,9 +149,16 @@ class Starter:
             "program": program, "arguments": arguments, "folder": str(folder), "environment": dict(environment)
         }  # fmt: skip
         told, tells = os.pipe()
-        with os.fdopen(tells, "wb") as telling, output.open("ab") as out, (errors or output).open("ab") as err:
-            descriptors = [each.fileno() for each in (telling, out, err, *([listening] if listening else []))]
-            socket.send_fds(self._orders, [json.dumps(order).encode()], descriptors)
+        with (
+            os.fdopen(tells, "wb") as telling,
+            tempfile.TemporaryFile("w+") as written,  # an order may be longer than a message can be
+            output.open("ab") as out,
+            (errors or output).open("ab") as err,
+        ):
+            json.dump(order, written)
+            written.flush()
+            descriptors = [each.fileno() for each in (telling, written, out, err, *([listening] if listening else []))]
+            socket.send_fds(self._orders, [b"start"], descriptors)
         return Process(io.FileIO(told), output)
 
     def close(self) -> None:

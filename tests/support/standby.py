@@ -34,17 +34,19 @@ def main() -> None:
 def _wait_for_orders(orders: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
     """An order, with its descriptors, in the process that carries it out; None in this one, when there are no more."""
     while True:
-        message, descriptors, _, _ = socket.recv_fds(orders, 65536, 4)
+        message, descriptors, _, _ = socket.recv_fds(orders, 16, 5)
         if not message:
             return None
         if os.fork() == 0:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            tells, *others = descriptors
+            tells, written, *others = descriptors
             program = os.fork()
             if program:
-                _tell_of(program, tells, [orders.fileno(), *others])
+                _tell_of(program, tells, [orders.fileno(), written, *others])
             os.close(tells)
-            return json.loads(message), others
+            with open(written) as order:  # noqa: PTH123 - it has no path
+                order.seek(0)
+                return json.load(order), others
         for descriptor in descriptors:
             os.close(descriptor)
 
