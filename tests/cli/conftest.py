@@ -23,9 +23,11 @@ from typer.testing import CliRunner, Result
 from afterward import Afterward, Job
 from afterward.cli.commands import app
 from afterward.identity import new_id
-from afterward.job import Lease, NewJob, Outcome, Placement, Process
+from afterward.job import Lease, NewJob, Outcome, Placement
+from afterward.job import Process as Joining
 from afterward.stores.sqlite import SQLiteStore
 from tests.support.insides import intake_of
+from tests.support.processes import Process, Starter
 from tests.support.waiting import wait_until
 
 AFTERWARD = str(Path(sysconfig.get_path("scripts")) / "afterward")
@@ -35,24 +37,14 @@ SHOP = Path(__file__).with_name("shop.py")
 class Command:
     """A running `afterward` command, whose output is in a file."""
 
-    def __init__(self, arguments: Sequence[str], folder: Path, environment: dict[str, str], output: Path) -> None:
-        self._output = output
+    def __init__(self, arguments: Sequence[str], process: Process) -> None:
         self.arguments = arguments
-        with output.open("wb") as file:
-            self._process = subprocess.Popen(
-                [AFTERWARD, *arguments],
-                env=environment,
-                cwd=folder,
-                stdin=subprocess.DEVNULL,
-                stdout=file,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        self.pid = self._process.pid
+        self._process = process
+        self.pid = process.pid
 
     def output(self) -> str:
         """What it, and its children, have said until now."""
-        return self._output.read_text()
+        return self._process.output()
 
     def wait_for(self, pattern: str, count: int = 1) -> list[str]:
         """Wait until it has said this so many times; what the pattern's group matched."""
@@ -73,7 +65,7 @@ class Command:
 
     def send(self, number: signal.Signals = signal.SIGTERM) -> None:
         """Send a signal to this process alone."""
-        self._process.send_signal(number)
+        self._process.terminate(number)
 
     def send_to_all(self, number: signal.Signals) -> None:
         """Send a signal to it and to all its children, as a terminal and a service manager do."""
@@ -81,17 +73,17 @@ class Command:
 
     def wait(self, seconds: float = 30) -> int:
         """Wait for its end; its exit code."""
-        return self._process.wait(timeout=seconds)
+        return self._process.wait(seconds)
 
     def has_ended(self) -> bool:
         """Has it, by now?"""
-        return self._process.poll() is not None
+        return not self._process.is_alive()
 
     def kill(self) -> None:
         """End it and all its children, however they stand; lawful when they have ended."""
         with suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
-        self._process.wait(timeout=30)
+        self._process.wait()
 
 
 class OnTerminal:
@@ -158,8 +150,10 @@ class OnTerminal:
 class World:
     """A folder with the program `shop.py` and a store, and the commands run in it."""
 
-    def __init__(self, folder: Path, commands: ExitStack) -> None:
+    def __init__(self, folder: Path, outputs: Path, starter: Starter, commands: ExitStack) -> None:
         self.folder = folder
+        self._outputs = outputs
+        self._starter = starter
         self.database = folder / "jobs.db"
         self._commands = commands
         self._starts = 0
@@ -173,7 +167,13 @@ class World:
 
     def run(self, *arguments: str, seconds: float = 40) -> "subprocess.CompletedProcess[str]":
         """Run a command to its end."""
-        return self._run([AFTERWARD, *arguments], seconds)
+        output, errors = self._output(), self._output()
+        process = self._start(arguments, output, errors)
+        try:
+            code = process.wait(seconds)
+        finally:
+            process.kill()
+        return subprocess.CompletedProcess(arguments, code, output.read_text(), errors.read_text())
 
     def run_python(self, *arguments: str, seconds: float = 40) -> "subprocess.CompletedProcess[str]":
         """Run Python in this world."""
@@ -197,10 +197,18 @@ class World:
 
     def start(self, *arguments: str) -> Command:
         """Start a command; it is ended with the test."""
-        self._starts += 1
-        command = Command(arguments, self.folder, self.environment, self.folder / f"output-{self._starts}.txt")
+        command = Command(arguments, self._start(arguments, self._output()))
         self._commands.callback(command.kill)
         return command
+
+    def _start(self, arguments: Sequence[str], output: Path, errors: Path | None = None) -> Process:
+        return self._starter.start(
+            AFTERWARD, *arguments, environment=self.environment, output=output, errors=errors, folder=self.folder
+        )
+
+    def _output(self) -> Path:
+        self._starts += 1
+        return self._outputs / f"output-{self._starts}.txt"
 
     def on_terminal(self, *arguments: str) -> OnTerminal:
         """Start a command on a terminal; it is ended with the test."""
@@ -241,7 +249,7 @@ class World:
 
         async def put() -> None:
             await store.open()
-            await store.join(Process(me := new_id(), os.getpid(), "here"))
+            await store.join(Joining(me := new_id(), os.getpid(), "here"))
             await store.enqueue([(job, Placement.leased) for job in jobs], me)
             leases = [Lease(job.id, 1, me, job.task, job.arguments) for job in jobs]
             assert all(await store.finish([(lease, outcome) for lease in leases]))
@@ -283,11 +291,12 @@ class World:
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
+def world(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, starter: Starter) -> Iterator[World]:
     """A world whose processes are ended with the test, however it ends. When it fails, pytest shows what they said."""
+    outputs = tmp_path_factory.mktemp("outputs")
     with ExitStack() as commands:
-        yield World(tmp_path, commands)
-    for output in sorted(tmp_path.glob("output-*.txt")):
+        yield World(tmp_path, outputs, starter, commands)
+    for output in sorted(outputs.iterdir()):
         print(f"--- {output.name}\n{output.read_text()}")
 
 

@@ -1,5 +1,6 @@
 """What a person does: cancel what waits, try again what has ended, forget what is old."""
 
+import asyncio
 from datetime import UTC, datetime
 
 import pytest
@@ -58,6 +59,38 @@ async def test_what_expired_may_be_retried(place: Place, store: Store, worker: L
     await worker.claim()
     assert await store.retry([job]) == [Ruling.done]
     assert (await worker.claim_one()).id == job
+
+
+async def test_a_retry_at_the_moment_of_the_expiry_runs_the_job_or_says_that_it_waits(
+    place: Place, worker: Living, other: Living
+) -> None:
+    """A claim finds it expired before a person retries it, or after: then there is something to retry."""
+    third = await place.process()
+    for _ in range(20):
+        [job] = await put(worker.store, new_job(expires=1))
+        place.clock.advance(1)
+        [ruling], *claims = await asyncio.gather(third.store.retry([job]), worker.claim(), other.claim())
+        leases = [lease for claimed in claims for lease in claimed.leases]
+        if ruling is Ruling.forbidden:
+            assert (leases, (await get(worker.store, job)).status) == ([], Status.cancelled)
+            assert await third.store.retry([job]) == [Ruling.done]
+        leases += (await worker.claim()).leases
+        assert [(lease.id, lease.attempt) for lease in leases] == [(job, 1)]
+
+
+async def test_what_has_failed_and_is_retried_at_the_moment_of_its_expiry_runs(
+    place: Place, worker: Living, other: Living
+) -> None:
+    """Said to be done, it is not cancelled at once by a claim that comes at the same time."""
+    third = await place.process()
+    for _ in range(20):
+        failed = await worker.leased(new_job(expires=1))
+        assert await worker.store.finish([(failed, Failed(OOPS))]) == [True]
+        place.clock.advance(1)
+        ruling, *claims = await asyncio.gather(third.store.retry([failed.id]), worker.claim(), other.claim())
+        assert ruling == [Ruling.done]
+        leases = [lease for claimed in [*claims, await worker.claim()] for lease in claimed.leases]
+        assert [(lease.id, lease.attempt) for lease in leases] == [(failed.id, 2)]
 
 
 async def test_pruning_forgets_the_oldest_first_and_no_more_than_it_is_told(

@@ -181,6 +181,30 @@ async def test_no_content_stays_when_its_job_is_pruned(worker: Living, place: Pl
     assert await content_of(worker.store, file) is None
 
 
+@pytest.mark.parametrize("swept", [0, 1])
+async def test_killed_after_it_has_pruned_a_job_another_frees_its_content(
+    place: Place, worker: Living, swept: int
+) -> None:
+    """Before it freed any of it, or in the middle of that. What belongs to jobs that have not ended, or will be one's, stays."""
+    waits, runs, comes = await put_file(worker, b"d"), await put_file(worker, b"e"), await put_file(worker, b"f")
+    await put(worker.store, new_job(files=(waits,)))
+    await worker.leased(new_job(files=(runs,)))
+    file = await put_file(worker, b"a", b"b", b"c")
+    [job] = await put(worker.store, new_job(files=(file,)))
+    await worker.store.cancel([job])
+    place.clock.advance(60)
+
+    dying = place.other_process()
+    dying.call("open")
+    assert dying.call("tidy", {Status.cancelled: 30}, 10, swept) == Tidied(0, 1, swept, more=True)
+    dying.kill()
+
+    assert await worker.store.get_chunk(file.id, 2) == (None if swept else (b"c", True))
+    assert await sweep(worker.store) == 3 - swept
+    assert await content_of(worker.store, file) is None
+    assert [await content_of(worker.store, one) for one in (waits, runs, comes)] == [[b"d"], [b"e"], [b"f"]]
+
+
 async def test_what_a_dead_process_was_storing_is_freed(worker: Living, other: Living) -> None:
     """Whole or not: its job was never stored. What the living store is left alone."""
     whole, half, theirs = await put_file(worker, b"a"), new_file(), await put_file(other, b"b")

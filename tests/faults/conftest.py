@@ -11,13 +11,6 @@ from tests.support.processes import Starter
 from tests.support.site import Site
 
 
-@pytest.fixture(scope="session")
-def starter() -> Iterator[Starter]:
-    starter = Starter()
-    yield starter
-    starter.close()
-
-
 @pytest.fixture
 def site(tmp_path: Path, starter: Starter) -> Iterator[Site]:
     """A site whose processes end with the test. When it fails, pytest shows what they said."""

@@ -70,14 +70,14 @@ def test_a_job_released_by_one_runs_at_once_in_another_that_lives(site: Site) ->
 def test_nothing_is_begun_after_the_signal_though_a_stream_stays_open(site: Site) -> None:
     """The server waits for its open connections; jobs that fall due meanwhile are left for the next."""
     server = site.serve(grace=5)
-    for number in range(5):
-        site.door.add("quick", f"key~{number}", delay=1.0)
-    stream = site.door.begin("GET", "/stream", seconds=3)
-    time.sleep(0.2)
+    stream = site.door.open("/stream", seconds=60)
+    assert stream.status == 200
+    site.door.add("+".join(["quick"] * 5), "key~1", delay=1.0)
     server.terminate()
-    wait_until(lambda: site.database.query("SELECT 1 FROM jobs WHERE run_at < unixepoch('subsec') - 1"), "all are due")
+    not_due = "SELECT 1 FROM jobs WHERE run_at >= unixepoch('subsec') - 1"
+    wait_until(lambda: not site.database.query(not_due), "all have been due for a second")
     assert server.is_alive()
-    assert stream().status == 200
+    stream.close()
     server.wait()
     assert site.effects.runs() == []
     assert {(job.status, job.attempt) for job in site.database.jobs().values()} == {("queued", 0)}
@@ -198,7 +198,10 @@ def test_arguments_that_no_longer_fit_wait_for_a_version_that_they_fit(site: Sit
     site.door.add("quick", "key~other")
     wait_until(lambda: site.database.job("key~other").status == "succeeded")
     attempts = site.database.job("key~1").attempt
-    time.sleep(2)
+    is_due = "SELECT 1 FROM jobs WHERE id = ? AND run_at < unixepoch('subsec')"
+    wait_until(lambda: site.database.query(is_due, job.id), "its time has come again")
+    site.door.add("quick", "key~later", delay=0.1)  # it cannot start at once: a claim looks for it
+    wait_until(lambda: site.database.job("key~later").status == "succeeded")
     assert site.database.job("key~1").attempt == attempts, "it passes the job over from now on"
     third.stop()
 

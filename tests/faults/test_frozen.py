@@ -93,10 +93,10 @@ def test_a_frozen_server_that_wakes_does_not_begin_what_another_has_done(site: S
 
 def test_a_blocked_loop_keeps_its_lease(site: Site) -> None:
     """The heartbeat has a thread and a loop of its own."""
-    blocked = site.serve(lease=LEASE)
-    another = site.serve(door=site.another_door(), lease=LEASE)
-    site.door.add("blocks_the_loop", "key~blocks", seconds=10)
-    wait_until(lambda: site.database.job("key~blocks").status == "succeeded", "it ends", 25)
+    blocked = site.serve(lease=1)
+    another = site.serve(door=site.another_door(), lease=1)
+    site.door.add("blocks_the_loop", "key~blocks", seconds=5)
+    wait_until(lambda: site.database.job("key~blocks").status == "succeeded", "it ends", 20)
     [run] = site.effects.of("key~blocks")
     assert (run.pid, run.attempt) == (blocked.pid, 1)
     assert another.events("process.frozen") + another.events("process.died") == []

@@ -16,8 +16,8 @@ from tests.support.site import LOOPBACK, Door, Site
 REQUESTS = 2000
 KILLS = 20
 CLIENTS = 32
-FEW_SLOTS: dict[str, Any] = {"concurrency": 16, "threads": 8, "log": "WARNING"}
-"""Most jobs wait at a kill, and some run."""
+FEW_SLOTS: dict[str, Any] = {"concurrency": 8, "threads": 4, "log": "WARNING"}
+"""Most jobs wait at a kill, and some run: few of these twice in a row, for a suspect takes a second of a processor."""
 
 TASKS = ["quick", "quick_thread", "slow", "slow_thread"]
 

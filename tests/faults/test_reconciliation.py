@@ -280,17 +280,19 @@ async def test_a_loop_that_stops_does_not_stop_the_operations_of_others(tmp_path
     store = SQLiteStore(tmp_path / "jobs.db")
     await store.open()
     await store.join(Process("this", 4711, "example"))
-    beaten = threading.Event()
+    standing, beaten = threading.Event(), threading.Event()
 
     def beat() -> None:
-        time.sleep(0.2)
-        asyncio.run(_beat(store))
+        assert standing.wait(5)
+        for _ in range(2):  # the first takes the release along, whose loop does not hear the answer
+            asyncio.run(_beat(store))
         beaten.set()
 
     beating = threading.Thread(target=beat)
     beating.start()
     try:
         pending = asyncio.ensure_future(store.release("this", ["no-job"]))
+        standing.set()
         heard = beaten.wait(5)  # on purpose, this loop stands still
         assert await pending == [False]
         assert heard

@@ -4,6 +4,7 @@ An onlooker is whatever could learn that its response was not sent after all, or
 """
 
 import inspect
+import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -26,6 +27,11 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from afterward import Afterward, BackgroundTask, BackgroundTasks, Task
+from afterward.stores.base import Known
+from tests.support.disk import jobs_on_disk
+from tests.support.insides import liveness_of
+from tests.support.lock import held
+from tests.support.serving import served
 from tests.support.waiting import wait_until
 
 Note = Task[[str], Any]
@@ -341,6 +347,45 @@ def test_a_response_sent_by_hand_may_be_followed_by_anything(
         assert client.get("/").text == "accepted"
         assert places == ["inside"]
         wait_until(lambda: happened == ["sent", "durable"])
+
+
+@pytest.mark.parametrize("worker", [True, False], ids=["leased", "held"])
+def test_a_client_that_leaves_while_its_response_is_withheld_takes_nothing_with_it(
+    *, worker: bool, tasks: Afterward, database: Path, note: Note, places: list[str]
+) -> None:
+    """The server knows that it has left before its job is stored. The job runs all the same, and nobody keeps it."""
+    app = FastAPI()
+    add(app, note)
+    tasks.install(app, worker=worker)
+    with served(app) as address, held(database) as lock:
+        with socket.create_connection((address.host, address.port), timeout=10) as client:
+            client.sendall(b"POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 0\r\n\r\n")
+            wait_until(lambda: places == ["after"], "its job waits for the lock")
+            client.shutdown(socket.SHUT_WR)
+            assert client.recv(1) == b"", "the server has let go of it, without an answer"
+        assert jobs_on_disk(database) == []
+        lock.let_go()
+        expected = ("succeeded", 1, False) if worker else ("queued", 0, False)
+        wait_until(lambda: [(row.status, row.attempt, row.held) for row in jobs_on_disk(database)] == [expected])
+        wait_until(lambda: liveness_of(tasks).holdings.known() == Known({}, {}, frozenset()), "nothing is held")
+
+
+def test_a_client_that_leaves_before_the_endpoint_has_answered_takes_nothing_with_it(
+    tasks: Afterward, app: FastAPI, database: Path, note: Note, places: list[str]
+) -> None:
+    @app.post("/")
+    async def endpoint(request: Request, background_tasks: BackgroundTasks) -> str:
+        background_tasks.add_task(note, "durable")
+        while (await request.receive())["type"] != "http.disconnect":
+            continue
+        return "accepted"
+
+    with served(app) as address:
+        with socket.create_connection((address.host, address.port)) as client:
+            client.sendall(b"POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 0\r\n\r\n")
+        wait_until(lambda: [row.status for row in jobs_on_disk(database)] == ["succeeded"])
+        wait_until(lambda: liveness_of(tasks).holdings.known() == Known({}, {}, frozenset()), "nothing is held")
+    assert places == ["after"]
 
 
 def _sees_nothing(*_: Any) -> bool:

@@ -17,7 +17,7 @@ from urllib.parse import urlencode
 from tests.support.database import Database
 from tests.support.effects import Effects
 from tests.support.lock import Trier
-from tests.support.processes import Process, Starter
+from tests.support.processes import Process, Starter, environment_of_users
 
 LOOPBACK = "127.0.0.1"
 
@@ -34,6 +34,20 @@ class Answer:
         assert self.status == 202, self
         [job] = self.body["jobs"]
         return job
+
+
+class Stream:
+    """An answer whose head is here; the rest is on its way until it is closed."""
+
+    def __init__(self, connection: http.client.HTTPConnection) -> None:
+        self._connection = connection
+        self._response = connection.getresponse()
+        self.status = self._response.status
+
+    def close(self) -> None:
+        """Go away, wherever the answer is."""
+        self._response.close()
+        self._connection.close()
 
 
 class Door:
@@ -59,6 +73,12 @@ class Door:
         headers = {name.lower(): value for name, value in response.getheaders()}
         is_json = headers.get("content-type", "") == "application/json"
         return Answer(response.status, headers, json.loads(body) if is_json else body)
+
+    def open(self, path: str, **query: Any) -> Stream:
+        """Ask, and return when the head of the answer is here."""
+        connection = http.client.HTTPConnection(LOOPBACK, self.port, timeout=40)
+        connection.request("GET", f"{path}?{urlencode(query)}")
+        return Stream(connection)
 
     def begin(self, method: str, path: str, **query: Any) -> Callable[[], Answer]:
         """Ask, in a thread; call the result to wait for the answer."""
@@ -153,6 +173,7 @@ class Site:
 
     def _start(self, role: str, listening: socket.socket | None, crash: str, settings: dict[str, Any]) -> Process:
         environment = {
+            **environment_of_users(),
             "AFTERWARD_URL": f"sqlite:///{self.database.path}",
             "APP_EFFECTS": str(self.effects.path),
             **{f"APP_{name.upper()}": str(value) for name, value in settings.items()},

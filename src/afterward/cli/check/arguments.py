@@ -120,7 +120,7 @@ class Arguments:
                 return None
 
     def _of_instance(self, value: Instance) -> Culprit | None:
-        for kind in self._evaluator.externals(value.of):
+        for kind in self._evaluator.classes.externals(value.of):
             if (found := _of_library(kind)) is not None:
                 return found
         if isinstance(value.of, Class) and self._is_plain(value.of):
@@ -129,7 +129,7 @@ class Arguments:
 
     def _is_plain(self, kind: Class) -> bool:
         """Has neither it nor any of its ancestors been told how to be stored?"""
-        for ancestor in self._evaluator.ancestors(kind):
+        for ancestor in self._evaluator.classes.ancestors(kind):
             if isinstance(ancestor, External) and ancestor.path == "builtins.object":
                 continue
             if not isinstance(ancestor, Class) or not _is_plain(ancestor.node):

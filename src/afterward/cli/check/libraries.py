@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from afterward.cli.check.values import External
+from afterward.cli.check.values import Durable, External, Instance, Value
 
 SESSION = External("sqlalchemy.orm.Session")
 CONNECTION = External("sqlalchemy.Connection")
@@ -85,3 +85,9 @@ def is_of_web(value: External, *names: str) -> bool:
 def is_ours(value: External, *names: str) -> bool:
     """Is it afterward's, and has it one of these names?"""
     return value.root == "afterward" and value.name in names
+
+
+def is_task(value: Value) -> bool:
+    """Is it durable, be its function known or not?"""
+    is_one = isinstance(value, Instance) and isinstance(value.of, External) and is_ours(value.of, "Task")
+    return is_one or isinstance(value, Durable)

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 from afterward.cli.check.arguments import UPLOAD, Arguments, Culprit
 from afterward.cli.check.codebase import CodeBase
-from afterward.cli.check.evaluation import Evaluator, is_task
+from afterward.cli.check.evaluation import Evaluator
 from afterward.cli.check.finding import CANNOT_TELL, Finding, shown
 from afterward.cli.check.functions import Said, what_is_wrong_with
-from afterward.cli.check.libraries import is_of_web, is_ours
+from afterward.cli.check.libraries import is_of_web, is_ours, is_task
 from afterward.cli.check.scopes import FunctionNode, Module, Scope, is_generator, parameters
 from afterward.cli.check.values import (
     Durable,
@@ -140,16 +140,16 @@ class Rules:
     def _kind(self, value: Value) -> str:
         if not isinstance(value, Instance):
             return "unknown" if isinstance(value, Unknown | Member) else "other"
-        if self._evaluator.has_own(value, "add_task"):
+        if self._evaluator.classes.has_own(value, "add_task"):
             return "other"
         if self._is_ours(value, "BackgroundTasks", "Injected"):
             return "ours"
-        if any(is_of_web(kind, "BackgroundTasks") for kind in self._evaluator.externals(value.of)):
+        if any(is_of_web(kind, "BackgroundTasks") for kind in self._evaluator.classes.externals(value.of)):
             return "stock"
-        return "other" if self._evaluator.is_known(value.of) else "unknown"
+        return "other" if self._evaluator.classes.is_known(value.of) else "unknown"
 
     def _is_ours(self, value: Instance, *names: str) -> bool:
-        return any(is_ours(kind, *names) for kind in self._evaluator.externals(value.of))
+        return any(is_ours(kind, *names) for kind in self._evaluator.classes.externals(value.of))
 
     # what is wrong with them
 
