@@ -207,10 +207,9 @@ def test_arguments_that_do_not_fit_are_told(world: World) -> None:
 
 def test_what_cannot_be_printed_is_stored_all_the_same(world: World) -> None:
     """Where the terminal does not know its characters."""
-    world.environment["PYTHONIOENCODING"] = "ascii"
     job = world.enqueue("settings", values={"a": "é"})
 
-    run = world.run("run", "shop:app", job)
+    run = world.run_shell(f"PYTHONIOENCODING=ascii {AFTERWARD} run shop:app {job}")
 
     assert (run.returncode, run.stdout) == (0, '{\n  "a": "\\xe9"\n}\n'), run.stderr
     assert (world.job(job).status, world.job(job).attempt) == (Status.succeeded, 1)

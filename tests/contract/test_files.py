@@ -185,7 +185,7 @@ async def test_no_content_stays_when_its_job_is_pruned(worker: Living, place: Pl
 async def test_killed_after_it_has_pruned_a_job_another_frees_its_content(
     place: Place, worker: Living, swept: int
 ) -> None:
-    """Before it freed any of it, or in the middle of that. What belongs to jobs that have not ended, or will be one's, stays."""
+    """Before it freed any of it, or in the middle of that. What jobs that have not ended need, or will need, stays."""
     waits, runs, comes = await put_file(worker, b"d"), await put_file(worker, b"e"), await put_file(worker, b"f")
     await put(worker.store, new_job(files=(waits,)))
     await worker.leased(new_job(files=(runs,)))
