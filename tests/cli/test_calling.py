@@ -118,7 +118,7 @@ def test_waiting_for_what_was_added(world: World) -> None:
     slow = world.run("enqueue", "shop:app", "rest", "seconds=60", "--timeout", "0.2")
     assert slow.returncode == 3
     assert world.job(slow.stdout.strip()).status in ("queued", "running")
-    assert "had ended after 0.2 s; they go on" in slow.stderr
+    assert "had not ended after 0.2 s; it goes on" in slow.stderr
 
 
 def test_waiting_for_what_fails(world: World) -> None:
