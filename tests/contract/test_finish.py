@@ -242,3 +242,18 @@ async def test_the_fence_holds_between_ends_of_the_same_moment(store: Store, wor
 
 async def test_an_empty_batch_of_ends_is_lawful(store: Store) -> None:
     assert await store.finish([]) == []
+
+
+@pytest.mark.parametrize("many", [1, 2, 63, 64, 65, 200])
+async def test_any_number_of_attempts_can_end_together(worker: Living, many: int) -> None:
+    """Each with its own result; one that does not hold its job any more takes nothing from the others."""
+    jobs = [new_job() for _ in range(many)]
+    await worker.enqueue(*jobs, placement=Placement.leased)
+    leases = [Lease(job.id, 1, worker.id, job.task, job.arguments) for job in jobs]
+    ends = [(lease, Succeeded(f'"{number}"')) for number, lease in enumerate(leases)]
+    lost = leases[many // 2]
+    assert await worker.store.finish([(lost, Failed(OOPS))]) == [True]
+    assert await worker.store.finish(ends) == [lease is not lost for lease in leases]
+    found = await worker.store.get([job.id for job in jobs])
+    results = [job and job.result for job in found]
+    assert results == [None if lease is lost else f'"{number}"' for number, lease in enumerate(leases)]

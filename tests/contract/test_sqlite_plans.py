@@ -12,6 +12,7 @@ from afterward.job import Placement, Process, Released, Status, Succeeded
 from afterward.stores.base import Store, Wanted
 from afterward.stores.sql import load_queries
 from afterward.stores.sqlite import SQLiteStore
+from afterward.stores.sqlite.bulk import for_rows
 from tests.support.stores import NOTHING, Clock, new_file, new_job, put, send
 
 pytestmark = pytest.mark.anyio
@@ -72,11 +73,18 @@ async def test_no_query_reads_jobs_from_end_to_end(opened: Opened, name: str) ->
     """Each looks up what it wants in an index, in the order that it wants it; only the list may read far."""
     query = QUERIES[name]
     numbers = {int(part.split()[0].rstrip(",;)+")) for part in query.split("?")[1:] if part[:1].isdigit()}
-    rows = opened.connection.execute("EXPLAIN QUERY PLAN " + query, [None] * max(numbers, default=0))
+    rows = opened.connection.execute("EXPLAIN QUERY PLAN " + query, [None] * max(numbers, default=query.count("?")))
     steps = [str(row[3]) for row in rows]
     large = ("SCAN jobs", "SCAN files", "SCAN f", "SCAN chunks", "SCAN c")
     assert [step for step in steps if step.startswith(large) and "INDEX" not in step] == []
     assert [step for step in steps if "TEMP B-TREE" in step or "AUTOMATIC" in step] == []
+
+
+async def test_many_attempts_that_end_together_are_each_looked_up(opened: Opened) -> None:
+    """However many there are of them in one statement."""
+    steps = plan(opened.connection, for_rows(QUERIES["succeed"], 64))
+    assert any("sqlite_autoindex_jobs_1 (id=?)" in step for step in steps), steps
+    assert not any(step.startswith("SCAN jobs") or "AUTOMATIC" in step for step in steps), steps
 
 
 @pytest.mark.parametrize(

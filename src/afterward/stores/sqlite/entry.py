@@ -10,6 +10,7 @@ import apsw
 from afterward.job import NewJob, OnDuplicate, Placement, Stored
 from afterward.stores.sql import load_queries
 from afterward.stores.sqlite import contents
+from afterward.stores.sqlite.bulk import execute_for_all
 from afterward.stores.sqlite.rows import row_of
 
 _Q = load_queries("afterward.stores.sqlite")
@@ -47,7 +48,7 @@ class Entry:
     def end(self) -> None:
         """Insert what has gathered."""
         if self._plain:
-            self._connection.executemany(_Q["enqueue"], self._plain)
+            execute_for_all(self._connection, _Q["enqueue"], self._plain)
             self._plain = []
 
     def _enqueue_or_not(self, jobs: Sequence[tuple[NewJob, Placement]], process: str | None) -> list[Stored]:

@@ -10,6 +10,7 @@ import apsw
 from afterward.job import Died, Failed, Lease, Outcome, Placement, Released, Retry, Ruling, Status, Succeeded
 from afterward.stores.sql import load_queries
 from afterward.stores.sqlite import contents
+from afterward.stores.sqlite.bulk import execute_for_all
 from afterward.stores.sqlite.entry import Entry
 from afterward.stores.sqlite.rows import text_of
 from afterward.text import is_storable
@@ -70,7 +71,7 @@ def _succeed_all(connection: apsw.Connection, succeeded: Sequence[tuple[Any, ...
     """running → succeeded, for all of them or, when one does not hold its job any more, for none."""
     before = connection.total_changes()
     connection.execute("SAVEPOINT succeed")
-    connection.executemany(_Q["succeed"], succeeded)
+    execute_for_all(connection, _Q["succeed"], succeeded)
     all_did = connection.total_changes() - before == len(succeeded)
     if not all_did:
         connection.execute("ROLLBACK TO succeed")

@@ -54,9 +54,9 @@ UPDATE jobs SET
 WHERE seq = ?1 AND process = ?2 AND attempt = ?3;
 
 -- name: enqueue
--- new -> queued, held by a process (?7), free (null), or already leased to it as attempt 1.
+-- new -> queued, held by a process, free (null), or already leased to it as attempt 1; a row for each job
 INSERT INTO jobs (id, task, queue, priority, status, attempt, process, due, run_at, unique_key, arguments, context, created_at, started_at, max_attempts, timeout, expires_at)
-VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (task, unique_key) WHERE unique_key IS NOT NULL AND replaced_by IS NULL AND status IN ('queued', 'running') DO NOTHING;
 
 -- name: alias
@@ -147,9 +147,10 @@ SELECT id, attempt, process, task, arguments, context, failures, deaths, max_att
 WHERE process = ?1 AND token = ?2 AND status = 'running' ORDER BY seq;
 
 -- name: succeed
--- running -> succeeded
-UPDATE jobs SET status = 'succeeded', process = NULL, result = ?4, finished_at = ?5
-WHERE id = ?1 AND attempt = ?2 AND process = ?3 AND status = 'running';
+-- running -> succeeded; a row for each attempt: id, attempt, process, result, now
+UPDATE jobs SET status = 'succeeded', process = NULL, result = ended.column4, finished_at = ended.column5
+FROM (VALUES (?, ?, ?, ?, ?)) ended
+WHERE id = ended.column1 AND attempt = ended.column2 AND process = ended.column3 AND status = 'running';
 
 -- name: remember
 -- An attempt that is about to end otherwise.
