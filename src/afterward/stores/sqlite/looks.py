@@ -9,8 +9,8 @@ from typing import Any
 import apsw
 
 from afterward.job import TERMINAL, Job, Status
+from afterward.stores.rows import job_of
 from afterward.stores.sql import load_queries
-from afterward.stores.sqlite.rows import job_of
 from afterward.text import is_storable
 
 _Q = load_queries("afterward.stores.sqlite")

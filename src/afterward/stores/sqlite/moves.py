@@ -8,11 +8,11 @@ from typing import Any
 import apsw
 
 from afterward.job import Died, Failed, Lease, Outcome, Placement, Released, Retry, Ruling, Status, Succeeded
+from afterward.stores.rows import text_of
 from afterward.stores.sql import load_queries
 from afterward.stores.sqlite import contents
 from afterward.stores.sqlite.bulk import execute_for_all
 from afterward.stores.sqlite.entry import Entry
-from afterward.stores.sqlite.rows import text_of
 from afterward.text import is_storable
 
 _Q = load_queries("afterward.stores.sqlite")

@@ -18,6 +18,7 @@ from afterward.errors import StoreUnavailable, WorkerDied, kind_of
 from afterward.faults import crash_point
 from afterward.job import Died, Job, Lease, NewJob, Outcome, Placement, Process, Released, Retry, Ruling, Status, Stored
 from afterward.stores.base import Answer, Beat, Chunk, Claimed, Known, Reaped, Tidied, Wanted
+from afterward.stores.rows import job_of
 from afterward.stores.sql import load_queries
 from afterward.stores.sqlite import contents, looks, moves
 from afterward.stores.sqlite.connect import connect
@@ -26,7 +27,6 @@ from afterward.stores.sqlite.entry import Entry
 from afterward.stores.sqlite.files import LivenessLocks
 from afterward.stores.sqlite.looks import Space
 from afterward.stores.sqlite.reader import Reader
-from afterward.stores.sqlite.rows import job_of
 from afterward.stores.sqlite.watchers import Watchers
 from afterward.stores.sqlite.writer import Operation, Writer
 
