@@ -113,7 +113,7 @@ class Intake:
                 holdings.forget((job, 0) for job in held)
 
     async def put(self, jobs: Sequence[NewJob]) -> None:
-        """Store jobs that anybody may start as soon as they are due. Raises as `keep`; then none is stored."""
+        """Store jobs that anybody may start as soon as they are due. Raises as `keep`."""
         process = await self.liveness.start()
         have_files = _have_files(jobs)
         with self._contents.expected(jobs):
