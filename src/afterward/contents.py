@@ -7,8 +7,8 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 
 from afterward.faults import crash_point
+from afterward.holdings import Holdings
 from afterward.job import NewFile, NewJob
-from afterward.liveness import Holdings
 from afterward.stores.base import Store
 
 CHUNK_BYTES = 256 * 1024

@@ -55,7 +55,8 @@ class Intake:
 
         `direct`: they may be leased to the worker of this process. When this is cancelled, the jobs are stored first,
         and `kept` is right; unless their files are still being stored: then none of them is. Raises `StoreError`, and
-        `ArgumentError` for a file that cannot be stored; then none of them is stored.
+        `ArgumentError` for a file that cannot be stored; then none of them is stored, unless it is `StoreUnavailable`:
+        what was stored all the same is given back by the next heartbeat, and runs.
         """
         return self._keep_with_files(jobs, kept, direct) if _have_files(jobs) else self._keep(jobs, kept, direct)
 
@@ -82,6 +83,7 @@ class Intake:
             jobs = left
             if jobs and answers is not None and Stored.stranger in answers:
                 process = await self._new_identity(process)  # its row was gone
+                direct = False  # the store may have it all the same, from a try whose answer was lost
 
     async def _store_files(self, jobs: Sequence[NewJob], process: str) -> str:
         """Store what their files contain, and answer in whose name: this process may get another while it does."""
@@ -111,7 +113,7 @@ class Intake:
                 holdings.forget((job, 0) for job in held)
 
     async def put(self, jobs: Sequence[NewJob]) -> None:
-        """Store jobs that anybody may start as soon as they are due. Raises as `keep`; then none is stored."""
+        """Store jobs that anybody may start as soon as they are due. Raises as `keep`."""
         process = await self.liveness.start()
         have_files = _have_files(jobs)
         with self._contents.expected(jobs):

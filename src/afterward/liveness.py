@@ -1,8 +1,8 @@
 """A process's sign of life: its row, lock and heartbeat; and the reaping of the dead.
 
-It runs on an event loop in a thread of its own, so that a blocked application loop does not look like death. Frozen
-processes are told by counters, never by clocks: one whose counter stood still for `LOOKS` looks, one beat apart, each
-of them made in a transaction in which this process could beat itself, is taken for dead.
+It runs on an event loop in a thread of its own, so that a blocked application loop does not look like death. Who is
+dead, where no lock proves it, is decided by `Lookout`; what this process has lost, and what it does not know to hold,
+by `differences`.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ import random
 import socket
 import threading
 import time
-from collections.abc import Callable, Coroutine, Generator, Iterable
+from collections.abc import Callable, Coroutine, Generator
 from contextlib import contextmanager
 from typing import Any, TypeVar, cast
 
 from afterward.errors import StoreError
 from afterward.faults import Crash
+from afterward.holdings import Holdings
 from afterward.identity import new_id
 from afterward.job import Process
+from afterward.lookout import Lookout, Pace
 from afterward.observe import emit
-from afterward.stores.base import Beat, Known, Store
+from afterward.reconciliation import Differences, differences
+from afterward.stores.base import Beat, Store
 
 T = TypeVar("T")
-
-LOOKS = 5
-"""How many looks without a change make a process frozen: a lease is this many beats."""
 
 LOCK_LOOK_SECONDS = 0.25
 """How often the locks of other processes are tried: the most of what it takes to see a death."""
@@ -45,89 +45,6 @@ MAX_DEATHS = 3
 
 SUSPECT_DELAY_SECONDS = 1.0
 """The back-off before a suspect is tried again."""
-
-
-class Holdings:
-    """What this process holds, and what is on its way in or out: the other side of what the store says of it.
-
-    Always attempts (0: held, not yet run), never just jobs: one transaction may end an attempt and begin the next, both
-    of this process, and what is said of the first must not touch the second. Used from any thread.
-    """
-
-    def __init__(self) -> None:
-        self._mutex = threading.Lock()
-        self._certain: dict[str, int] = {}
-        self._possible: dict[str, int] = {}
-        self._tokens: set[str] = set()
-        self._files: set[str] = set()
-
-    def expect(self, job: str, attempt: int) -> None:
-        """It is about to be stored in this process's name."""
-        with self._mutex:
-            self._possible[job] = attempt
-
-    def have(self, job: str, attempt: int) -> None:
-        """It is stored in this process's name."""
-        with self._mutex:
-            self._certain[job] = attempt
-            _drop(self._possible, job, attempt)
-
-    def leave(self, attempts: Iterable[tuple[str, int]]) -> None:
-        """They are about to be let go."""
-        with self._mutex:
-            for job, attempt in attempts:
-                if _drop(self._certain, job, attempt):
-                    self._possible[job] = attempt
-
-    def forget(self, attempts: Iterable[tuple[str, int]]) -> None:
-        """They are let go, or were never got."""
-        with self._mutex:
-            for job, attempt in attempts:
-                _drop(self._certain, job, attempt)
-                _drop(self._possible, job, attempt)
-
-    def has(self, job: str, attempt: int) -> bool:
-        """Is this attempt still ours, as far as this process knows?"""
-        return self._certain.get(job) == attempt
-
-    def expect_claim(self, token: str) -> None:
-        """A claim is about to be made with this token."""
-        with self._mutex:
-            self._tokens.add(token)
-
-    def forget_claim(self, token: str) -> None:
-        """What that claim brought is known, or will never be."""
-        with self._mutex:
-            self._tokens.discard(token)
-
-    def expect_files(self, files: Iterable[str]) -> None:
-        """They are about to be stored in this process's name."""
-        with self._mutex:
-            self._files.update(files)
-
-    def forget_files(self, files: Iterable[str]) -> None:
-        """They are their jobs' by now, or nobody's."""
-        with self._mutex:
-            self._files.difference_update(files)
-
-    def known(self) -> Known:
-        """All of it, as it is at one moment."""
-        with self._mutex:
-            return Known(self._certain.copy(), self._possible.copy(), frozenset(self._tokens), frozenset(self._files))
-
-    def clear(self) -> dict[str, int]:
-        """Everything is lost: give the attempts that were held for certain."""
-        with self._mutex:
-            lost, self._certain = self._certain, {}
-        return lost
-
-
-def _drop(attempts: dict[str, int], job: str, attempt: int) -> bool:
-    """Remove this attempt, and no other of the same job."""
-    if attempts.get(job) != attempt:
-        return False
-    del attempts[job]
-    return True
 
 
 class _Stay:
@@ -160,12 +77,12 @@ class Liveness:
     def __init__(self, store: Store, lease: float) -> None:
         self._store = store
         self._lease = lease
-        self._beat_seconds = lease / LOOKS
+        self._lookout = Lookout(Pace.of(lease, proves_death=store.proves_death))
+        self._next_beat = -math.inf
         self._shown_alive_at = -math.inf
         self._starting = threading.Lock()
         self._stay: _Stay | None = None
         self._thread: threading.Thread | None = None
-        self._seen: dict[str, tuple[int, int]] = {}
         self._is_killed = False
         self._on_lost: list[Callable[[dict[str, int]], None]] = []
         self.holdings = Holdings()
@@ -290,24 +207,24 @@ class Liveness:
             stay.joined.set_exception(error)
 
     async def _beat_until(self, stop: asyncio.Event) -> None:
-        clock = asyncio.get_running_loop().time
-        next_beat = clock() + self._beat_seconds
+        self._next_beat = self._lookout.next_look(time.monotonic())
         while not stop.is_set():
             try:
-                if clock() >= next_beat:  # first: trouble in looking at others must not stop our heart
-                    next_beat = clock() + self._beat_seconds
+                if time.monotonic() >= self._next_beat:  # first: trouble in looking at others must not stop our heart
                     await self._beat()
                 await self._bury_the_dead()
             except StoreError as error:
                 emit(logging.WARNING, "liveness.store_unavailable", process=self.process, reason=str(error))
             except Exception as error:  # noqa: BLE001 - a mistake here must not end the heartbeat: every job would be lost by it
                 emit(logging.ERROR, "liveness.failed", error, process=self.process)
-            await _sleep_unless(stop, LOCK_LOOK_SECONDS * random.uniform(0.8, 1.2))  # noqa: S311
+            look = LOCK_LOOK_SECONDS * random.uniform(0.8, 1.2)  # noqa: S311
+            await _sleep_unless(stop, min(look, self._next_beat - time.monotonic()))
 
     async def _join(self) -> str:
         process, began = new_id(), time.monotonic()
         await self._store.join(Process(process, os.getpid(), socket.gethostname()))
         self._shown_alive_at = began
+        self._lookout.forget()
         self.process = process
         return process
 
@@ -322,52 +239,61 @@ class Liveness:
             await self._store.close()
 
     async def _beat(self) -> None:
+        began = time.monotonic()
+        self._next_beat = self._lookout.next_look(began)
         if self.process is None:
             await self._join()
             return
-        began = time.monotonic()
-        beat, _ = await asyncio.gather(
-            self._store.beat(self.process, self.holdings.known),
-            self._store.reap(self._frozen(), SUSPECT_AFTER, SUSPECT_DELAY_SECONDS),
-        )
+        before = self.holdings.known()
+        beat = await self._ask_for_beat(self.process)
         if beat is None:
-            emit(logging.WARNING, "liveness.taken_for_dead", process=self.process)
-            self.process = None
-            self._tell_lost(self.holdings.clear())
-            self._seen.clear()
-            await self._join()
-        else:
-            self._shown_alive_at = began
-            self._look_at_others(beat)
-            self.holdings.forget(beat.lost.items())
-            self._tell_lost(beat.lost)
-            for job in beat.unknown:
-                emit(logging.WARNING, "job.given_back", job_id=job, process=self.process)
-
-    def _look_at_others(self, beat: Beat) -> None:
-        looks: dict[str, tuple[int, int]] = {}
-        for process, counter in beat.others.items():
-            last, times = self._seen.get(process, (counter, -1))
-            looks[process] = (counter, times + 1 if counter == last else 0)
-        self._seen = looks
-
-    def _frozen(self) -> list[tuple[str, int | None]]:
-        frozen: list[tuple[str, int | None]] = [
-            (p, counter) for p, (counter, times) in self._seen.items() if times >= LOOKS
-        ]
-        for process, _ in frozen:
+            await self._begin_anew()
+            return
+        self._shown_alive_at = began
+        differ = differences(before, beat, self.holdings.known())
+        still = self._lookout.look(beat, began, time.monotonic())
+        self._next_beat = self._lookout.next_look(began)
+        self.holdings.forget(differ.lost.items())
+        self._tell_lost(differ.lost)
+        await self._give_back(self.process, differ)
+        for process, counter in still.dead:
+            emit(logging.WARNING, "process.died", process=process, jobs=await self._bury(process, counter))
+        for process, _ in still.frozen:
             emit(logging.WARNING, "process.frozen", process=process)
-        return frozen
+        if still.frozen or beat.has_orphans:
+            await self._store.reap(still.frozen, SUSPECT_AFTER, SUSPECT_DELAY_SECONDS)
+
+    async def _ask_for_beat(self, process: str) -> Beat | None:
+        try:
+            return await self._store.beat(process)
+        except BaseException:
+            self._lookout.miss()
+            raise
+
+    async def _begin_anew(self) -> None:
+        """This process was taken for dead: what it held is lost, and it goes on under a new identity."""
+        emit(logging.WARNING, "liveness.taken_for_dead", process=self.process)
+        self.process = None
+        self._tell_lost(self.holdings.clear())
+        await self._join()
+
+    async def _give_back(self, process: str, differ: Differences) -> None:
+        if not differ.unknown and not differ.unknown_files:
+            return
+        given_back = await self._store.give_back(process, differ.unknown, differ.unknown_files)
+        for (job, _), was_held in zip(differ.unknown, given_back, strict=True):
+            if was_held:  # else it was let go after the beat had seen it
+                emit(logging.WARNING, "job.given_back", job_id=job, process=process)
 
     async def _bury_the_dead(self) -> None:
         for process in await self._store.dead():
-            emit(logging.WARNING, "process.died", process=process, jobs=await self._bury(process))
+            emit(logging.WARNING, "process.died", process=process, jobs=await self._bury(process, None))
 
-    async def _bury(self, process: str) -> int:
+    async def _bury(self, process: str, counter: int | None) -> int:
         """Queue again what a dead process holds, page by page; how many jobs that were."""
         jobs = 0
         while True:
-            reaped = await self._store.reap([(process, None)], SUSPECT_AFTER, SUSPECT_DELAY_SECONDS)
+            reaped = await self._store.reap([(process, counter)], SUSPECT_AFTER, SUSPECT_DELAY_SECONDS)
             jobs += reaped.jobs
             if not reaped.more:
                 return jobs

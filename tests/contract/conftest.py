@@ -13,9 +13,9 @@ from tests.support.stores import KINDS, Living, Place
 @pytest.fixture(params=sorted(KINDS))
 async def place(request: pytest.FixtureRequest, tmp_path: Path, anyio_backend: str) -> AsyncIterator[Place]:
     """A place that is empty, and whole when the test is over."""
-    async with AsyncExitStack() as cleanup:
-        yield Place(request.param, tmp_path, cleanup)
-    KINDS[request.param].check(tmp_path)
+    with KINDS[request.param].create(tmp_path) as where:
+        async with AsyncExitStack() as cleanup:
+            yield Place(request.param, where, cleanup)
 
 
 @pytest.fixture

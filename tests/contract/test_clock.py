@@ -3,7 +3,7 @@
 import pytest
 
 from afterward.job import Placement, Retry, Status, Succeeded
-from afterward.stores.base import Known, Store
+from afterward.stores.base import Held, Store
 from tests.support.stores import OOPS, Living, Place, get, ids, new_job, put, send
 
 pytestmark = pytest.mark.anyio
@@ -17,15 +17,14 @@ async def test_what_runs_goes_on_running(place: Place, worker: Living, other: Li
     """Leases have no time: nobody's job is taken, and it can be finished as before."""
     leased = await worker.leased(new_job())
     await put(worker.store, new_job())
-    claimed = await worker.claim_one()
+    [claimed] = (await worker.claim(token="a-token")).leases
     held = new_job()
     await worker.enqueue(held)
     place.clock.advance(jump)
 
     assert (await other.store.reap([], 2, 1.0)).jobs == 0
-    beat = await worker.store.beat(worker.id, lambda: Known({leased.id: 1, claimed.id: 1, held.id: 0}, {}, frozenset()))
-    assert beat is not None
-    assert (beat.lost, beat.unknown) == ({}, [])
+    beat = await worker.look()
+    assert beat.held == {leased.id: Held(1, None), claimed.id: Held(1, "a-token"), held.id: Held(0, None)}
     assert (await other.claim()).leases == []
     assert await worker.store.finish([(leased, Succeeded()), (claimed, Succeeded())]) == [True, True]
     assert await worker.store.release(worker.id, [held.id]) == [True]
@@ -33,13 +32,11 @@ async def test_what_runs_goes_on_running(place: Place, worker: Living, other: Li
 
 @either_way
 async def test_nobody_dies_of_it(place: Place, worker: Living, other: Living, jump: float) -> None:
-    before = await other.beat()
+    before = await other.look()
     place.clock.advance(jump)
     assert await worker.store.dead() == []
     assert await other.store.dead() == []
-    after = await other.beat()
-    assert before is not None
-    assert before == after
+    assert await other.look() == before
     assert await worker.beat() is not None
 
 
@@ -52,7 +49,7 @@ async def test_what_waits_to_be_claimed_can_be_claimed(place: Place, store: Stor
     await worker.enqueue(leased, placement=Placement.leased)
     place.clock.advance(jump)
     await worker.store.release(worker.id, [held.id])
-    await worker.beat()
+    await worker.give_all_back()
     assert sorted(ids((await worker.claim()).leases)) == sorted([free.id, held.id, leased.id])
 
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from afterward.job import Failed, OnDuplicate, Placement, Process, Retry, Ruling, Status, Stored, Succeeded
-from afterward.stores.base import Reaped, Store
+from afterward.job import Failed, OnDuplicate, Placement, Retry, Ruling, Status, Stored, Succeeded
+from afterward.stores.base import Store
 from tests.support.stores import OOPS, Living, Place, get, ids, new_job, put, send
 
 pytestmark = pytest.mark.anyio
@@ -48,9 +48,7 @@ async def test_one_that_is_replaced_is_not_run_again_when_its_worker_is_killed(
     place: Place, worker: Living, killed: str
 ) -> None:
     """Before another process replaces it, be that known by then or not, or after. The new one runs as it was queued."""
-    dying = place.other_process()
-    dying.call("open")
-    dying.call("join", Process("dying", 1, "example"))
+    dying = place.living_elsewhere("dying")
     first = new_job(unique="report", arguments='{"n":1}')
     dying.call("enqueue", [(first, Placement.leased)], "dying")
     second = new_job(unique="report", arguments='{"n":2}', on_duplicate=OnDuplicate.replace)
@@ -58,10 +56,10 @@ async def test_one_that_is_replaced_is_not_run_again_when_its_worker_is_killed(
     if killed != "after":
         dying.kill()
     if killed == "before, and found":
-        assert (await reap_the_dead(worker.store)).jobs == 1
+        assert (await worker.store.reap([("dying", None)], 2, 1.0)).jobs == 1
     await put(worker.store, second)
     dying.kill()
-    await reap_the_dead(worker.store)
+    await worker.store.reap([("dying", None)], 2, 1.0)
 
     [lease] = (await worker.claim()).leases
     assert (lease.id, lease.attempt, lease.deaths, lease.arguments) == (second.id, 1, 0, '{"n":2}')
@@ -69,10 +67,6 @@ async def test_one_that_is_replaced_is_not_run_again_when_its_worker_is_killed(
     place.clock.advance(60)
     assert (await worker.claim()).leases == []
     assert (await get(worker.store, first.id)).status is Status.cancelled
-
-
-async def reap_the_dead(store: Store) -> Reaped:
-    return await store.reap([(process, None) for process in await store.dead()], 2, 1.0)
 
 
 async def test_one_that_runs_and_was_replaced_may_succeed(worker: Living) -> None:

@@ -5,9 +5,22 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from afterward.errors import StoreError
-from afterward.job import Placement, Status, Stored, Succeeded
+from afterward.job import Failed, OnDuplicate, Placement, Retry, Status, Stored, Succeeded
 from afterward.stores.base import Store
-from tests.support.stores import MORNING, Living, Place, get, ids, new_job, put, send
+from tests.support.stores import (
+    MORNING,
+    OOPS,
+    Living,
+    Place,
+    get,
+    ids,
+    new_file,
+    new_job,
+    put,
+    put_file,
+    send,
+    sweep,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -105,19 +118,164 @@ async def test_one_batch_may_hold_every_placement(worker: Living) -> None:
 
 
 async def test_of_a_batch_that_cannot_be_stored_nothing_is_stored(store: Store) -> None:
-    """All of them, or none when it raises: here one id is taken."""
-    [taken] = await put(store, new_job())
-    before, after = new_job(), new_job()
+    """All of them, or none when it raises: here one has a priority that is no whole number."""
+    before, bad, after = new_job(), new_job(priority=1.5), new_job()
     with pytest.raises(StoreError):
-        await store.enqueue(
-            [(before, Placement.free), (new_job(id=taken), Placement.free), (after, Placement.free)], None
-        )
-    assert await store.get([before.id, after.id]) == [None, None]
-    assert [job.id for job in await store.list()] == [taken]
+        await store.enqueue([(job, Placement.free) for job in (before, bad, after)], None)
+    assert await store.list() == []
 
 
 async def test_an_empty_batch_is_lawful(store: Store) -> None:
     assert await store.enqueue([], None) == []
+
+
+# Asked for again, for the answer was lost.
+
+
+@pytest.mark.parametrize("placement", list(Placement))
+async def test_an_enqueue_that_is_repeated_stores_nothing_twice(worker: Living, placement: Placement) -> None:
+    """Plain jobs, one with a unique key, one whose key was taken, one with a file: each gets the same answer."""
+    taken, plain, unique, alias = new_job(unique="taken"), new_job(), new_job(unique="k"), new_job(unique="taken")
+    with_file = new_job(files=(await put_file(worker, b"a"),))
+    await put(worker.store, taken)
+    jobs = (plain, unique, alias, with_file, new_job())
+    first = await worker.enqueue(*jobs, placement=placement)
+    before = await worker.store.list()
+
+    assert await worker.enqueue(*jobs, placement=placement) == first
+    assert first == [Stored.stored, Stored.stored, Stored.exists, Stored.stored, Stored.stored]
+    assert await worker.store.list() == before
+    assert (await get(worker.store, alias.id)).id == taken.id
+
+
+@pytest.mark.parametrize("many", [1, 2, 65, 300])
+async def test_a_job_that_is_named_twice_in_one_enqueue_is_stored_once(store: Store, many: int) -> None:
+    plain, unique = [new_job() for _ in range(many)], new_job(unique="k", on_duplicate=OnDuplicate.refuse)
+    jobs = [(job, Placement.free) for job in (*plain, unique, *plain, unique)]
+    assert await store.enqueue(jobs, None) == [Stored.stored] * len(jobs)
+    assert {job.id for job in await store.list(limit=1000)} == {unique.id, *(job.id for job in plain)}
+
+
+async def test_a_job_that_is_known_takes_nothing_from_those_stored_with_it(store: Store) -> None:
+    """A batch that was stored, and one more that comes with its repetition."""
+    [known] = await put(store, new_job())
+    before, after = new_job(), new_job()
+    jobs = [(job, Placement.free) for job in (before, new_job(id=known, arguments="{}"), after)]
+    assert await store.enqueue(jobs, None) == [Stored.stored] * 3
+    assert {job.id for job in await store.list()} == {before.id, known, after.id}
+    assert (await get(store, known)).arguments == '{"n":1}'
+
+
+@pytest.mark.parametrize("unique", [None, "k"])
+@pytest.mark.parametrize("end", [Succeeded(), Failed(OOPS), Retry(OOPS, 60), "cancelled", "released", "runs"])
+async def test_whatever_became_of_a_job_it_is_not_stored_again(
+    worker: Living, end: Succeeded | Failed | Retry | str, unique: str | None
+) -> None:
+    """Its key may be free again by then, which brings nothing back."""
+    job = new_job(unique=unique)
+    await worker.enqueue(job)
+    if end == "cancelled":
+        await worker.store.cancel([job.id])
+    else:
+        await worker.store.release(worker.id, [job.id])
+    if end not in {"cancelled", "released"}:
+        lease = await worker.claim_one()
+        if not isinstance(end, str):
+            await worker.store.finish([(lease, end)])
+    before = await get(worker.store, job.id)
+
+    assert await worker.enqueue(job) == [Stored.stored]
+
+    assert await get(worker.store, job.id) == before
+    assert len(await worker.store.list()) == 1
+
+
+async def test_an_alias_leads_to_its_job_though_the_key_is_free_by_now(worker: Living) -> None:
+    """A job that was never to be stored is not, when the one it led to has ended before the repetition."""
+    first, second = new_job(unique="daily"), new_job(unique="daily")
+    lease = await worker.leased(first)
+    assert await worker.enqueue(second) == [Stored.exists]
+    await worker.store.finish([(lease, Succeeded())])
+    assert await worker.enqueue(second) == [Stored.exists]
+    assert (await get(worker.store, second.id)).id == first.id
+    assert len(await worker.store.list()) == 1
+
+
+async def test_one_that_replaced_another_replaces_nobody_when_it_is_repeated(worker: Living) -> None:
+    """A third has taken its place since: what was asked for last is what stays."""
+    second, third = (new_job(unique="report", on_duplicate=OnDuplicate.replace) for _ in range(2))
+    await put(worker.store, new_job(unique="report"), second, third)
+    assert await worker.enqueue(second, placement=Placement.free) == [Stored.stored]
+    assert ids((await worker.claim()).leases) == [third.id]
+    assert (await get(worker.store, second.id)).note == f"replaced by {third.id}"
+
+
+async def test_one_that_refuses_duplicates_does_not_refuse_itself(worker: Living) -> None:
+    """Nor what is stored with it; and it expires nothing."""
+    plain, refusing = new_job(), new_job(unique="report", on_duplicate=OnDuplicate.refuse)
+    for _ in range(2):
+        assert await worker.enqueue(plain, refusing) == [Stored.stored, Stored.stored]
+    other = new_job(unique="report", on_duplicate=OnDuplicate.refuse)
+    assert await worker.enqueue(plain, other) == [Stored.dropped, Stored.refused]
+    assert await worker.enqueue(plain, other) == [Stored.dropped, Stored.refused]
+    assert len(await worker.store.list()) == 2
+
+
+async def test_one_that_was_refused_may_be_stored_when_it_is_repeated(worker: Living) -> None:
+    """Nothing of it was stored; by then its key is free."""
+    first, second = new_job(unique="report"), new_job(unique="report", on_duplicate=OnDuplicate.refuse)
+    lease = await worker.leased(first)
+    assert await worker.enqueue(second) == [Stored.refused]
+    await worker.store.finish([(lease, Succeeded())])
+    assert await worker.enqueue(second) == [Stored.stored]
+
+
+async def test_a_repetition_expires_nobody_who_has_its_key_by_now(place: Place, worker: Living) -> None:
+    first, second = new_job(unique="report"), new_job(unique="report", expires=60)
+    lease = await worker.leased(first)
+    await worker.store.finish([(lease, Succeeded())])
+    await put(worker.store, second)
+    place.clock.advance(61)
+    assert await worker.enqueue(first) == [Stored.stored]
+    assert (await get(worker.store, second.id)).status is Status.queued
+
+
+async def test_what_was_stored_for_one_who_was_taken_for_dead_is_a_stranger_s(worker: Living, other: Living) -> None:
+    """Whoever asks again under its new identity learns that it is stored; it is not in that name."""
+    held, leased = new_job(), new_job()
+    jobs = [(held, Placement.held), (leased, Placement.leased)]
+    await worker.store.enqueue(jobs, worker.id)
+    await other.store.reap([(worker.id, None)], 2, 1.0)
+    assert await worker.store.enqueue(jobs, worker.id) == [Stored.stranger] * 2
+    assert await other.store.enqueue(jobs, other.id) == [Stored.stored] * 2
+    assert (await other.look()).held == {}
+    assert len((await other.claim()).leases) == 2
+
+
+async def test_a_job_that_has_its_files_is_not_incomplete(worker: Living) -> None:
+    """They are its own by then; or it has succeeded, and they are gone."""
+    job = new_job(files=(await put_file(worker, b"a"),))
+    lacking = new_job(files=(new_file(),))
+    assert await worker.enqueue(job, job, placement=Placement.free) == [Stored.stored] * 2
+    assert await worker.enqueue(job, lacking) == [Stored.dropped, Stored.incomplete]
+    lease = await worker.claim_one()
+    assert await worker.store.finish([(lease, Succeeded(files=(job.files[0].id,)))]) == [True]
+    assert await worker.enqueue(job) == [Stored.stored]
+    assert await sweep(worker.store) == 1
+    assert await worker.enqueue(job) == [Stored.stored]
+    assert (await get(worker.store, job.id)).status is Status.succeeded
+
+
+async def test_a_repetition_with_files_takes_none_that_are_another_job_s(worker: Living) -> None:
+    """Its call led to another job, whose files are not these: they are nobody's, and freed."""
+    first = new_job(unique="k", files=(await put_file(worker, b"a"),))
+    second = new_job(unique="k", files=(await put_file(worker, b"b"),))
+    await put(worker.store, first)
+    for _ in range(2):
+        assert await worker.enqueue(second) == [Stored.exists]
+    await worker.give_all_back()
+    assert await sweep(worker.store) == 1
+    assert await worker.enqueue(second) == [Stored.exists]
 
 
 # Unique keys.

@@ -3,7 +3,7 @@
 import pytest
 
 from afterward.job import Failed, OnDuplicate, Placement, Retry, Status, Stored, Succeeded
-from afterward.stores.base import Known, Store, Tidied
+from afterward.stores.base import Store, Tidied
 from tests.support.stores import (
     OOPS,
     Living,
@@ -217,18 +217,18 @@ async def test_what_a_dead_process_was_storing_is_freed(worker: Living, other: L
 
 
 async def test_what_a_living_process_does_not_know_to_be_storing_is_freed(worker: Living) -> None:
-    """Its request was refused, or has failed: the next heartbeat drops it. What it knows of stays."""
+    """Its request was refused, or has failed: the next heartbeat tells of it. What it knows of stays."""
     known, unknown = await put_file(worker, b"a"), await put_file(worker, b"b")
-    await worker.beat(Known({}, {}, frozenset(), frozenset({known.id})))
+    await worker.store.give_back(worker.id, [], (await worker.look()).files - {known.id})
     assert await sweep(worker.store) == 1
     assert await content_of(worker.store, known) == [b"a"]
     assert await content_of(worker.store, unknown) is None
 
 
-async def test_a_heartbeat_drops_no_file_of_a_job(worker: Living) -> None:
+async def test_a_process_gives_back_no_file_of_a_job(worker: Living) -> None:
     file = await put_file(worker, b"a")
     await put(worker.store, new_job(files=(file,)))
-    await worker.beat()
+    await worker.give_all_back()
     assert await sweep(worker.store) == 0
     assert await content_of(worker.store, file) == [b"a"]
 
@@ -254,7 +254,7 @@ async def test_a_tidying_frees_no_more_than_it_may(worker: Living) -> None:
     """Nobody waits long for it, however large the files are."""
     for _ in range(3):
         await put_file(worker, *[b"a"] * 5)
-    await worker.beat()
+    await worker.give_all_back()
     freed: list[int] = []
     more = True
     while more:
@@ -271,7 +271,7 @@ async def test_the_files_of_a_duplicate_are_not_kept(worker: Living, on_duplicat
     await put(worker.store, new_job(files=(first,), unique="k"))
     [answer] = await worker.enqueue(new_job(files=(second,), unique="k", on_duplicate=on_duplicate))
     assert answer is (Stored.exists if on_duplicate is OnDuplicate.keep else Stored.refused)
-    await worker.beat()
+    await worker.give_all_back()
     await sweep(worker.store)
     assert await content_of(worker.store, first) == [b"a"]
     assert await content_of(worker.store, second) is None

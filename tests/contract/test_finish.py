@@ -151,18 +151,21 @@ async def test_another_attempt_is_refused(store: Store, worker: Living, outcome:
     before = await get(store, lease.id)
     assert lease.attempt == 2
     for attempt in (0, 1, 3):
-        assert await store.finish([(altered(lease, attempt=attempt), outcome)]) == [False]
+        is_repeated = (attempt, outcome) == (1, Released("a shutdown"))
+        assert await store.finish([(altered(lease, attempt=attempt), outcome)]) == [is_repeated]
     assert await get(store, lease.id) == before
 
 
 @every_outcome
 async def test_an_attempt_ends_once(store: Store, worker: Living, outcome: Outcome) -> None:
-    """However it is said to have ended the second time."""
+    """However it is said to have ended the second time: only the same end holds, and it changes nothing either."""
     lease = await worker.leased(new_job())
     assert await store.finish([(lease, outcome)]) == [True]
     before = await get(store, lease.id)
     for second in OUTCOMES:
-        assert await store.finish([(lease, second)]) == [False]
+        answers = await store.finish([(lease, second)])
+        if type(second) is not type(outcome) or second == outcome:  # one attempt has no two ends of one kind
+            assert answers == [second == outcome]
     assert await get(store, lease.id) == before
 
 
@@ -217,15 +220,23 @@ async def test_the_fence_holds_within_a_batch(
     again = await worker.claim_one()
     ends = [(again, Succeeded('"right"')), (lease, outcome)]
     answers = await store.finish(ends if right_first else ends[::-1])
-    assert answers == ([True, False] if right_first else [False, True])
+    is_repeated = outcome == Released("a shutdown")
+    assert answers == ([True, is_repeated] if right_first else [is_repeated, True])
     job = await get(store, lease.id)
     assert (job.status, job.result) == (Status.succeeded, '"right"')
 
 
 @every_outcome
 async def test_an_attempt_ends_once_within_a_batch(store: Store, worker: Living, outcome: Outcome) -> None:
+    """Said twice, it is repeated in the same moment; said in two ways, one of them holds."""
     lease = await worker.leased(new_job())
-    assert await store.finish([(lease, outcome), (lease, outcome)]) == [True, False]
+    assert await store.finish([(lease, outcome), (lease, outcome)]) == [True, True]
+    job = await get(store, lease.id)
+    assert (job.attempt, job.failures + job.deaths) == (1, isinstance(outcome, Failed | Retry | Died))
+
+    lease = await worker.leased(new_job())
+    second = Succeeded() if isinstance(outcome, Failed) else Failed(OOPS)
+    assert sorted(await store.finish([(lease, outcome), (lease, second)])) == [False, True]
 
 
 @every_outcome
@@ -237,11 +248,102 @@ async def test_the_fence_holds_between_ends_of_the_same_moment(store: Store, wor
     answers = await asyncio.gather(
         store.finish([(lease, outcome)]), store.finish([(again, Succeeded())]), store.finish([(lease, outcome)])
     )
-    assert answers == [[False], [True], [False]]
+    is_repeated = outcome == Released("a shutdown")
+    assert answers == [[is_repeated], [True], [is_repeated]]
 
 
 async def test_an_empty_batch_of_ends_is_lawful(store: Store) -> None:
     assert await store.finish([]) == []
+
+
+# Said again, for the answer was lost.
+
+
+@every_outcome
+async def test_an_end_that_is_repeated_is_accepted_again(store: Store, worker: Living, outcome: Outcome) -> None:
+    lease = await worker.leased(new_job())
+    assert await store.finish([(lease, outcome)]) == [True]
+    before = await get(store, lease.id)
+    for _ in range(2):
+        assert await store.finish([(lease, outcome)]) == [True]
+    assert await get(store, lease.id) == before
+
+
+@every_outcome
+async def test_an_end_can_be_repeated_when_the_next_attempt_runs_or_has_ended(
+    place: Place, store: Store, worker: Living, other: Living, outcome: Outcome
+) -> None:
+    """The job remembers it; but not one that was released as unfit, for its function never began."""
+    lease = await worker.leased(new_job())
+    await store.finish([(lease, outcome)])
+    place.clock.advance(60)
+    is_remembered = not (isinstance(outcome, Released) and outcome.unfit_for)
+    for again in (await other.claim()).leases:
+        assert again.id == lease.id
+        assert await store.finish([(lease, outcome)]) == [is_remembered]
+        assert await store.finish([(again, Succeeded())]) == [True]
+        assert await store.finish([(lease, outcome), (again, Succeeded())]) == [is_remembered, True]
+    assert await store.finish([(lease, outcome)]) == [is_remembered or lease.attempt == 2]
+
+
+async def test_a_failure_can_be_repeated_though_a_person_has_it_tried_again(store: Store, worker: Living) -> None:
+    lease = await worker.leased(new_job())
+    await store.finish([(lease, Failed(OOPS))])
+    await store.retry([lease.id])
+    assert await store.finish([(lease, Failed(OOPS))]) == [True]
+    assert (await get(store, lease.id)).status is Status.queued
+
+
+async def test_what_follows_is_stored_once_though_the_end_is_repeated(store: Store, worker: Living) -> None:
+    """Also when it has run by then."""
+    lease, following = await worker.leased(new_job()), new_job()
+    end = (lease, Succeeded(then=following))
+    assert await store.finish([end, end]) == [True, True]
+    assert await store.finish([end]) == [True]
+    [then] = (await worker.claim()).leases
+    assert then.id == following.id
+    assert await store.finish([(then, Succeeded()), end]) == [True, True]
+    assert len(await store.list()) == 2
+    assert (await worker.claim()).leases == []
+
+
+async def test_what_an_end_that_is_refused_is_followed_by_is_not_stored(
+    store: Store, worker: Living, other: Living
+) -> None:
+    lease = await worker.leased(new_job())
+    await store.finish([(lease, Released("a shutdown"))])
+    again = await other.claim_one()
+    assert await store.finish([(lease, Succeeded(then=new_job()))]) == [False]
+    assert [job.id for job in await store.list()] == [again.id]
+
+
+async def test_an_end_is_not_repeated_once_its_job_is_forgotten(place: Place, store: Store, worker: Living) -> None:
+    lease = await worker.leased(new_job())
+    await store.finish([(lease, Succeeded())])
+    place.clock.advance(60)
+    assert (await store.tidy({Status.succeeded: 30}, 10, 10)).pruned == 1
+    assert await store.finish([(lease, Succeeded())]) == [False]
+
+
+@every_outcome
+async def test_an_attempt_that_was_given_back_has_not_ended(store: Store, worker: Living, outcome: Outcome) -> None:
+    lease = await worker.leased(new_job())
+    await worker.give_all_back()
+    before = await get(store, lease.id)
+    assert await store.finish([(lease, outcome)]) == [False]
+    assert await get(store, lease.id) == before
+
+
+@pytest.mark.parametrize("many", [1, 2, 63, 64, 65, 200])
+async def test_any_number_of_ends_can_be_repeated_beside_new_ones(worker: Living, many: int) -> None:
+    """Half of a batch was carried out before: the batch is asked for again, and more has come to it."""
+    jobs = [new_job() for _ in range(many)]
+    await worker.enqueue(*jobs, placement=Placement.leased)
+    ends = [(Lease(job.id, 1, worker.id, job.task, job.arguments), Succeeded('"done"')) for job in jobs]
+    assert await worker.store.finish(ends[::2]) == [True] * len(ends[::2])
+    assert await worker.store.finish(ends) == [True] * many
+    found = await worker.store.get([job.id for job in jobs])
+    assert [job and job.result for job in found] == ['"done"'] * many
 
 
 @pytest.mark.parametrize("many", [1, 2, 63, 64, 65, 200])

@@ -3,8 +3,8 @@
 import pytest
 
 from afterward.job import Placement, Status, Stored
-from afterward.stores.base import Known, Store
-from tests.support.stores import NOTHING, Living, Place, get, ids, new_job, put
+from afterward.stores.base import Store
+from tests.support.stores import Living, Place, get, ids, new_job
 
 pytestmark = pytest.mark.anyio
 
@@ -79,35 +79,3 @@ async def test_a_held_job_has_its_unique_key(store: Store, worker: Living) -> No
     held, second = new_job(unique="daily"), new_job(unique="daily")
     await worker.enqueue(held)
     assert await store.enqueue([(second, Placement.free)], None) == [Stored.exists]
-
-
-async def test_a_beat_gives_back_a_held_job_that_its_holder_does_not_know(worker: Living, other: Living) -> None:
-    """A request that was cancelled in mid-commit leaves nothing held for ever."""
-    known, forgotten, going = new_job(), new_job(), new_job()
-    await worker.enqueue(known, forgotten, going)
-
-    beat = await worker.beat(Known({known.id: 0}, {going.id: 0}, frozenset()))
-
-    assert beat is not None
-    assert (beat.unknown, beat.lost) == ([forgotten.id], {})
-    assert ids((await other.claim()).leases) == [forgotten.id]
-    assert await worker.store.release(worker.id, [known.id, going.id]) == [True, True]
-
-
-async def test_a_beat_names_a_held_job_that_its_holder_has_lost(store: Store, worker: Living) -> None:
-    job = new_job()
-    await worker.enqueue(job)
-    [free] = await put(store, new_job())
-    await store.release(worker.id, [job.id])
-    beat = await worker.beat(Known({job.id: 0, free: 0}, {}, frozenset()))
-    assert beat is not None
-    assert sorted(beat.lost) == sorted([job.id, free])
-
-
-async def test_a_beat_leaves_alone_what_others_hold(worker: Living, other: Living) -> None:
-    job = new_job()
-    await other.enqueue(job)
-    beat = await worker.beat(NOTHING)
-    assert beat is not None
-    assert beat.unknown == []
-    assert (await get(worker.store, job.id)).process == other.id

@@ -1,18 +1,20 @@
 """Any store, through long random lives, against a model of one that fits on a page.
 
 After every step the store holds what the model holds: nothing is lost, nothing is made up, only moves that are allowed
-were made, and attempts only grew. A seed gives the same life again.
+were made, and attempts only grew. Any write may be asked for again, at once or much later. A seed gives the same life
+again.
 """
 
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import inf
 from random import Random
 from typing import Any, cast
 
 import pytest
 
+from afterward.holdings import Known
 from afterward.identity import new_id
 from afterward.job import (
     ALLOWED,
@@ -32,7 +34,8 @@ from afterward.job import (
     Stored,
     Succeeded,
 )
-from afterward.stores.base import Known, Store, Wanted
+from afterward.reconciliation import differences
+from afterward.stores.base import Store, Wanted
 from tests.support.stores import OUTCOMES, Place, altered, new_file, new_job
 
 pytestmark = pytest.mark.anyio
@@ -59,6 +62,7 @@ class Modelled:
     expires_at: float = inf
     is_replaced: bool = False
     ended_at: float = inf
+    ends: dict[int, Outcome] = field(default_factory=dict[int, Outcome])
 
     def move(self, status: Status, process: str | None = None) -> None:
         assert status is self.status or status in ALLOWED[self.status]
@@ -76,6 +80,20 @@ class Modelled:
             self.deaths = min(self.deaths + 1, max(self.deaths, SUSPECT_AFTER))
         self.move(Status.queued)
 
+    def had_ended(self, lease: Lease, outcome: Outcome) -> bool:
+        """Has this attempt ended just so, and can it be seen?"""
+        if _plain(outcome) != self.ends.get(lease.attempt):
+            return False
+        is_unfit = isinstance(outcome, Released) and outcome.unfit_for
+        return not is_unfit or (self.attempt, self.unfit_for) == (lease.attempt, is_unfit)
+
+
+def _plain(outcome: Outcome) -> Outcome:
+    """The same end, without what was done with it."""
+    if isinstance(outcome, Succeeded):
+        return replace(outcome, then=None, files=())
+    return replace(outcome, then=None) if isinstance(outcome, Failed) else outcome
+
 
 class Life:
     """Draws operations, and asks the store and the model alike. Processes share two store objects between them."""
@@ -91,6 +109,7 @@ class Life:
         self.files: dict[str, str] = {}
         self.half: set[str] = set()
         self.lives = 0
+        self.calls: list[tuple[list[NewJob], Placement, str, list[Stored]]] = []
         self.happened: Counter[str] = Counter()
 
     @property
@@ -142,7 +161,26 @@ class Life:
             for job, answer in zip(new, answers, strict=True):
                 self._enter(job, answer, placement, process)
         assert await self.store.enqueue([(job, placement) for job in new], process) == answers
+        if self.is_repeated("enqueued at once"):
+            assert await self.store.enqueue([(job, placement) for job in new], process) == answers
         self.happened.update(answers)
+        self.calls.append((new, placement, process, answers))
+
+    def is_repeated(self, what: str) -> bool:
+        """Is it asked for again, for its answer was lost?"""
+        if self.random.random() > 0.3:
+            return False
+        self.happened[f"{what}, repeated"] += 1
+        return True
+
+    async def enqueue_again(self) -> None:
+        """A call of any time before, that was answered by what is there still."""
+        for jobs, placement, process, answers in self.random.sample(self.calls, min(5, len(self.calls))):
+            if all(job.id in self.jobs or job.id in self.alias for job in jobs):
+                is_stranger = placement is not Placement.free and process not in self.alive.values()
+                expected = [Stored.stranger] * len(jobs) if is_stranger else answers
+                assert await self.store.enqueue([(job, placement) for job in jobs], process) == expected
+                self.happened["enqueued, repeated"] += 1
 
     async def _with_a_file(self, job: NewJob) -> NewJob:
         """The same job, with a file of two chunks; sometimes only one of them is there."""
@@ -222,6 +260,8 @@ class Life:
         jobs = list({job.id: job for job in jobs}.values())
         held = [job.status is Status.queued and job.process == process for job in jobs]
         assert await self.store.release(process, [job.id for job in jobs]) == held
+        if self.is_repeated("let go"):
+            assert await self.store.release(process, [job.id for job in jobs]) == [False] * len(jobs)
         for job, let_go in zip(jobs, held, strict=True):
             if let_go:
                 job.process = None
@@ -263,17 +303,16 @@ class Life:
             job.unfit_for = ""
             assert (lease.attempt, lease.failures, lease.deaths) == (job.attempt, job.failures, job.deaths)
             self.happened["claimed"] += 1
-        if claimed.leases and self.random.random() < 0.3:
+        if claimed.leases and self.is_repeated("claimed"):
             again = await self.store.claim(process, [Wanted(tasks, limit, queues, unfit_for)], token)
             assert sorted(again.leases) == sorted(claimed.leases)
-            self.happened["claimed again"] += 1
         self.leases += claimed.leases
 
     def _has_expired(self, job: Modelled) -> bool:
         return job.status is Status.queued and job.process is None and job.expires_at <= self.now
 
     async def finish(self) -> None:
-        """Old leases and new ones, true ones and false ones, several at once."""
+        """Old leases and new ones, true ones and false ones, several at once; and ends that were there before."""
         leases = self.random.choices(self.leases, k=self.random.randint(1, 3)) if self.leases else []
         if self.random.random() < 0.5:
             running = [job for job in self.jobs.values() if job.status is Status.running]
@@ -284,9 +323,16 @@ class Life:
         ends = [(lease, self._outcome(lease)) for lease in {lease.id: lease for lease in leases}.values()]
         accepted = [self._end(lease, outcome) for lease, outcome in ends]
         assert await self.store.finish(ends) == accepted
+        if self.is_repeated("finished at once"):
+            assert await self.store.finish(ends) == accepted
 
     def _outcome(self, lease: Lease) -> Outcome:
-        outcome = self.random.choice(OUTCOMES)
+        """Any; but of one that has ended, no other end of the same kind, for an attempt has no two."""
+        job = self.jobs.get(lease.id)
+        end = None if job is None else job.ends.get(lease.attempt)
+        outcome = self.random.choice([*OUTCOMES, end, end, end] if end else OUTCOMES)
+        if end is not None and type(outcome) is type(end):
+            outcome = end
         if isinstance(outcome, Succeeded) and lease.id in self.files:
             outcome = replace(outcome, files=(self.files[lease.id],))
         if isinstance(outcome, Succeeded | Failed) and self.random.random() < 0.3:
@@ -300,8 +346,10 @@ class Life:
             or job.status is not Status.running
             or (job.attempt, job.process) != (lease.attempt, lease.process)
         ):
-            self.happened["fenced"] += 1
-            return False
+            is_repeated = job is not None and job.had_ended(lease, outcome)
+            self.happened["finished, repeated" if is_repeated else "fenced"] += 1
+            return is_repeated
+        job.ends[lease.attempt] = _plain(outcome)
         match outcome:
             case Succeeded():
                 job.end(Status.succeeded, self.now)
@@ -329,6 +377,9 @@ class Life:
             job.end(Status.cancelled, self.now)
             expected = Ruling.done
         assert await self.store.cancel([id_]) == [expected]
+        if self.is_repeated("cancelled"):
+            again = Ruling.forbidden if expected is Ruling.done else expected
+            assert await self.store.cancel([id_]) == [again]
         self.happened[f"cancel: {expected}"] += 1
 
     async def retry(self) -> None:
@@ -345,6 +396,9 @@ class Life:
                 job.ended_at, job.is_replaced = inf, False
                 job.expires_at = job.expires_at if job.expires_at > self.now else inf
         assert await self.store.retry([id_]) == [expected]
+        if self.is_repeated("retried"):
+            again = Ruling.forbidden if expected is Ruling.done else expected
+            assert await self.store.retry([id_]) == [again]
         self.happened[f"retry: {expected}"] += 1
 
     def _one(self) -> tuple[str, Modelled | None]:
@@ -386,11 +440,18 @@ class Life:
         forgotten = self.random.choice([0, 0, 1, 2])
         unknown, certain = mine[:forgotten], mine[forgotten:]
         gone = [job for job in self.jobs.values() if job.process != process][:1]
-        beat = await self.store.beat(process, lambda: self.known(certain + gone))
+        beat = await self.store.beat(process)
         assert beat is not None
         assert set(beat.others) == set(self.alive.values()) - {process}
-        assert beat.lost == {job.id: job.attempt for job in gone}
-        assert sorted(beat.unknown) == sorted(job.id for job in unknown)
+        assert {job: held.attempt for job, held in beat.held.items()} == {job.id: job.attempt for job in mine}
+        assert not beat.has_orphans
+        known = self.known(certain + gone)
+        differ = differences(known, beat, known)
+        assert differ.lost == {job.id: job.attempt for job in gone}
+        assert sorted(differ.unknown) == sorted((job.id, job.attempt) for job in unknown)
+        assert await self.store.give_back(process, differ.unknown, []) == [True] * len(unknown)
+        if self.is_repeated("given back"):
+            assert await self.store.give_back(process, differ.unknown, []) == [False] * len(unknown)
         for job in unknown:
             job.move(Status.queued)
             self.happened["given back"] += 1
@@ -400,12 +461,14 @@ class Life:
         name = self.random.choice(NAMES)
         process, how = self.alive[name], self.random.choice(["dead", "frozen", "awake", "left"])
         reaper = next(other for other in self.alive.values() if other != process)
-        beat = await self.store.beat(reaper, lambda: self.known(self.held_by(reaper)))
+        beat = await self.store.beat(reaper)
         assert beat is not None
         counter = beat.others[process]
         mine = self.held_by(process)
         if how == "left":
             await self.stores[0].leave(process)
+            if self.is_repeated("left"):
+                await self.stores[0].leave(process)
             for job in mine:
                 job.move(Status.queued)
         buried: dict[str, list[tuple[str, int | None]]] = {
@@ -421,7 +484,7 @@ class Life:
             self.happened[f"orphan: {job.status}"] += 1
             job.orphan(self.now)
         if how != "awake":
-            assert await self.stores[0].beat(process, lambda: self.known([])) is None
+            assert await self.stores[0].beat(process) is None
             await self.join(name)
         self.happened[how] += 1
 
@@ -457,6 +520,7 @@ async def test_a_store_is_as_its_model(place: Place, seed: int) -> None:
         await life.join(name)
     steps: dict[Callable[[], Awaitable[None]], int] = {
         life.enqueue: 8,
+        life.enqueue_again: 2,
         life.claim: 10,
         life.finish: 8,
         life.release: 4,
@@ -484,10 +548,12 @@ async def test_a_store_is_as_its_model(place: Place, seed: int) -> None:
 
 
 EVENTS: set[Any] = {
-    *Stored, "let go", "claimed", "claimed again", "fenced", "given back", "dead", "frozen", "awake", "left",
+    *Stored, "let go", "claimed", "fenced", "given back", "dead", "frozen", "awake", "left",
     "orphan: queued", "orphan: running", "Succeeded", "Failed", "Retry", "Released", "Died",
     "replaced while queued", "replaced while running", "expired", "expired for another", "expired, unasked",
     "follow-up", "pruned", "swept",
     *(f"{move}: {ruling}" for move in ("cancel", "retry") for ruling in ("done", "unknown", "forbidden")),
     "retry: taken",
+    *(f"{what}, repeated" for what in ("enqueued", "enqueued at once", "let go", "claimed", "finished", "left",
+                                       "finished at once", "cancelled", "retried", "given back")),
 }  # fmt: skip

@@ -21,7 +21,7 @@ from afterward.job import (
     Succeeded,
 )
 from afterward.stores.base import Store
-from tests.support.stores import NOTHING, OOPS, OUTCOMES, Living, Place, get, name_of, new_job, put
+from tests.support.stores import OOPS, OUTCOMES, Living, Place, get, name_of, new_job, put
 
 pytestmark = pytest.mark.anyio
 
@@ -46,7 +46,7 @@ MADE_BY: dict[Move, list[Operation]] = {
         finish(Retry(OOPS, 0)),
         finish(Released("a shutdown")),
         finish(Died(OOPS, 0, final=False)),
-        lambda worker, other, job: worker.beat(NOTHING),
+        lambda worker, other, job: worker.give_all_back(),
         lambda worker, other, job: other.store.reap([(worker.id, None)], 2, 1.0),
     ],
     (Status.running, Status.succeeded): [finish(Succeeded())],
@@ -134,7 +134,7 @@ MAKERS = {Status.queued: free, Status.running: running, Status.failed: STATES["f
 
 EVERYTHING: dict[str, Operation] = {
     **{f"finish: {name_of(outcome)}": finish(outcome) for outcome in OUTCOMES},
-    "enqueue the same id": lambda worker, _, job: refused(worker.enqueue(new_job(id=job.id))),
+    "enqueue the same id": lambda worker, _, job: worker.enqueue(new_job(id=job.id)),
     "enqueue the same key": lambda worker, _, job: worker.enqueue(
         new_job(unique=worker.id), placement=Placement.leased
     ),
@@ -144,6 +144,8 @@ EVERYTHING: dict[str, Operation] = {
     "claim by another": lambda _, other, job: other.claim(),
     "beat": lambda worker, _, job: worker.beat(),
     "beat of another": lambda _, other, job: other.beat(),
+    "give back": lambda worker, _, job: worker.store.give_back(worker.id, [(job.id, job.attempt)], []),
+    "give back by another": lambda _, other, job: other.store.give_back(other.id, [(job.id, job.attempt)], []),
     "reap": lambda worker, other, job: other.store.reap([(worker.id, None)], 2, 1.0),
     "reap of another": lambda worker, other, job: worker.store.reap([(other.id, None)], 2, 1.0),
     "leave": lambda worker, _, job: worker.store.leave(worker.id),
@@ -155,11 +157,6 @@ EVERYTHING: dict[str, Operation] = {
     "cancel": lambda worker, _, job: worker.store.cancel([job.id]),
 }
 BY_A_PERSON: dict[str, Operation] = {"retry": lambda worker, _, job: worker.store.retry([job.id])}
-
-
-async def refused(operation: Awaitable[Any]) -> None:
-    with pytest.raises(Exception, match="store"):
-        await operation
 
 
 @pytest.mark.parametrize("state", STATES)

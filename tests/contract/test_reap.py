@@ -4,9 +4,9 @@ import asyncio
 
 import pytest
 
-from afterward.job import Died, NewJob, Placement, Process, Retry, Status, Succeeded
-from afterward.stores.base import Known, Reaped, Store
-from tests.support.stores import OOPS, Living, Place, get, ids, new_job, send
+from afterward.job import Died, NewJob, Placement, Retry, Status, Succeeded
+from afterward.stores.base import Reaped, Store
+from tests.support.stores import KINDS, OOPS, Living, Place, get, ids, new_job, send
 from tests.support.waiting import soon
 
 pytestmark = pytest.mark.anyio
@@ -19,65 +19,60 @@ async def reap(store: Store, *buried: tuple[str, int | None]) -> Reaped:
     return await store.reap(buried, SUSPECT_AFTER, SUSPECT_DELAY)
 
 
-# Death by lock.
+# Death by lock: for certain, or as a sign, as each kind of store can tell it.
 
 
 async def test_a_process_that_lives_is_never_dead(place: Place, worker: Living, other: Living) -> None:
     """However slow it is: no beat for a day, by any clock."""
-    elsewhere = place.other_process()
-    elsewhere.call("open")
-    elsewhere.call("join", Process("elsewhere", 1, "example"))
+    elsewhere = place.living_elsewhere("elsewhere")
     place.clock.advance(86_400)
-    assert await worker.store.dead() == []
-    assert await other.store.dead() == []
+    assert await place.seem_dead(worker) == set()
+    assert await place.seem_dead(other) == set()
     assert elsewhere.call("dead") == []
 
 
 async def test_a_killed_process_is_dead_at_once(place: Place, worker: Living) -> None:
-    elsewhere = place.other_process()
-    elsewhere.call("open")
-    elsewhere.call("join", Process("elsewhere", 1, "example"))
-    elsewhere.kill()
-    assert await worker.store.dead() == ["elsewhere"]
+    place.living_elsewhere("elsewhere").kill()
+    await place.seems_dead(worker, "elsewhere")
 
 
 async def test_a_killed_process_is_dead_to_each_until_it_is_reaped(place: Place, worker: Living, other: Living) -> None:
-    elsewhere = place.other_process()
-    elsewhere.call("open")
-    elsewhere.call("join", Process("elsewhere", 1, "example"))
-    elsewhere.kill()
-    assert await other.store.dead() == ["elsewhere"]
-    assert await worker.store.dead() == ["elsewhere"]
+    place.living_elsewhere("elsewhere").kill()
+    await place.seems_dead(other, "elsewhere")
+    await place.seems_dead(worker, "elsewhere")
     await reap(worker.store, ("elsewhere", None))
-    assert await worker.store.dead() == []
-    assert await other.store.dead() == []
+    assert await place.seem_dead(worker) == set()
+    assert await place.seem_dead(other) == set()
+
+
+async def test_a_store_that_proves_deaths_says_so(place: Place) -> None:
+    """Also before it is open."""
+    assert place.make().proves_death is KINDS[place.kind].proves_death
 
 
 async def test_what_a_killed_process_ran_is_run_again(place: Place, worker: Living) -> None:
-    elsewhere = place.other_process()
-    elsewhere.call("open")
-    elsewhere.call("join", Process("elsewhere", 1, "example"))
+    elsewhere = place.living_elsewhere("elsewhere")
     ran, held = new_job(), new_job()
     elsewhere.call("enqueue", [(ran, Placement.leased), (held, Placement.held)], "elsewhere")
     elsewhere.kill()
 
-    reaped = await reap(worker.store, *((process, None) for process in await worker.store.dead()))
+    await place.seems_dead(worker, "elsewhere")
+    assert await reap(worker.store, ("elsewhere", None)) == Reaped(2, more=False)
 
-    assert reaped == Reaped(2, more=False)
     leases = (await worker.claim()).leases
     assert [(lease.id, lease.attempt, lease.deaths) for lease in leases] == [(ran.id, 2, 1), (held.id, 1, 0)]
 
 
-async def test_a_process_that_left_is_not_dead(worker: Living, other: Living) -> None:
+async def test_a_process_that_left_is_not_dead(place: Place, worker: Living, other: Living) -> None:
     await worker.store.leave(worker.id)
-    assert await other.store.dead() == []
+    assert await place.seem_dead(other) == set()
 
 
-async def test_a_closed_store_lets_go_of_its_lock(worker: Living, other: Living) -> None:
+async def test_a_closed_store_lets_go_of_its_lock(place: Place, worker: Living, other: Living) -> None:
     """A process that closed its store without leaving shows as dead, as if it had been killed."""
     lease = await worker.leased(new_job())
     await worker.store.close()
-    assert await other.store.dead() == [worker.id]
+    await place.seems_dead(other, worker.id)
     await reap(other.store, (worker.id, None))
     assert ids((await other.claim()).leases) == [lease.id]
 
@@ -86,10 +81,9 @@ async def test_a_closed_store_lets_go_of_its_lock(worker: Living, other: Living)
 
 
 async def test_a_frozen_process_is_buried_by_its_counter(worker: Living, other: Living) -> None:
-    lease = await worker.leased(new_job())
-    await worker.store.beat(worker.id, lambda: Known({lease.id: 1}, {}, frozenset()))
-    beat = await other.beat()
-    assert beat is not None
+    await worker.leased(new_job())
+    await worker.beat()
+    beat = await other.look()
     assert await reap(other.store, (worker.id, beat.others[worker.id])) == Reaped(1, more=False)
     assert await worker.beat() is None
 
@@ -97,13 +91,12 @@ async def test_a_frozen_process_is_buried_by_its_counter(worker: Living, other: 
 async def test_a_process_that_has_beaten_since_is_not_buried(worker: Living, other: Living) -> None:
     """The counter is compared in the same transaction: who woke up in the last moment keeps everything."""
     lease = await worker.leased(new_job())
-    beat = await other.beat()
-    assert beat is not None
-    assert await worker.store.beat(worker.id, lambda: Known({lease.id: 1}, {}, frozenset())) is not None
+    beat = await other.look()
+    assert await worker.beat() is not None
 
     assert await reap(other.store, (worker.id, beat.others[worker.id])) == Reaped(0, more=False)
 
-    assert await worker.store.beat(worker.id, lambda: Known({lease.id: 1}, {}, frozenset())) is not None
+    assert await worker.beat() is not None
     assert await worker.store.finish([(lease, Succeeded())]) == [True]
 
 
@@ -242,17 +235,19 @@ async def test_all_pages_are_done_in_the_end(worker: Living, other: Living) -> N
 
 async def test_a_dead_process_stays_dead_until_its_last_page(place: Place, worker: Living) -> None:
     """A reaper that dies after the first page leaves the rest to be found."""
-    elsewhere = place.other_process()
-    elsewhere.call("open")
-    elsewhere.call("join", Process("elsewhere", 1, "example"))
+    elsewhere = place.living_elsewhere("elsewhere")
     elsewhere.call("enqueue", [(new_job(), Placement.leased) for _ in range(300)], "elsewhere")
     elsewhere.kill()
-    total = 0
-    while dead := await worker.store.dead():
-        total += (await reap(worker.store, *((process, None) for process in dead))).jobs
-    while (reaped := await reap(worker.store)).jobs:
+    await place.seems_dead(worker, "elsewhere")
+    reaped = await reap(worker.store, ("elsewhere", None))
+    total = reaped.jobs
+    while reaped.more:
+        assert (await worker.look()).has_orphans
+        assert await worker.store.dead() == (["elsewhere"] if KINDS[place.kind].proves_death else [])
+        reaped = await reap(worker.store, ("elsewhere", None))
         total += reaped.jobs
     assert total == 300
+    assert await place.seem_dead(worker) == set()
 
 
 async def test_two_reapers_at_once_queue_each_job_once(place: Place, worker: Living, other: Living) -> None:

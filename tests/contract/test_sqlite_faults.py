@@ -18,7 +18,7 @@ from afterward.errors import StoreError, StoreUnavailable
 from afterward.job import Placement, Process, Status, Stored, Succeeded
 from afterward.stores.base import Store
 from afterward.stores.sqlite import SQLiteStore
-from tests.support.stores import NOTHING, OtherProcess, check_sqlite, get, ids, new_job, put, send
+from tests.support.stores import OtherProcess, check_sqlite, get, ids, new_job, put, send
 
 pytestmark = pytest.mark.anyio
 
@@ -60,7 +60,7 @@ async def every_operation_is_refused(store: Store, match: str) -> None:
         lambda: store.claim("worker", send(), "token"),
         lambda: store.finish([]),
         lambda: store.release("worker", ["x"]),
-        lambda: store.beat("worker", lambda: NOTHING),
+        lambda: store.beat("worker"),
         lambda: store.reap([], 2, 1.0),
         lambda: store.get(["x"]),
         store.list,
@@ -114,7 +114,7 @@ async def test_a_file_put_back_is_used_again(path: Path, store: Store) -> None:
 
 async def test_after_its_journal_was_deleted_nothing_is_said_to_be_stored_that_is_not(tmp_path: Path) -> None:
     """What is committed is in the journal until a checkpoint: in one that was deleted, it dies with the process."""
-    process = OtherProcess("sqlite", tmp_path, 0)
+    process = OtherProcess("sqlite", str(tmp_path / "jobs.db"), 0)
     acknowledged: list[str] = []
     try:
         process.call("open")
@@ -140,7 +140,7 @@ async def test_a_deleted_folder_of_locks_kills_nobody(path: Path, store: Store) 
     await other.open()
     shutil.rmtree(path.with_name("jobs.db.processes"))
     assert await other.dead() == []
-    assert await store.beat("worker", lambda: NOTHING) is not None
+    assert await store.beat("worker") is not None
     await other.join(Process("other", 1, "example"))
     assert await store.dead() == []
     assert await other.dead() == []
@@ -208,7 +208,7 @@ class Locker:
     """Another process that holds the lock of the database, as a backup or a careless tool does."""
 
     def __init__(self, path: Path) -> None:
-        self._process = OtherProcess("sqlite", path.parent, 0)
+        self._process = OtherProcess("sqlite", str(path), 0)
         self._path = path
 
     def lock(self, statement: str = "BEGIN IMMEDIATE") -> None:
@@ -268,7 +268,7 @@ async def test_a_lock_held_for_long_is_told_in_a_bounded_time(store: Store, lock
         enqueue(store),
         enqueue(store),
         store.claim("worker", send(), "token"),
-        store.beat("worker", lambda: NOTHING),
+        store.beat("worker"),
         return_exceptions=True,
     )
     assert time.monotonic() - began < 10
@@ -289,7 +289,7 @@ async def test_when_the_lock_is_gone_all_goes_on_without_a_restart(store: Store,
         locker.unlock()
         assert await enqueue(store) == [Stored.stored]
     assert len((await store.claim("worker", send(), "token")).leases) == 2
-    assert await store.beat("worker", lambda: NOTHING) is not None
+    assert await store.beat("worker") is not None
     await store.leave("worker")
 
 
@@ -351,7 +351,7 @@ async def test_who_could_not_join_leaves_nothing_behind(path: Path, store: Store
     locker.unlock()
     assert [entry.name for entry in path.with_name("jobs.db.processes").iterdir()] == []
     await store.join(Process("worker", 1, "example"))
-    assert await store.beat("worker", lambda: NOTHING) is not None
+    assert await store.beat("worker") is not None
     await store.leave("worker")
 
 
@@ -374,7 +374,7 @@ async def test_what_was_acknowledged_survives_a_kill(path: Path, store: Store) -
     """Right after the answer, again and again."""
     acknowledged: set[str] = set()
     for _ in range(3):
-        process = OtherProcess("sqlite", path.parent, 0)
+        process = OtherProcess("sqlite", str(path), 0)
         process.call("open")
         for _ in range(10):
             job = new_job()
@@ -386,7 +386,7 @@ async def test_what_was_acknowledged_survives_a_kill(path: Path, store: Store) -
 
 async def test_a_kill_in_the_middle_leaves_all_or_nothing_of_a_batch(path: Path, store: Store) -> None:
     for round_ in range(5):
-        process = OtherProcess("sqlite", path.parent, 0)
+        process = OtherProcess("sqlite", str(path), 0)
         process.call("open")
         jobs = [new_job(task=f"app:{round_}", arguments=f'"{"x" * 500}"') for _ in range(500)]
         process.begin("enqueue", [(job, Placement.free) for job in jobs], None)
@@ -424,7 +424,7 @@ async def test_the_files_as_a_power_cut_leaves_them_hold_all_that_was_acknowledg
 
 async def test_a_forked_child_does_not_keep_its_parent_alive(path: Path) -> None:
     """The lock is the parent's: a child that outlives it holds no part of it."""
-    process = OtherProcess("sqlite", path.parent, 0)
+    process = OtherProcess("sqlite", str(path), 0)
     process.call("open")
     process.call("join", Process("parent", 1, "example"))
     child = process.run(fork_and_sleep)

@@ -177,9 +177,9 @@ async def test_ten_processes_open_a_new_file_at_the_same_moment(tmp_path: Path) 
         for number in range(20):
             folder = tmp_path / str(number)
             folder.mkdir()
-            processes = processes or [OtherProcess("sqlite", folder, 0) for _ in range(10)]
+            processes = processes or [OtherProcess("sqlite", str(folder / "jobs.db"), 0) for _ in range(10)]
             for process in processes:
-                process.begin("move", folder)
+                process.begin("move", str(folder / "jobs.db"))
             for process in processes:
                 process.answer()
             for process in processes:
@@ -351,7 +351,7 @@ def obey_modes() -> None:
 
 async def attempt_under_modes(path: Path) -> str:
     """In a process that obeys modes, open a store and store a job: what came of it."""
-    process = OtherProcess("sqlite", path.parent, 0)
+    process = OtherProcess("sqlite", str(path), 0)
     try:
         process.run(obey_modes)
         try:
@@ -456,7 +456,7 @@ async def test_one_file_by_two_paths_is_one_store(tmp_path: Path) -> None:
     (tmp_path / "shared").mkdir()
     (tmp_path / "shared" / "jobs.db").touch(0o600)
     (tmp_path / "current.db").symlink_to(tmp_path / "shared" / "jobs.db")
-    process = OtherProcess("sqlite", tmp_path / "shared", 0)
+    process = OtherProcess("sqlite", str(tmp_path / "shared" / "jobs.db"), 0)
     store = SQLiteStore(tmp_path / "current.db")
     await store.open()
     try:

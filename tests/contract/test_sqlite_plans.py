@@ -13,7 +13,7 @@ from afterward.stores.base import Store, Wanted
 from afterward.stores.sql import load_queries
 from afterward.stores.sqlite import SQLiteStore
 from afterward.stores.sqlite.bulk import for_rows
-from tests.support.stores import NOTHING, Clock, new_file, new_job, put, send
+from tests.support.stores import Clock, new_file, new_job, put, send
 
 pytestmark = pytest.mark.anyio
 
@@ -94,10 +94,14 @@ async def test_many_attempts_that_end_together_are_each_looked_up(opened: Opened
         ("lanes", "jobs_ready"),
         ("promote", "jobs_later (run_at<?)"),
         ("next_due", "jobs_later"),
-        ("taken", "jobs_taken (process=?)"),
+        ("held", "jobs_taken (process=?)"),
         ("give_all_back", "jobs_taken (process=?)"),
         ("claimed", "jobs_taken (process=?)"),
         ("orphans", "jobs_taken (process=?)"),
+        ("known_as", "sqlite_autoindex_jobs_1 (id=?)"),
+        ("has_succeeded", "sqlite_autoindex_jobs_1 (id=?)"),
+        ("has_ended", "sqlite_autoindex_jobs_1 (id=?)"),
+        ("is_unfit", "sqlite_autoindex_jobs_1 (id=?)"),
         ("succeed", "sqlite_autoindex_jobs_1 (id=?)"),
         ("replace_waiting", "jobs_unique (task=? AND unique_key=?)"),
         ("replace_running", "jobs_unique (task=? AND unique_key=?)"),
@@ -130,7 +134,7 @@ def _bindings(name: str) -> list[None]:
     counts = {"candidates": 4, "lanes": 0, "promote": 2, "next_due": 0, "claimed": 2, "succeed": 5, "expire": 2}
     counts |= {"replace_waiting": 4, "replace_running": 3, "prune": 3, "cancel": 2, "retry": 2}
     counts |= {"link_file": 2, "unlink_file": 2, "unwanted_file": 0, "free_chunks": 2, "get_chunk": 2}
-    counts |= {"ended_since": 3, "prunable": 2, "find": 3}
+    counts |= {"ended_since": 3, "prunable": 2, "find": 3, "has_succeeded": 3, "has_ended": 5, "is_unfit": 3}
     return [None] * counts.get(name, 1)
 
 
@@ -216,7 +220,7 @@ async def test_a_claim_reads_what_it_gives_and_not_what_waits_behind_it(opened: 
 
 async def test_an_idle_claim_and_a_beat_cost_little_however_much_is_finished(opened: Opened) -> None:
     async def beat() -> None:
-        assert await opened.store.beat("worker", lambda: NOTHING) is not None
+        assert await opened.store.beat("worker") is not None
 
     few = await claim_nothing(opened), await opened.steps(beat)
     await put(opened.store, *(new_job() for _ in range(MANY)))

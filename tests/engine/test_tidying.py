@@ -27,7 +27,7 @@ async def worker(tmp_path: Path) -> AsyncIterator[Living]:
 async def test_a_backlog_of_files_is_freed_without_a_rest(worker: Living) -> None:
     """Far more than one transaction frees: what is uploaded without end is freed as fast."""
     files = [await put_file(worker, b"a") for _ in range(5 * CHUNKS)]
-    await worker.beat()
+    await worker.give_all_back()
     tidying = asyncio.create_task(keep_tidy(worker.store, {}, period=3600))
     while await worker.store.get_chunk(files[-1].id, 0) is not None or await worker.store.get_chunk(files[0].id, 0):
         assert not tidying.done()

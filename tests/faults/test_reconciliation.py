@@ -21,10 +21,11 @@ from fastapi import Depends, FastAPI
 
 from afterward import Afterward, BackgroundTasks, current_job
 from afterward.engine.worker import WorkerOptions
+from afterward.holdings import Holdings, Known
 from afterward.identity import new_id
 from afterward.job import Job, NewJob, Placement, Process, Status, Stored
-from afterward.liveness import Holdings, Liveness
-from afterward.stores.base import Known, Wanted
+from afterward.liveness import Liveness
+from afterward.stores.base import Wanted
 from afterward.stores.sqlite import SQLiteStore
 from tests.faults.patience import soon
 from tests.support.database import Database
@@ -302,7 +303,7 @@ async def test_a_loop_that_stops_does_not_stop_the_operations_of_others(tmp_path
 
 
 async def _beat(store: SQLiteStore) -> None:
-    assert await store.beat("this", lambda: Known({}, {}, frozenset())) is not None
+    assert await store.beat("this") is not None
 
 
 async def test_what_a_process_holds_is_known_at_every_moment() -> None:
@@ -337,7 +338,6 @@ async def test_what_a_process_holds_is_known_at_every_moment() -> None:
 async def test_the_bell_is_heard_after_a_new_identity(tmp_path: Path) -> None:
     """One store rings, in a process that has just been taken for dead and has joined again the other waits."""
     store, other = SQLiteStore(tmp_path / "jobs.db"), SQLiteStore(tmp_path / "jobs.db")
-    nothing = Known({}, {}, frozenset())
     try:
         await store.open()
         await other.open()
@@ -346,10 +346,10 @@ async def test_the_bell_is_heard_after_a_new_identity(tmp_path: Path) -> None:
         waiting = asyncio.create_task(store.wait(60))
         await asyncio.sleep(0.05)
         await other.reap([("first", None)], 2, 1.0)
-        assert await store.beat("first", lambda: nothing) is None
+        assert await store.beat("first") is None
         await store.join(Process("second", 4711, "example"))
-        await store.beat("second", lambda: nothing)
-        await other.beat("other", lambda: nothing)
+        await store.beat("second")
+        await other.beat("other")
         other.ring()
         await asyncio.wait_for(waiting, 5)
         assert closed_readers() == []

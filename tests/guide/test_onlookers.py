@@ -27,7 +27,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from afterward import Afterward, BackgroundTask, BackgroundTasks, Task
-from afterward.stores.base import Known
+from afterward.holdings import Known
 from tests.support.disk import jobs_on_disk
 from tests.support.insides import liveness_of
 from tests.support.lock import held

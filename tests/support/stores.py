@@ -3,9 +3,10 @@
 A new kind is one line in `KINDS`.
 """
 
+import asyncio
 import multiprocessing
-from collections.abc import Callable
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager, AsyncExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import count
 from multiprocessing.connection import Connection
@@ -32,7 +33,7 @@ from afterward.job import (
     Stored,
     Succeeded,
 )
-from afterward.stores.base import Beat, Claimed, Known, Store, Wanted
+from afterward.stores.base import Beat, Claimed, Store, Wanted
 from afterward.stores.sqlite import SQLiteStore
 
 MORNING = 1_700_000_000.0
@@ -54,9 +55,6 @@ OUTCOMES: list[Outcome] = [
 ]
 """Every way in which an attempt ends."""
 
-NOTHING = Known({}, {}, frozenset())
-"""What a process knows that believes to hold nothing."""
-
 
 class Clock:
     """A store's clock, that only the test moves."""
@@ -73,10 +71,21 @@ class Clock:
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of store: how to make a store object on what a folder holds, and how to check it for damage."""
+    """One kind of store, and what it is capable of.
 
-    make: Callable[[Path, Callable[[], float]], Store]
-    check: Callable[[Path], None]
+    `create`: an empty place, which a folder of the test's own may hold, for as long as the block lasts; at its end,
+    nothing there is damaged. It is named by a text, also to other processes. `make`: a store object on it.
+    """
+
+    create: Callable[[Path], AbstractContextManager[str]]
+    make: Callable[[str, Callable[[], float]], Store]
+    proves_death: bool
+
+
+@contextmanager
+def in_a_file(folder: Path) -> Generator[str]:
+    yield str(folder / "jobs.db")
+    check_sqlite(folder)
 
 
 def check_sqlite(folder: Path) -> None:
@@ -94,7 +103,7 @@ def check_sqlite(folder: Path) -> None:
 
 
 KINDS = {
-    "sqlite": Kind(lambda folder, clock: SQLiteStore(folder / "jobs.db", clock=clock), check_sqlite),
+    "sqlite": Kind(in_a_file, lambda where, clock: SQLiteStore(where, clock=clock), proves_death=True),
 }
 
 
@@ -192,23 +201,35 @@ class Living:
         assert await self.enqueue(job, placement=Placement.leased) == [Stored.stored]
         return Lease(job.id, 1, self.id, job.task, job.arguments, job.context)
 
-    async def beat(self, known: Known = NOTHING) -> Beat | None:
-        """One heartbeat, with what this process says to know."""
-        return await self.store.beat(self.id, lambda: known)
+    async def beat(self) -> Beat | None:
+        """One heartbeat, of a process that may have been taken for dead."""
+        return await self.store.beat(self.id)
+
+    async def look(self) -> Beat:
+        """One heartbeat, of a process that lives."""
+        beat = await self.beat()
+        assert beat is not None
+        return beat
+
+    async def give_all_back(self) -> list[bool]:
+        """As a process that knows of nothing any more: give back what the store holds in its name."""
+        beat = await self.look()
+        attempts = [(job, held.attempt) for job, held in beat.held.items()]
+        return await self.store.give_back(self.id, attempts, beat.files)
 
 
 class Place:
     """One place where jobs live, and as many store objects on it as a test asks for, each closed with the test."""
 
-    def __init__(self, kind: str, folder: Path, cleanup: AsyncExitStack) -> None:
+    def __init__(self, kind: str, where: str, cleanup: AsyncExitStack) -> None:
         self.kind = kind
-        self.folder = folder
+        self.where = where
         self.clock = Clock()
         self._cleanup = cleanup
 
     def make(self) -> Store:
         """A store object that is not open."""
-        store = KINDS[self.kind].make(self.folder, self.clock)
+        store = KINDS[self.kind].make(self.where, self.clock)
         self._cleanup.push_async_callback(store.close)
         return store
 
@@ -228,9 +249,31 @@ class Place:
 
     def other_process(self) -> "OtherProcess":
         """A process of the operating system, with a store object of its own."""
-        other = OtherProcess(self.kind, self.folder, self.clock.now)
+        other = OtherProcess(self.kind, self.where, self.clock.now)
         self._cleanup.callback(other.kill)
         return other
+
+    def living_elsewhere(self, id_: str) -> "OtherProcess":
+        """A process of the operating system that has joined."""
+        other = self.other_process()
+        other.call("open")
+        other.call("join", Process(id_, 1, "example"))
+        return other
+
+    async def seem_dead(self, looker: Living) -> set[str]:
+        """Who is dead, as far as this kind of store can tell: for certain, or by a sign."""
+        if KINDS[self.kind].proves_death:
+            return set(await looker.store.dead())
+        assert await looker.store.dead() == []
+        return set((await looker.look()).signs)
+
+    async def seems_dead(self, looker: Living, id_: str) -> None:
+        """A process is dead, and the store tells: at once, where that is certain."""
+        seconds = 0.0 if KINDS[self.kind].proves_death else 10.0
+        while await self.seem_dead(looker) != {id_}:
+            assert seconds > 0, f"nothing tells that {id_} is dead"
+            await asyncio.sleep(0.02)
+            seconds -= 0.02
 
 
 async def _leave(living: Living) -> None:
@@ -260,11 +303,11 @@ def ids(leases: list[Lease]) -> list[str]:
 class OtherProcess:
     """A process of its own, that obeys one order at a time, and can be killed."""
 
-    def __init__(self, kind: str, folder: Path, now: float) -> None:
+    def __init__(self, kind: str, where: str, now: float) -> None:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["tests.support.stores"])
         self._orders, there = context.Pipe()
-        self._process = context.Process(target=obey, args=(there, kind, folder, now), daemon=True)
+        self._process = context.Process(target=obey, args=(there, kind, where, now), daemon=True)
         self._process.start()
         there.close()
 
@@ -297,11 +340,9 @@ class OtherProcess:
         self._orders.close()
 
 
-def obey(orders: Connection, kind: str, folder: Path, now: float) -> None:
+def obey(orders: Connection, kind: str, where: str, now: float) -> None:
     """The life of another process: operations of its store object, in order, until nobody orders any more."""
-    import asyncio
-
-    store = cast("Any", KINDS[kind].make(folder, Clock(now)))
+    store = cast("Any", KINDS[kind].make(where, Clock(now)))
     with asyncio.Runner() as runner:
         while True:
             try:

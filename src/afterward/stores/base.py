@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple, Protocol, TypeAlias, TypeVar
@@ -44,32 +44,27 @@ class Claimed:
     next_due: float | None
 
 
-@dataclass(frozen=True, slots=True)
-class Known:
-    """What a process believes to hold, at one moment: attempts by job id (0: held, not yet run).
+class Held(NamedTuple):
+    """What a process holds of a job: its attempt (0: held, not yet run), and the token of the claim that gave it."""
 
-    `certain`: stored, and not about to be let go. `possible`: on its way in or out.
-    `tokens`: claims whose answer has not arrived. `files`: those that it is storing.
-    """
-
-    certain: dict[str, int]
-    possible: dict[str, int]
-    tokens: frozenset[str]
-    files: frozenset[str] = frozenset()
+    attempt: int
+    token: str | None
 
 
 @dataclass(frozen=True, slots=True)
 class Beat:
     """What a heartbeat saw, in the transaction that made it.
 
-    `others`: the counter of every other process. `lost`: attempts, by job id, that this process believed to hold for
-    certain.
-    `unknown`: jobs in this process's name that it does not know of; they have been given back.
+    `others`: the counter of every other process. `signs`: those of them that show a sign of death which is no proof.
+    `held`: what the store holds in this process's name, by job id. `files`: those in its name that are no job's.
+    `has_orphans`: something belongs to processes without a row: there is work for `reap`.
     """
 
     others: dict[str, int]
-    lost: dict[str, int]
-    unknown: list[str]
+    signs: frozenset[str]
+    held: dict[str, Held]
+    files: frozenset[str]
+    has_orphans: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,13 +103,19 @@ class Store(Protocol):
       answers `False` for one that was refused; it never raises for that.
     - When an operation that writes has returned, what it wrote is on stable storage.
     - Operations may be asked for on any running event loop; who awaits one and is cancelled does not stop it.
-    - Any operation raises `StoreUnavailable` when it could not be carried out, within a bounded time; then nothing
-      of it was written.
+    - Any operation raises `StoreUnavailable`, within a bounded time, when its answer cannot be had. A write may have
+      been carried out or not, as a whole: a connection can be lost between a commit and its answer. Each is safe to
+      repeat with the same arguments, and says what it answers when it had been carried out.
     """
 
     @property
     def location(self) -> str:
         """Where the store is, for people: an absolute path, or a URL without its password."""
+        ...
+
+    @property
+    def proves_death(self) -> bool:
+        """Is whoever `dead` names certainly dead? Else it names nobody, and `beat` tells signs."""
         ...
 
     async def open(self, *, migrate: bool = True) -> None:
@@ -130,27 +131,42 @@ class Store(Protocol):
         ...
 
     async def join(self, process: Process) -> None:
-        """Write the liveness row of `process`, after taking whatever lock shows its death at once."""
+        """Write the liveness row of `process`, after taking whatever lock shows its death at once.
+
+        Repeated: a row that is there stays as it is.
+        """
         ...
 
     async def leave(self, process: str) -> None:
         """Remove the liveness row and the lock of `process`, for it ends in good order.
 
         In the same transaction, what it still holds or runs is queued again, at no cost: no death of its is counted.
+        Repeated, or without a row: nothing is left to be done.
         """
         ...
 
-    async def beat(self, process: str, known: Callable[[], Known]) -> Beat | None:
+    async def beat(self, process: str) -> Beat | None:
         """Advance the counter of `process`; None when its row is gone (it was taken for dead).
 
-        In the same transaction, a job held by or leased to `process` that `known()` does not cover is queued again,
-        at no cost, and a file in its name that `known()` does not cover is left to `tidy`. `known` is called, from any
-        thread, while no other operation of this store object is under way.
+        The answer is as of that one transaction. Repeated: the counter advances once more.
+        """
+        ...
+
+    async def give_back(self, process: str, attempts: Iterable[tuple[str, int]], files: Iterable[str]) -> list[bool]:
+        """held or running → queued, at no cost, for attempts (0: held) that `process` does not know of.
+
+        Each by compare-and-swap on its id, attempt and process: what is not in that name any more stays as it is, and
+        is answered with False. One answer for each attempt, in order. Files in the name of `process` that are no job's
+        are left to `tidy`. It rings.
+        Repeated: False for what was given back before.
         """
         ...
 
     async def dead(self) -> list[str]:
-        """Processes whose death is certain by their lock. Never one that lives, however slow it is."""
+        """Processes whose death is certain by their lock. Never one that lives, however slow it is.
+
+        Where nothing proves a death (`proves_death`): nobody.
+        """
         ...
 
     async def reap(self, buried: Iterable[tuple[str, int | None]], suspect_after: int, suspect_delay: float) -> Reaped:
@@ -161,6 +177,7 @@ class Store(Protocol):
         - running → queued: one death more is counted, up to `suspect_after` (beyond that only `Died` counts), and
           from `suspect_after` on the job is due in `suspect_delay` seconds instead of at once.
         - One page is done in one call; two processes may reap at once, and each job is queued again exactly once.
+        - Repeated: the next page.
         """
         ...
 
@@ -169,6 +186,10 @@ class Store(Protocol):
 
         One answer for each, in order.
 
+        A job whose id the store knows already is not stored again, and changes nothing: the answer is `stored`,
+        whatever has become of it since, or `exists` where its id leads to another. So the same call may be repeated,
+        and may name a job twice; but where it is to be `held` or `leased` and `process` has no row any more, the answer
+        is `stranger` first, though it may be stored: it belongs to nobody.
         A job whose unique key an unfinished job of its task has is dealt with by its `on_duplicate`, atomically; one
         that waits and has expired is cancelled first, and has no key any more. One that runs and is replaced keeps its
         attempt, and is cancelled where it would be queued again.
@@ -182,12 +203,16 @@ class Store(Protocol):
     def put_chunk(self, file: str, number: int, data: bytes, process: str, *, is_last: bool) -> Answer[bool]:
         """Store a part of a file that is to be a job's, in the name of `process`; they come in order, from 0.
 
-        False when `process` has no liveness row. To begin again with 0 begins anew, as long as it is no job's.
+        False when `process` has no liveness row, or the file is a job's. To begin again with 0 begins anew. Repeated:
+        the part is replaced by the same.
         """
         ...
 
     def release(self, process: str, jobs: Sequence[str]) -> Answer[list[bool]]:
-        """Let go of jobs held by `process`: whoever claims may have them."""
+        """Let go of jobs held by `process`: whoever claims may have them. False for those that it does not hold.
+
+        Repeated: False for what was let go before.
+        """
         ...
 
     def claim(self, process: str, wanted: Sequence[Wanted], token: str) -> Answer[Claimed]:
@@ -211,18 +236,24 @@ class Store(Protocol):
         `files` of one that succeeded are left to `tidy`.
         One that is released because its arguments do not fit is not remembered: its function never began. The job
         keeps the mark, as any note, until it is claimed again.
+        Repeated: True again, and nothing is done, as long as the job shows that this attempt ended just so. It does
+        until it is forgotten; one released because its arguments do not fit, until the job is claimed again. An attempt
+        that the death of its process has ended, or that was given back, did not end so.
         """
         ...
 
     def cancel(self, jobs: Sequence[str]) -> Answer[list[Ruling]]:
-        """queued → cancelled, held or not, because a person says so. One answer for each, in order."""
+        """queued → cancelled, held or not, because a person says so. One answer for each, in order.
+
+        Repeated: `forbidden`, for it is cancelled by then.
+        """
         ...
 
     def retry(self, jobs: Sequence[str]) -> Answer[list[Ruling]]:
         """failed or cancelled → queued, due at once, because a person says so. One answer for each, in order.
 
         Failures and deaths are counted anew, attempts go on; an expiry that has passed is forgotten. `taken` while
-        another unfinished job has its unique key.
+        another unfinished job has its unique key. Repeated: `forbidden`, for it is queued by then, or runs.
         """
         ...
 
@@ -234,6 +265,7 @@ class Store(Protocol):
           more than so many seconds ago. Their files become nobody's.
         - Of files that are no job's, and that no process with a liveness row is storing, at most so many `chunks` are
           freed. The content of a job's file is there until the job succeeds or is forgotten.
+        - Repeated: the next so many.
         """
         ...
 

@@ -32,7 +32,7 @@ POINTS: dict[Point, str] = {
 _LEASE_SECONDS = 3600.0
 """No test is slower, not one that stands in a debugger: what it holds is lost only when it says so."""
 
-_VITAL = frozenset({"join", "beat", "reap", "leave"})
+_VITAL = frozenset({"join", "beat", "give_back", "reap", "leave"})
 """What the heartbeat asks for. Its thread ends in good order when its process has crashed: it is told, not unwound."""
 
 

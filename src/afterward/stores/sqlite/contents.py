@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 import apsw
 
@@ -43,11 +43,14 @@ def unlink(connection: apsw.Connection, files: Iterable[str], job: str) -> None:
     connection.executemany(_Q["unlink_file"], [(file, job) for file in files])
 
 
-def drop_unknown(connection: apsw.Connection, process: str, known: Collection[str]) -> None:
-    """What is in the name of a process that does not know of it is nobody's."""
-    for (file,) in connection.execute(_Q["loose_files"], (process,)).fetchall():
-        if file not in known:
-            connection.execute(_Q["drop_file"], (file,))
+def loose(connection: apsw.Connection, process: str) -> frozenset[str]:
+    """Those that are in the name of a process, and no job's."""
+    return frozenset(file for (file,) in connection.execute(_Q["loose_files"], (process,)))
+
+
+def drop(connection: apsw.Connection, process: str, files: Iterable[str]) -> None:
+    """They are nobody's, if they still are in the name of this process."""
+    connection.executemany(_Q["drop_file"], [(file, process) for file in files])
 
 
 def sweep(connection: apsw.Connection, limit: int) -> int:

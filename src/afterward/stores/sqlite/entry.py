@@ -32,7 +32,7 @@ class Entry:
         """One `enqueue`: all of it, or, when one of its jobs is refused or lacks a file, none."""
         needs_refusing = False
         for job, _ in jobs:
-            if job.files and not contents.are_whole(self._connection, job.files):
+            if job.files and not self._has_its_files(job):
                 return self._incomplete(jobs)
             needs_refusing = needs_refusing or job.on_duplicate is OnDuplicate.refuse
         if needs_refusing:
@@ -40,10 +40,11 @@ class Entry:
         return [self._enter(job, placement, process) for job, placement in jobs]
 
     def _incomplete(self, jobs: Sequence[tuple[NewJob, Placement]]) -> list[Stored]:
-        return [
-            Stored.incomplete if not contents.are_whole(self._connection, job.files) else Stored.dropped
-            for job, _ in jobs
-        ]
+        return [Stored.dropped if self._has_its_files(job) else Stored.incomplete for job, _ in jobs]
+
+    def _has_its_files(self, job: NewJob) -> bool:
+        """Can they be the job's; or is the job there already, with them or done with them?"""
+        return contents.are_whole(self._connection, job.files) or self._known(job) is not None
 
     def end(self) -> None:
         """Insert what has gathered."""
@@ -70,15 +71,22 @@ class Entry:
             self._plain.append(row)
             return Stored.stored
         self.end()
-        return self._enter_with_files(job, row) if job.files else self._enter_unique(job, row)
+        return self._known(job) or self._enter_new(job, row)
 
-    def _enter_with_files(self, job: NewJob, row: tuple[Any, ...]) -> Stored:
+    def _known(self, job: NewJob) -> Stored | None:
+        """What was said of it when it was stored before; None for a new one."""
+        leads_elsewhere = self._connection.execute(_Q["known_as"], (job.id,)).get
+        if leads_elsewhere is None:
+            return None
+        return Stored.exists if leads_elsewhere else Stored.stored
+
+    def _enter_new(self, job: NewJob, row: tuple[Any, ...]) -> Stored:
         if job.unique is None:
             self._connection.execute(_Q["enqueue"], row)
             stored = Stored.stored
         else:
             stored = self._enter_unique(job, row)
-        if stored is Stored.stored:
+        if job.files and stored is Stored.stored:
             contents.link(self._connection, job.files, job.id)
         return stored
 

@@ -27,20 +27,23 @@ def finish(connection: apsw.Connection, ends: Sequence[tuple[Lease, Outcome]], n
         if isinstance(outcome, Succeeded)
     ]
     all_did = _succeed_all(connection, succeeded)
-    accepted = [
+    have_ended = [
         all_did or _succeed(connection, lease, outcome, now)
         if isinstance(outcome, Succeeded)
         else _end(connection, lease, outcome, now)
         for lease, outcome in ends
     ]
     entry = Entry(connection, now)
-    for (lease, outcome), did in zip(ends, accepted, strict=True):
-        if did and isinstance(outcome, Succeeded | Failed | Died) and outcome.then is not None:
+    for (lease, outcome), has_ended in zip(ends, have_ended, strict=True):
+        if has_ended and isinstance(outcome, Succeeded | Failed | Died) and outcome.then is not None:
             entry.enqueue([(outcome.then, Placement.free)], None)
-        if did and isinstance(outcome, Succeeded) and outcome.files:
+        if has_ended and isinstance(outcome, Succeeded) and outcome.files:
             contents.unlink(connection, outcome.files, lease.id)
     entry.end()
-    return accepted
+    return [
+        has_ended or _had_ended(connection, lease, outcome)
+        for (lease, outcome), has_ended in zip(ends, have_ended, strict=True)
+    ]
 
 
 def cancel(connection: apsw.Connection, job: str, now: float) -> Ruling:
@@ -88,15 +91,32 @@ def _succeed(connection: apsw.Connection, lease: Lease, outcome: Succeeded, now:
 def _end(connection: apsw.Connection, lease: Lease, outcome: Outcome, now: float) -> bool:
     """running → queued or failed, for one attempt that still holds its job."""
     fence = (lease.id, lease.attempt, lease.process)
-    failure = text_of(outcome.failure) if isinstance(outcome, Failed | Retry | Died) else None
-    note = outcome.note if isinstance(outcome, Released) else None
+    name, failure, note = _memory_of(outcome)
     unfit_for = outcome.unfit_for if isinstance(outcome, Released) else ""
     delay = outcome.delay if isinstance(outcome, Retry | Released | Died) else 0.0
     final = isinstance(outcome, Failed) or (isinstance(outcome, Died) and outcome.final)
     failed, died = int(isinstance(outcome, Failed | Retry)), int(isinstance(outcome, Died))
     if not unfit_for:
-        connection.execute(_Q["remember"], (*fence, type(outcome).__name__.lower(), now, failure, note))
+        connection.execute(_Q["remember"], (*fence, name, now, failure, note))
     status = Status.failed if final else Status.queued
     due, run_at = int(delay <= 0), now + delay if delay > 0 else None
     values = (status.value, due, run_at, failed, died, failure, note, now if final else None, unfit_for)
     return connection.execute(_Q["end"], (*fence, *values)).get is not None
+
+
+def _had_ended(connection: apsw.Connection, lease: Lease, outcome: Outcome) -> bool:
+    """Had this attempt ended just so before? Then the end is said again, for its answer was lost."""
+    if isinstance(outcome, Succeeded):
+        shows, said = "has_succeeded", (outcome.result,)
+    elif isinstance(outcome, Released) and outcome.unfit_for:
+        shows, said = "is_unfit", (outcome.unfit_for,)
+    else:
+        shows, said = "has_ended", _memory_of(outcome)
+    return bool(connection.execute(_Q[shows], (lease.id, lease.attempt, *said)).get)
+
+
+def _memory_of(outcome: Outcome) -> tuple[str, str | None, str | None]:
+    """What is remembered of an attempt that ended so: the name of that, the failure, the note."""
+    failure = text_of(outcome.failure) if isinstance(outcome, Failed | Retry | Died) else None
+    note = outcome.note if isinstance(outcome, Released) else None
+    return type(outcome).__name__.lower(), failure, note

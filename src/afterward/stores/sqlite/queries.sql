@@ -18,9 +18,9 @@ UPDATE processes SET beat = beat + 1, doorbell = ?2 WHERE id = ?1 RETURNING beat
 -- name: others
 SELECT id, beat, doorbell FROM processes WHERE id <> ?1;
 
--- name: taken
+-- name: held
 -- What is held by or leased to a process.
-SELECT id, attempt, status FROM jobs WHERE process = ?1;
+SELECT id, attempt, token FROM jobs WHERE process = ?1;
 
 -- name: bury
 -- The fence of reaping: from here on nothing can be claimed or stored in this process's name.
@@ -57,7 +57,12 @@ WHERE seq = ?1 AND process = ?2 AND attempt = ?3;
 -- new -> queued, held by a process, free (null), or already leased to it as attempt 1; a row for each job
 INSERT INTO jobs (id, task, queue, priority, status, attempt, process, due, run_at, unique_key, arguments, context, created_at, started_at, max_attempts, timeout, expires_at)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (id) DO NOTHING
 ON CONFLICT (task, unique_key) WHERE unique_key IS NOT NULL AND replaced_by IS NULL AND status IN ('queued', 'running') DO NOTHING;
+
+-- name: known_as
+-- 0 where the id is that of a job, 1 where it leads to one; nothing where it is new.
+SELECT 0 FROM jobs WHERE id = ?1 UNION ALL SELECT 1 FROM aliases WHERE id = ?1;
 
 -- name: alias
 -- The id of a call that found its unique key taken leads to the job that has it.
@@ -164,6 +169,20 @@ UPDATE jobs SET status = ?4, process = NULL, token = NULL, due = ?5, run_at = co
     failures = failures + ?7, deaths = deaths + ?8, failure = coalesce(?9, failure), note = ?10, finished_at = ?11, unfit_for = ?12
 WHERE id = ?1 AND attempt = ?2 AND process = ?3 AND status = 'running' RETURNING id;
 
+-- name: has_succeeded
+SELECT EXISTS (SELECT 1 FROM jobs WHERE id = ?1 AND attempt = ?2 AND status = 'succeeded' AND result IS ?3);
+
+-- name: has_ended
+-- An attempt is remembered to have ended so.
+SELECT EXISTS (
+    SELECT 1 FROM attempts a JOIN jobs j ON j.seq = a.job
+    WHERE j.id = ?1 AND a.number = ?2 AND a.outcome = ?3 AND a.failure IS ?4 AND a.note IS ?5
+);
+
+-- name: is_unfit
+-- A job is marked as unfit by its last attempt.
+SELECT EXISTS (SELECT 1 FROM jobs WHERE id = ?1 AND attempt = ?2 AND unfit_for = ?3);
+
 -- name: living
 -- Processes that have joined. Who has a doorbell waits for jobs.
 SELECT id, pid, host, beat, doorbell IS NOT NULL FROM processes ORDER BY id;
@@ -228,7 +247,7 @@ ORDER BY id LIMIT ?3;
 
 -- name: give_back
 -- running -> queued, or held -> queued: jobs in a process's name that it does not know of
-UPDATE jobs SET status = 'queued', process = NULL, token = NULL WHERE id = ?1 AND attempt = ?2 AND process = ?3;
+UPDATE jobs SET status = 'queued', process = NULL, token = NULL WHERE id = ?1 AND attempt = ?2 AND process = ?3 RETURNING id;
 
 -- name: cancel
 -- queued -> cancelled
@@ -291,7 +310,7 @@ SELECT id FROM files WHERE job IS NULL AND process = ?1;
 
 -- name: drop_file
 -- No process is storing it any more.
-UPDATE files SET process = '' WHERE id = ?1 AND job IS NULL;
+UPDATE files SET process = '' WHERE id = ?1 AND process = ?2 AND job IS NULL;
 
 -- name: unwanted_file
 -- One that is neither a job's nor a living process's; a walk over the few distinct owners, not over the files.

@@ -17,7 +17,8 @@ import apsw
 from afterward.errors import StoreUnavailable, WorkerDied, kind_of
 from afterward.faults import crash_point
 from afterward.job import Died, Job, Lease, NewJob, Outcome, Placement, Process, Released, Retry, Ruling, Status, Stored
-from afterward.stores.base import Answer, Beat, Chunk, Claimed, Known, Reaped, Tidied, Wanted
+from afterward.stores.base import Answer, Beat, Chunk, Claimed, Held, Reaped, Tidied, Wanted
+from afterward.stores.batch import Operation, by_kind
 from afterward.stores.rows import job_of
 from afterward.stores.sql import load_queries
 from afterward.stores.sqlite import contents, looks, moves
@@ -28,7 +29,7 @@ from afterward.stores.sqlite.files import LivenessLocks
 from afterward.stores.sqlite.looks import Space
 from afterward.stores.sqlite.reader import Reader
 from afterward.stores.sqlite.watchers import Watchers
-from afterward.stores.sqlite.writer import Operation, Writer
+from afterward.stores.sqlite.writer import Writer
 
 T = TypeVar("T")
 
@@ -45,7 +46,8 @@ PROMOTED = 1000
 
 _Q = load_queries("afterward.stores.sqlite")
 _ORDER = (
-    "join", "beat", "reap", "put_chunk", "enqueue", "release", "finish", "cancel", "retry", "claim", "tidy", "leave",
+    "join", "beat", "give_back", "reap", "put_chunk", "enqueue", "release", "finish", "cancel", "retry", "claim",
+    "tidy", "leave",
 )  # fmt: skip
 
 
@@ -70,6 +72,10 @@ class SQLiteStore:
     @property
     def location(self) -> str:
         return str(self._path)
+
+    @property
+    def proves_death(self) -> bool:
+        return True
 
     async def open(self, *, migrate: bool = True) -> None:
         if self._writer is None:
@@ -103,11 +109,15 @@ class SQLiteStore:
         self._locks.drop(process)
         self._doorbell.ring()
 
-    async def beat(self, process: str, known: Callable[[], Known]) -> Beat | None:
-        answer: Beat | None = await self._ask("beat", (process, known))
+    async def beat(self, process: str) -> Beat | None:
+        answer: Beat | None = await self._ask("beat", process)
         if answer is None:
             self._locks.drop(process)
         return answer
+
+    async def give_back(self, process: str, attempts: Iterable[tuple[str, int]], files: Iterable[str]) -> list[bool]:
+        answer: Answer[list[bool]] = self._ask("give_back", (process, list(attempts), list(files)))
+        return await self._ringing(answer)
 
     async def dead(self) -> list[str]:
         return self._locks.dead()
@@ -226,12 +236,8 @@ class SQLiteStore:
     def _stage(self, connection: apsw.Connection, operations: Sequence[Operation]) -> None:
         self._check_file()
         now = self._clock()
-        by_kind: dict[str, list[Operation]] = {}
-        for operation in operations:
-            by_kind.setdefault(operation.kind, []).append(operation)
-        for kind in _ORDER:
-            if kind in by_kind:
-                _STAGES[kind](self, connection, by_kind[kind], now)
+        for kind, theirs in by_kind(operations, _ORDER):
+            _STAGES[kind](self, connection, theirs, now)
 
     def _check_file(self) -> None:
         """A file deleted or replaced under us would take our commits with it, and nobody would notice."""
@@ -257,25 +263,25 @@ class SQLiteStore:
 
     def _stage_beat(self, connection: apsw.Connection, operations: Sequence[Operation], _now: float) -> None:
         for operation in operations:
-            process, known = operation.items
+            process: str = operation.items
             if not connection.execute(_Q["beat"], (process, self._doorbell.port)).get:
                 operation.answer = None
                 continue
-            others = self._know_others(connection, process)
-            knows: Known = known()
-            contents.drop_unknown(connection, process, knows.files)
-            taken: dict[Any, Any] = {row[0]: row for row in connection.execute(_Q["taken"], (process,))}
-            unknown: list[str] = []
-            for job, attempt, _status in taken.values():
-                if knows.certain.get(job) != attempt and knows.possible.get(job) != attempt:
-                    token = connection.execute("SELECT token FROM jobs WHERE id = ?1", (job,)).get
-                    if token is None or token not in knows.tokens:
-                        connection.execute(_Q["give_back"], (job, attempt, process))
-                        unknown.append(job)
-            lost = {
-                job: attempt for job, attempt in knows.certain.items() if job not in taken or taken[job][1] != attempt
-            }
-            operation.answer = Beat(others, lost, unknown)
+            operation.answer = Beat(
+                others=self._know_others(connection, process),
+                signs=frozenset(),
+                held={job: Held(attempt, token) for job, attempt, token in connection.execute(_Q["held"], (process,))},
+                files=contents.loose(connection, process),
+                has_orphans=connection.execute(_Q["orphans"], (1,)).get is not None,
+            )
+
+    def _stage_give_back(self, connection: apsw.Connection, operations: Sequence[Operation], _now: float) -> None:
+        for operation in operations:
+            process, attempts, files = operation.items
+            fences = [(job, attempt, process) for job, attempt in attempts]
+            given_back = {job for (job,) in connection.executemany(_Q["give_back"], fences)}
+            contents.drop(connection, process, files)
+            operation.answer = [job in given_back for job, _ in attempts]
 
     def _know_others(self, connection: apsw.Connection, process: str) -> dict[str, int]:
         """The counters of other processes; their doorbells are noted on the way."""

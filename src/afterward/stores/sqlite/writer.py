@@ -20,29 +20,7 @@ import apsw
 
 from afterward.errors import StoreError, StoreUnavailable
 from afterward.faults import Crash, crash_point
-
-
-class _Answer(asyncio.Future[Any]):
-    """A future that cannot be cancelled: who awaits it is cancelled only once the answer is known."""
-
-    def cancel(self, msg: Any | None = None) -> bool:  # noqa: ARG002 - the signature is asyncio's
-        return False
-
-
-class Operation:
-    """One operation asked for, and, once its batch is committed, its answer."""
-
-    __slots__ = ("answer", "error", "future", "is_heavy", "items", "kind", "loop")
-
-    def __init__(self, kind: str, items: Any, loop: asyncio.AbstractEventLoop, is_heavy: bool) -> None:
-        self.kind = kind
-        self.items = items
-        self.loop = loop
-        self.is_heavy = is_heavy
-        self.future = _Answer(loop=loop)
-        self.answer: Any = None
-        self.error: StoreError | Crash | None = None
-
+from afterward.stores.batch import Operation, deliver
 
 HEAVY = 2
 """How many operations that take long one batch has at most: more carry files faster, and hold up all else."""
@@ -203,24 +181,9 @@ class Writer:
         return unavailable
 
     def _deliver(self, operations: list[Operation], waiting: set[asyncio.AbstractEventLoop]) -> None:
-        """Give each loop its answers, and call those on which operations wait: one that is blocked stops no other."""
-        by_loop: dict[asyncio.AbstractEventLoop, list[Operation]] = {loop: [] for loop in waiting}
-        for operation in operations:
-            by_loop.setdefault(operation.loop, []).append(operation)
-        for loop, theirs in by_loop.items():
-            try:
-                loop.call_soon_threadsafe(self._answer, theirs)
-            except RuntimeError:  # that loop is closed: nobody is left to be answered there
-                with self._mutex:
-                    self._called.discard(loop)
-                    self._gathered = [operation for operation in self._gathered if operation.loop is not loop]
-                    self._heavy = sum(operation.is_heavy for operation in self._gathered)
-
-    def _answer(self, operations: list[Operation]) -> None:
-        """On a loop: give the answers, and go on with what has gathered meanwhile."""
-        for operation in operations:
-            if operation.error is None:
-                operation.future.set_result(operation.answer)
-            else:
-                operation.future.set_exception(operation.error)
-        self._next_batch()
+        """Give each loop its answers, and call those on which operations wait."""
+        for loop in deliver(operations, waiting, self._next_batch):
+            with self._mutex:
+                self._called.discard(loop)
+                self._gathered = [operation for operation in self._gathered if operation.loop is not loop]
+                self._heavy = sum(operation.is_heavy for operation in self._gathered)
