@@ -28,8 +28,8 @@ from afterward.stores.sqlite.entry import Entry
 from afterward.stores.sqlite.files import LivenessLocks
 from afterward.stores.sqlite.looks import Space
 from afterward.stores.sqlite.reader import Reader
-from afterward.stores.sqlite.watchers import Watchers
 from afterward.stores.sqlite.writer import Writer
+from afterward.stores.watchers import Watchers
 
 T = TypeVar("T")
 
