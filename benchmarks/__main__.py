@@ -39,12 +39,14 @@ def main() -> int:
     figures: list[report.Figure] = []
     failed: list[str] = []
     with tempfile.TemporaryDirectory(prefix="bench-", dir=options.folder.resolve()) as place:
+        Path(place).chmod(0o711)  # as that below: where we are root, a database server is somebody else
         report.describe(Path(place))
         for name in options.names or MEASURES:
             print(f"\n{name}", flush=True)
             began = time.monotonic()
             try:
                 with tempfile.TemporaryDirectory(dir=place) as folder:
+                    Path(folder).chmod(0o711)
                     figures += MEASURES[name](Path(folder), options.rounds, options.seconds)
             except (AssertionError, OSError, RuntimeError, subprocess.SubprocessError) as error:
                 failed.append(name)
