@@ -41,7 +41,11 @@ class Living(Declaring):
                 async with life.conductor.lifespan():
                     yield None
             else:
-                async with self._tidying(life, prunes=options is not None), self._serving(options, life) as worker:
+                async with (
+                    self.store.at_home(),
+                    self._tidying(life, prunes=options is not None),
+                    self._serving(options, life) as worker,
+                ):
                     yield worker
         finally:
             life.apps -= 1

@@ -13,7 +13,7 @@ from tests.support.stores import KINDS, Living, Place
 @pytest.fixture(params=sorted(KINDS))
 async def place(request: pytest.FixtureRequest, tmp_path: Path, anyio_backend: str) -> AsyncIterator[Place]:
     """A place that is empty, and whole when the test is over."""
-    with KINDS[request.param].create(tmp_path) as where:
+    with KINDS[request.param].create(tmp_path, lambda: request.getfixturevalue("postgres_server")) as where:
         async with AsyncExitStack() as cleanup:
             yield Place(request.param, where, cleanup)
 

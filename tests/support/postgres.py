@@ -13,5 +13,5 @@ def shared_server() -> Generator[Server]:
     A test that stops, kills or reconfigures its server starts one for itself. Without fsync, which takes time and saves
     nothing here: what a killed server has written, the operating system still writes, and no test cuts the power.
     """
-    with Server(fsync=False) as server:
+    with Server(fsync=False, max_connections=500) as server:
         yield server

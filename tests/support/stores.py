@@ -34,7 +34,9 @@ from afterward.job import (
     Succeeded,
 )
 from afterward.stores.base import Beat, Claimed, Store, Wanted
+from afterward.stores.postgres import PostgresStore
 from afterward.stores.sqlite import SQLiteStore
+from servers.postgres import Server
 
 MORNING = 1_700_000_000.0
 """The time at which the clock of every test stands, until the test sets it."""
@@ -73,17 +75,18 @@ class Clock:
 class Kind:
     """One kind of store, and what it is capable of.
 
-    `create`: an empty place, which a folder of the test's own may hold, for as long as the block lasts; at its end,
-    nothing there is damaged. It is named by a text, also to other processes. `make`: a store object on it.
+    `create`: an empty place, which a folder of the test's own may hold, or the server that tests share (started when
+    it is asked for), for as long as the block lasts; at its end, nothing there is damaged. It is named by a text, also
+    to other processes. `make`: a store object on it.
     """
 
-    create: Callable[[Path], AbstractContextManager[str]]
+    create: Callable[[Path, Callable[[], Server]], AbstractContextManager[str]]
     make: Callable[[str, Callable[[], float]], Store]
     proves_death: bool
 
 
 @contextmanager
-def in_a_file(folder: Path) -> Generator[str]:
+def in_a_file(folder: Path, _: Callable[[], Server]) -> Generator[str]:
     yield str(folder / "jobs.db")
     check_sqlite(folder)
 
@@ -102,7 +105,14 @@ def check_sqlite(folder: Path) -> None:
         connection.close()
 
 
+@contextmanager
+def in_a_database(_: Path, server: Callable[[], Server]) -> Generator[str]:
+    with server().database() as url:
+        yield url
+
+
 KINDS = {
+    "postgres": Kind(in_a_database, lambda where, clock: PostgresStore(where, clock=clock), proves_death=False),
     "sqlite": Kind(in_a_file, lambda where, clock: SQLiteStore(where, clock=clock), proves_death=True),
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple, Protocol, TypeAlias, TypeVar
@@ -128,6 +129,13 @@ class Store(Protocol):
 
     async def close(self) -> None:
         """Let go of everything. Idempotent; a closed store may be opened again."""
+        ...
+
+    def at_home(self) -> AbstractAsyncContextManager[None]:
+        """While the block lasts, much is asked for on this event loop: have ready there what makes that cheap.
+
+        Whatever loop is not at home is served as well.
+        """
         ...
 
     async def join(self, process: Process) -> None:

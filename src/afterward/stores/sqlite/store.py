@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -88,6 +90,9 @@ class SQLiteStore:
         self._locks.close()
         for connected in open_ones:
             connected.close()  # here, for one commit at most: an executor takes no work once the interpreter is ending
+
+    def at_home(self) -> AbstractAsyncContextManager[None]:
+        return contextlib.nullcontext()  # its threads serve all loops alike
 
     async def join(self, process: Process) -> None:
         try:

@@ -1,0 +1,60 @@
+"""Waking those who wait for jobs: here at once, elsewhere through the server's notifications."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Callable
+
+
+class Bell:
+    """Rung from any thread; waited for on any loop. `ring_elsewhere` is called when nobody waits here."""
+
+    def __init__(self, ring_elsewhere: Callable[[], None]) -> None:
+        self._ring_elsewhere = ring_elsewhere
+        self._mutex = threading.Lock()
+        self._waiting: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
+        self._has_rung = False
+        self.was_waited_for = False
+        """Has anybody waited here for jobs? Who does is one that runs them."""
+
+    def ring(self) -> None:
+        """Wake one who waits: here if there is one, else in another process."""
+        if not self._wake():
+            self._ring_elsewhere()
+
+    def hear(self) -> None:
+        """Somebody has rung elsewhere."""
+        self._wake()
+
+    def _wake(self) -> bool:
+        with self._mutex:
+            waiting = self._waiting[0] if self._waiting else None
+            self._has_rung = True
+        if waiting is None:
+            return False
+        try:
+            waiting[0].call_soon_threadsafe(waiting[1].set)
+        except RuntimeError:  # its loop is closed
+            return False
+        return True
+
+    async def wait(self, seconds: float) -> None:
+        """Until it rings, or for so many seconds. A ring since the last wait counts."""
+        event = asyncio.Event()
+        entry = (asyncio.get_running_loop(), event)
+        with self._mutex:
+            self.was_waited_for = True
+            if self._has_rung:
+                self._has_rung = False
+                return
+            self._waiting.append(entry)
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await event.wait()
+        finally:
+            with self._mutex:
+                self._waiting.remove(entry)
+                self._has_rung = False

@@ -1,0 +1,69 @@
+"""queued → running: what a worker has room for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from afterward.job import Lease
+from afterward.stores.base import Claimed, Wanted
+from afterward.stores.postgres.connection import Connection, Row
+from afterward.stores.postgres.desk import Desk
+
+CARE = 1000
+"""How many jobs whose time has come one claim makes ready at most, and how many it finds expired."""
+
+_NOTHING = Claimed([], more=False, next_due=None)
+
+
+async def claim(desk: Desk, connection: Connection, process: str, wanted: Sequence[Wanted], token: str) -> Claimed:
+    """The most urgent of what is wanted; with what came due or expired before seen to."""
+    named = [want for want in wanted if want.only is not None]
+    if named:
+        return await _claim_named(desk, connection, process, named, token)
+    text = _text(wanted)
+    rows = await connection.fetch(desk["claim"], desk.now, process, token, text, True)
+    if rows[0]["needs_care"]:
+        await _care(desk, connection)
+        rows = await connection.fetch(desk["claim"], desk.now, process, token, text, False)
+    first = rows[0]
+    if not first["is_alive"]:
+        return _NOTHING
+    next_due = first["next_due"]
+    return Claimed(_leases(rows), first["more"], None if next_due is None else max(0.0, next_due))
+
+
+async def _care(desk: Desk, connection: Connection) -> None:
+    """What has expired is cancelled, and what has come due made ready."""
+    await connection.execute(desk["expire"], desk.now, CARE)
+    await connection.execute(desk["promote"], desk.now, CARE)
+
+
+async def _claim_named(
+    desk: Desk, connection: Connection, process: str, wanted: Sequence[Wanted], token: str
+) -> Claimed:
+    await _care(desk, connection)
+    ids = [id_ for want in wanted for id_ in want.only or ()]
+    rows = await connection.fetch(desk["claim_named"], desk.now, process, token, _text(wanted), ids)
+    return Claimed(_leases(sorted(rows, key=lambda row: row["place"])), more=False, next_due=None)
+
+
+def _text(wanted: Sequence[Wanted]) -> str:
+    """What is wanted, as the query takes it."""
+    return json.dumps([_said(number, want) for number, want in enumerate(wanted)])
+
+
+def _said(number: int, want: Wanted) -> dict[str, Any]:
+    said: dict[str, Any] = {
+        "number": number, "tasks": list(want.tasks), "unfit_for": list(want.unfit_for), "room": want.limit,
+    }  # fmt: skip
+    if want.queues is not None:
+        said["queues"] = list(want.queues)
+    if want.only is not None:
+        said["only"] = list(want.only)
+    return said
+
+
+def _leases(rows: Sequence[Row]) -> list[Lease]:
+    return [Lease(*row[:10]) for row in map(tuple, rows) if row[0] is not None]

@@ -1,0 +1,37 @@
+"""What every statement needs beside its connection: the queries of one schema, and the time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from afterward.stores.sql import load_queries
+
+_SCHEMA = "afterward."
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """`clock`: None in life, where the server's clock is the store's."""
+
+    queries: dict[str, str]
+    clock: Callable[[], float] | None = None
+
+    @property
+    def now(self) -> float | None:
+        """The first parameter of every query that asks for the time; None: what the server says."""
+        return None if self.clock is None else self.clock()
+
+    def __getitem__(self, name: str) -> str:
+        return self.queries[name]
+
+
+def desk_for(schema: str, clock: Callable[[], float] | None) -> Desk:
+    """The queries, with the tables of a schema."""
+    queries = load_queries("afterward.stores.postgres")
+    return Desk({name: in_schema(query, schema) for name, query in queries.items()}, clock)
+
+
+def in_schema(sql: str, schema: str) -> str:
+    """SQL that names the tables of `afterward`, with those of another schema."""
+    return sql if schema == "afterward" else sql.replace(_SCHEMA, f'"{schema}".')

@@ -1,0 +1,170 @@
+"""new → queued or running: how jobs enter the table."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from datetime import datetime
+from operator import index
+
+from afterward.faults import crash_point
+from afterward.job import NewJob, OnDuplicate, Placement, Stored
+from afterward.stores.postgres import contents
+from afterward.stores.postgres.connection import Connection, Row
+from afterward.stores.postgres.desk import Desk
+
+Entering = tuple[NewJob, Placement, str | None]
+"""A job, how it enters, and the process that stores it."""
+
+
+def is_plain(job: NewJob) -> bool:
+    """Can it be stored with many others by one statement, whatever else goes on?"""
+    return job.unique is None and not job.files
+
+
+async def enqueue_plain(desk: Desk, connection: Connection, entering: Sequence[Entering]) -> list[Stored]:
+    """Jobs without unique keys and files, by one statement. One answer for each, in order."""
+    row = await _insert(desk, connection, entering)
+    crash_point("after_insert")
+    alive = set(row["alive"])
+    return [
+        Stored.stored if placement is Placement.free or process in alive else Stored.stranger
+        for _, placement, process in entering
+    ]
+
+
+async def enqueue_apart(desk: Desk, connection: Connection, entering: Sequence[Entering]) -> list[Stored]:
+    """The jobs of one call, in a transaction of its own: all of them, or none when one is refused or incomplete."""
+    answers: list[Stored] = []
+    transaction = connection.transaction()
+    await transaction.start()
+    try:
+        answers = await enter_all(desk, connection, entering)
+    except BaseException:
+        if not connection.is_closed():
+            await transaction.rollback()
+        raise
+    if Stored.refused in answers or Stored.incomplete in answers:
+        await transaction.rollback()
+    else:
+        crash_point("after_insert")
+        await transaction.commit()
+    return answers
+
+
+async def enter_all(desk: Desk, connection: Connection, entering: Sequence[Entering]) -> list[Stored]:
+    """One after the other, within a transaction that has begun."""
+    present = await _present(desk, connection, entering)
+    incomplete = {
+        job.id
+        for job, _, _ in entering
+        if job.files and job.id not in present and not await contents.are_whole(desk, connection, job)
+    }
+    if incomplete:
+        return [Stored.incomplete if job.id in incomplete else Stored.dropped for job, _, _ in entering]
+    answers = present | await _strangers(desk, connection, entering)
+    for one in entering:
+        if one[0].id not in answers:
+            answers[one[0].id] = await _enter(desk, connection, one)
+    told = [answers[job.id] for job, _, _ in entering]
+    if Stored.refused in told:
+        return [answer if answer is Stored.refused else Stored.dropped for answer in told]
+    return told
+
+
+async def _present(desk: Desk, connection: Connection, entering: Sequence[Entering]) -> dict[str, Stored]:
+    """What is known of ids that are here already."""
+    rows = await connection.fetch(desk["present"], [job.id for job, _, _ in entering])
+    return {row["id"]: Stored.exists if row["leads"] else Stored.stored for row in rows}
+
+
+async def _strangers(desk: Desk, connection: Connection, entering: Sequence[Entering]) -> dict[str, Stored]:
+    """Those that are to be in the name of a process without a row."""
+    owners = {process for _, placement, process in entering if placement is not Placement.free}
+    alive = {row["id"] for row in await connection.fetch(desk["alive"], list(owners))} if owners else set[str]()
+    return {
+        job.id: Stored.stranger
+        for job, placement, process in entering
+        if placement is not Placement.free and process not in alive
+    }
+
+
+async def _enter(desk: Desk, connection: Connection, one: Entering) -> Stored:
+    job = one[0]
+    if job.unique is not None:
+        stored = await _enter_unique(desk, connection, one)
+    else:
+        stored = await _enter_one(desk, connection, one)
+    if stored is Stored.stored and job.files:
+        await contents.link(desk, connection, job)
+    return stored
+
+
+async def _enter_one(desk: Desk, connection: Connection, one: Entering) -> Stored:
+    row = await _insert(desk, connection, [one])
+    return Stored.stored if row["entered"] else Stored.stranger
+
+
+async def _enter_unique(desk: Desk, connection: Connection, one: Entering) -> Stored:
+    """Again, as long as whoever had the key has let go of it before this could know."""
+    job = one[0]
+    while True:
+        holder = await connection.fetchrow(desk["holder"], desk.now, job.task, job.unique)
+        if holder is not None and await _makes_room(desk, connection, job, holder):
+            holder = None
+        if holder is None:
+            row = await _insert(desk, connection, [one])
+            if row["entered"]:
+                return Stored.stored
+            await asyncio.sleep(0)  # another came first; or it is there, and ends
+            continue
+        if job.on_duplicate is OnDuplicate.refuse:
+            return Stored.refused
+        await connection.execute(desk["alias"], job.id, holder["id"])
+        return Stored.exists
+
+
+async def _makes_room(desk: Desk, connection: Connection, job: NewJob, holder: Row) -> bool:
+    """Does the job that has the key give it up? One that waits and has expired does, and one that is replaced."""
+    waits = holder["status"] == "queued"
+    if waits and holder["has_expired"]:
+        await connection.execute(desk["cancel"], desk.now, holder["id"], "expired")
+        return True
+    if job.on_duplicate is not OnDuplicate.replace:
+        return False
+    if waits:
+        await connection.execute(desk["cancel"], desk.now, holder["id"], f"replaced by {job.id}")
+    else:
+        await connection.execute(desk["replace_running"], holder["id"], job.id)
+    return True
+
+
+async def _insert(desk: Desk, connection: Connection, entering: Sequence[Entering]) -> Row:
+    processes = [None if placement is Placement.free else process for _, placement, process in entering]
+    jobs = [job for job, _, _ in entering]
+    row = await connection.fetchrow(
+        desk["enqueue"],
+        desk.now,
+        list({process for process in processes if process is not None}),
+        [job.id for job in jobs],
+        [job.task for job in jobs],
+        [job.queue for job in jobs],
+        [index(job.priority) for job in jobs],  # the driver would cut off what is no whole number
+        [placement is Placement.leased for _, placement, _ in entering],
+        processes,
+        [job.delay or 0.0 for job in jobs],
+        [_seconds(job.run_at) for job in jobs],
+        [job.unique for job in jobs],
+        [job.arguments for job in jobs],
+        [job.context for job in jobs],
+        [job.max_attempts for job in jobs],
+        [job.timeout for job in jobs],
+        [_seconds(job.expires) if isinstance(job.expires, datetime) else None for job in jobs],
+        [None if isinstance(job.expires, datetime) else job.expires for job in jobs],
+    )
+    assert row is not None  # noqa: S101 - a SELECT without FROM has one row
+    return row
+
+
+def _seconds(at: datetime | None) -> float | None:
+    return None if at is None else at.timestamp()

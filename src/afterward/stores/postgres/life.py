@@ -1,0 +1,86 @@
+"""The signs of life: rows, locks and beats of processes; and what becomes of what the dead held."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Sequence
+
+from afterward.errors import WorkerDied, kind_of
+from afterward.job import Process
+from afterward.stores.base import Beat, Held, Reaped
+from afterward.stores.postgres.connection import Connection
+from afterward.stores.postgres.desk import Desk
+
+PAGE = 200
+"""How many jobs one call of `reap` queues again at most."""
+
+_TRIES, _TRY_SECONDS = 5, 0.02
+
+_DIED = json.dumps({"kind": kind_of(WorkerDied), "message": "the worker process died while running this job"})
+
+
+async def join(desk: Desk, connection: Connection, process: Process, has_lock: bool) -> None:
+    """Write the row of a process; with a lock that the server drops when its session ends."""
+    if has_lock:
+        await lock(connection, process.id)
+    await connection.execute(desk["join"], desk.now, process.id, process.pid, process.host, has_lock)
+
+
+async def lock(connection: Connection, process: str) -> None:
+    """Keep the lock that shows a process to live. Others look at it by sharing it for a moment: then it waits a little.
+
+    A session of this process that the server has not yet missed may have it: it is a sign of life all the same.
+    """
+    for _ in range(_TRIES):
+        if await connection.fetchval("SELECT pg_try_advisory_lock(hashtextextended($1, 0))", process):
+            return
+        await asyncio.sleep(_TRY_SECONDS)
+
+
+async def leave(desk: Desk, connection: Connection, process: str, has_lock: bool) -> None:
+    """Remove the row of a process and its lock; what it holds is anybody's."""
+    await connection.execute(desk["leave"], process)
+    if has_lock:
+        await connection.execute("SELECT pg_advisory_unlock(hashtextextended($1, 0))", process)
+
+
+async def beat(desk: Desk, connection: Connection, process: str, waits: bool) -> Beat | None:
+    """One beat more; None without a row."""
+    row = await connection.fetchrow(desk["beat"], process, waits)
+    if row is None:
+        return None
+    others: dict[str, tuple[int, bool]] = json.loads(row["others"] or "{}")
+    held: dict[str, tuple[int, str | None]] = json.loads(row["held"] or "{}")
+    return Beat(
+        others={id_: count for id_, (count, _) in others.items()},
+        signs=frozenset(id_ for id_, (_, is_unlocked) in others.items() if is_unlocked),
+        held={id_: Held(attempt, token) for id_, (attempt, token) in held.items()},
+        files=frozenset(json.loads(row["files"] or "[]")),
+        has_orphans=row["has_orphans"],
+    )
+
+
+async def give_back(
+    desk: Desk, connection: Connection, process: str, attempts: Sequence[tuple[str, int]], files: Sequence[str]
+) -> list[bool]:
+    """What a process does not know of is anybody's, and its files nobody's."""
+    columns = [job for job, _ in attempts], [number for _, number in attempts]
+    given = {row["id"] for row in await connection.fetch(desk["give_back"], process, *columns)}
+    if files:
+        await connection.execute(desk["drop_files"], process, files)
+    return [job in given for job, _ in attempts]
+
+
+async def reap(
+    desk: Desk,
+    connection: Connection,
+    buried: Sequence[tuple[str, int | None]],
+    suspect_after: int,
+    suspect_delay: float,
+) -> Reaped:
+    """Bury the dead, and queue a page of what nobody living has again."""
+    if buried:
+        await connection.execute(desk["bury"], [id_ for id_, _ in buried], [count for _, count in buried])
+    jobs: int = await connection.fetchval(desk["adopt"], desk.now, PAGE, _DIED, suspect_after, suspect_delay)
+    return Reaped(jobs, more=jobs == PAGE)

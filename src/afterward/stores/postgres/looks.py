@@ -1,0 +1,70 @@
+"""Looks at the tables: each reads, and writes nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from afterward.job import Job, Status
+from afterward.stores.postgres.connection import Connection
+from afterward.stores.postgres.desk import Desk
+from afterward.stores.rows import job_of
+from afterward.text import is_storable
+
+_CREATED_AT = 15
+_LAST_CHARACTER = "\U0010ffff"
+
+
+async def get(desk: Desk, connection: Connection, jobs: Sequence[str]) -> list[Job | None]:
+    """Jobs with their attempts, as they are at one moment."""
+    asked = [job for job in jobs if is_storable(job)]
+    rows = await connection.fetch(desk["get"], list(set(asked)))
+    found = {row[0]: job_of(tuple(row)[1:-1], json.loads(row["attempts"] or "[]")) for row in rows}
+    return [found.get(job) for job in jobs]
+
+
+async def listed(desk: Desk, connection: Connection, filters: tuple[Any, ...]) -> list[Job]:
+    """Jobs of the query `list`, up to the first that is older than its fifth parameter."""
+    return [job_of(row, ()) for row in await _rows(desk, connection, filters)]
+
+
+async def _rows(desk: Desk, connection: Connection, filters: tuple[Any, ...]) -> list[Any]:
+    if not all(is_storable(text) for text in filters if isinstance(text, str)):
+        return []
+    oldest = filters[4]
+    rows: list[Any] = []
+    for row in await connection.fetch(desk["list"], *filters):
+        if oldest is not None and row[_CREATED_AT] < oldest:
+            break
+        rows.append(row)
+    return rows
+
+
+async def changed(desk: Desk, connection: Connection, oldest: float, limit: int) -> list[Job]:
+    """What was stored or has ended since a time, and what is held or run; newest first."""
+    async with connection.transaction(isolation="repeatable_read", readonly=True):
+        rows = await _rows(desk, connection, (None, None, None, None, oldest, limit, None))
+        ids = {row[0] for row in await connection.fetch(desk["changed"], oldest, limit)} - {row[1] for row in rows}
+        others = await get(desk, connection, sorted(ids))
+    jobs = [job_of(row, ()) for row in rows] + [replace(job, attempts=()) for job in others if job is not None]
+    return sorted(jobs, key=lambda job: job.id, reverse=True)[:limit]
+
+
+async def find(desk: Desk, connection: Connection, prefix: str, limit: int) -> list[str]:
+    """Ids that begin with this text."""
+    if not is_storable(prefix):
+        return []
+    rows = await connection.fetch(desk["find"], prefix, prefix + _LAST_CHARACTER, limit)
+    return [row["id"] for row in rows]
+
+
+async def prunable(desk: Desk, connection: Connection, ages: Mapping[Status, float]) -> int:
+    """How many jobs have ended with one of these statuses so long ago."""
+    return sum(
+        [
+            await connection.fetchval(desk["prunable"], desk.now, status.value, float(age))
+            for status, age in ages.items()
+        ]
+    )

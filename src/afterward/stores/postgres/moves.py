@@ -1,0 +1,213 @@
+"""How attempts end, and what a person wants of jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from afterward.job import Died, Failed, Lease, Outcome, Placement, Released, Retry, Ruling, Status, Succeeded
+from afterward.stores.postgres import contents
+from afterward.stores.postgres.connection import Connection, Row
+from afterward.stores.postgres.desk import Desk
+from afterward.stores.postgres.entry import enter_all
+from afterward.stores.rows import text_of
+from afterward.text import is_storable
+
+End = tuple[Lease, Outcome]
+Numbered = tuple[int, End]
+
+_CAN_BE_RETRIED = (Status.failed, Status.cancelled)
+
+
+async def finish(desk: Desk, connection: Connection, ends: Sequence[End]) -> list[bool]:
+    """running → succeeded, failed or queued, for attempts that still hold their jobs.
+
+    What another transaction has locked is passed over at first, and then waited for, one by one.
+    """
+    answers = [False] * len(ends)
+    left = list(enumerate(ends))
+    while left:
+        now, left = _one_of_each_job(left)
+        accepted = await _end_all(desk, connection, [end for _, end in now])
+        refused = [one for one in now if one[1][0].id not in accepted]
+        for number, (lease, _) in now:
+            answers[number] = lease.id in accepted
+        if refused:
+            left += await _see_to_refused(desk, connection, refused, answers)
+    return answers
+
+
+def _one_of_each_job(ends: Sequence[Numbered]) -> tuple[list[Numbered], list[Numbered]]:
+    """The first end of each job, and the rest."""
+    first: dict[str, Numbered] = {}
+    rest = [one for one in ends if first.setdefault(one[1][0].id, one) is not one]
+    return list(first.values()), rest
+
+
+async def _see_to_refused(
+    desk: Desk, connection: Connection, refused: Sequence[Numbered], answers: list[bool]
+) -> list[Numbered]:
+    """Accept what ended just so before; the ends that are left to try, now that nobody else has their jobs locked."""
+    left: list[Numbered] = []
+    rows = await connection.fetch(desk["refused"], *_columns_of_refused([end for _, end in refused]))
+    for (number, end), row in zip(refused, rows, strict=True):
+        answers[number] = row["did"]
+        if row["holds"]:
+            await connection.execute(desk["wait_for"], end[0].id)
+            left.append((number, end))
+    return left
+
+
+def has_more_to_write(outcome: Outcome) -> bool:
+    """Does more belong to this end than its job's own row?"""
+    if isinstance(outcome, Succeeded | Failed | Died) and outcome.then is not None:
+        return True
+    return isinstance(outcome, Succeeded) and bool(outcome.files)
+
+
+async def _end_all(desk: Desk, connection: Connection, ends: Sequence[End]) -> set[str]:
+    """The ids of those whose end was accepted."""
+    are_alike = len({is_final(outcome) for _, outcome in ends}) == 1
+    if are_alike and not any(has_more_to_write(outcome) for _, outcome in ends):
+        return await _move(desk, connection, ends)  # one statement, which is a transaction by itself
+    async with connection.transaction():
+        accepted = await _move(desk, connection, ends)
+        for lease, outcome in ends:
+            if lease.id in accepted:
+                await _write_more(desk, connection, lease, outcome)
+    return accepted
+
+
+async def _write_more(desk: Desk, connection: Connection, lease: Lease, outcome: Outcome) -> None:
+    if isinstance(outcome, Succeeded | Failed | Died) and outcome.then is not None:
+        await enter_all(desk, connection, [(outcome.then, Placement.free, None)])
+    if isinstance(outcome, Succeeded) and outcome.files:
+        await contents.unlink(desk, connection, outcome.files, lease.id)
+
+
+async def _move(desk: Desk, connection: Connection, ends: Sequence[End]) -> set[str]:
+    """One statement for those that end for good, one for those that are queued again."""
+    for_good = [end for end in ends if is_final(end[1])]
+    for_now = [end for end in ends if not is_final(end[1])]
+    accepted: set[str] = set()
+    if for_good:
+        rows = await connection.fetch(desk["end_for_good"], desk.now, *_columns_for_good(for_good))
+        accepted.update(row["id"] for row in rows)
+    if for_now:
+        rows = await connection.fetch(desk["end_for_now"], desk.now, *_columns_for_now(for_now))
+        accepted.update(row["id"] for row in rows)
+    return accepted
+
+
+def is_final(outcome: Outcome) -> bool:
+    """Is the job over with this?"""
+    return isinstance(outcome, Succeeded | Failed) or (isinstance(outcome, Died) and outcome.final)
+
+
+def _name_of(outcome: Outcome) -> str:
+    return type(outcome).__name__.lower()
+
+
+def _fences(ends: Sequence[End]) -> list[list[Any]]:
+    leases = [lease for lease, _ in ends]
+    return [[lease.id for lease in leases], [lease.attempt for lease in leases], [lease.process for lease in leases]]
+
+
+def _failures(ends: Sequence[End]) -> list[str | None]:
+    return [text_of(end.failure) if isinstance(end, Failed | Retry | Died) else None for _, end in ends]
+
+
+def _results(ends: Sequence[End]) -> list[str | None]:
+    return [outcome.result if isinstance(outcome, Succeeded) else None for _, outcome in ends]
+
+
+def _notes(ends: Sequence[End]) -> list[str | None]:
+    return [outcome.note if isinstance(outcome, Released) else None for _, outcome in ends]
+
+
+def _columns_for_good(ends: Sequence[End]) -> list[list[Any]]:
+    return [
+        *_fences(ends),
+        [_name_of(outcome) for _, outcome in ends],
+        _results(ends),
+        _failures(ends),
+        [isinstance(outcome, Died) for _, outcome in ends],
+    ]
+
+
+def _columns_for_now(ends: Sequence[End]) -> list[list[Any]]:
+    return [
+        *_fences(ends),
+        [_name_of(outcome) for _, outcome in ends],
+        _failures(ends),
+        _notes(ends),
+        [_unfit_for(outcome) for _, outcome in ends],
+        [outcome.delay if isinstance(outcome, Retry | Released | Died) else 0.0 for _, outcome in ends],
+    ]
+
+
+def _columns_of_refused(ends: Sequence[End]) -> list[list[Any]]:
+    return [
+        *_fences(ends),
+        [_name_of(outcome) for _, outcome in ends],
+        [_unfit_for(outcome) for _, outcome in ends],
+        _results(ends),
+        _failures(ends),
+        _notes(ends),
+    ]
+
+
+def _unfit_for(outcome: Outcome) -> str:
+    return outcome.unfit_for if isinstance(outcome, Released) else ""
+
+
+async def cancel(desk: Desk, connection: Connection, jobs: Sequence[str]) -> list[Ruling]:
+    """queued → cancelled, because a person says so."""
+    return [await _cancel(desk, connection, job) for job in jobs]
+
+
+async def _cancel(desk: Desk, connection: Connection, job: str) -> Ruling:
+    found = await _find(desk, connection, job)
+    if found is None:
+        return Ruling.unknown
+    gone = await connection.fetchval(desk["cancel"], desk.now, found["id"], "cancelled")
+    return Ruling.forbidden if gone is None else Ruling.done
+
+
+async def retry(desk: Desk, connection: Connection, jobs: Sequence[str]) -> list[Ruling]:
+    """failed or cancelled → queued, because a person says so."""
+    return [await _retry(desk, connection, job) for job in jobs]
+
+
+async def _retry(desk: Desk, connection: Connection, job: str) -> Ruling:
+    found = await _find(desk, connection, job)
+    if found is None:
+        return Ruling.unknown
+    if found["status"] not in _CAN_BE_RETRIED:
+        return Ruling.forbidden
+    async with connection.transaction():
+        if found["unique_key"] is not None:
+            await _expire_holder(desk, connection, found)
+        back = await connection.fetchval(desk["retry"], desk.now, found["id"])
+    if back is not None:
+        return Ruling.done
+    again = await _find(desk, connection, job)
+    return Ruling.taken if again is not None and again["status"] in _CAN_BE_RETRIED else Ruling.forbidden
+
+
+async def _expire_holder(desk: Desk, connection: Connection, found: Row) -> None:
+    """What has expired keeps its unique key from no other job."""
+    holder = await connection.fetchrow(desk["holder"], desk.now, found["task"], found["unique_key"])
+    if holder is not None and holder["status"] == "queued" and holder["has_expired"]:
+        await connection.execute(desk["cancel"], desk.now, holder["id"], "expired")
+
+
+async def _find(desk: Desk, connection: Connection, job: str) -> Row | None:
+    return await connection.fetchrow(desk["real_id"], job) if is_storable(job) else None
+
+
+def leaves_work(outcome: Outcome) -> bool:
+    """Is there a job to claim after this, now or soon?"""
+    if isinstance(outcome, Retry | Released):
+        return True
+    return outcome.then is not None or (isinstance(outcome, Died) and not outcome.final)

@@ -1,0 +1,78 @@
+"""How operations of one kind are carried out on a connection, each with its answer."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeAlias
+
+from afterward.job import Lease, Outcome
+from afterward.stores.batch import Operation
+from afterward.stores.postgres import claims, contents, entry, life, looks, moves, tidying
+from afterward.stores.postgres.connection import Connection
+from afterward.stores.postgres.desk import Desk
+
+CarryOut: TypeAlias = Callable[[Desk, Connection, Sequence[Operation]], Awaitable[None]]
+
+
+def _each(one: Callable[..., Awaitable[Any]]) -> CarryOut:
+    """One after the other, each with its own items."""
+
+    async def carry_out(desk: Desk, connection: Connection, operations: Sequence[Operation]) -> None:
+        for operation in operations:
+            operation.answer = await one(desk, connection, *operation.items)
+
+    return carry_out
+
+
+async def _enqueue(desk: Desk, connection: Connection, operations: Sequence[Operation]) -> None:
+    entering = [one for operation in operations for one in operation.items]
+    answers = iter(await entry.enqueue_plain(desk, connection, entering) if entering else [])
+    for operation in operations:
+        operation.answer = [next(answers) for _ in operation.items]
+
+
+async def _release(desk: Desk, connection: Connection, operations: Sequence[Operation]) -> None:
+    held = [(job, process) for process, jobs in (operation.items for operation in operations) for job in jobs]
+    rows = await connection.fetch(desk["release"], [job for job, _ in held], [process for _, process in held])
+    released = {(row["id"], row["process"]) for row in rows}
+    for operation in operations:
+        process, jobs = operation.items
+        operation.answer = [(job, process) in released for job in jobs]
+
+
+async def _finish(desk: Desk, connection: Connection, operations: Sequence[Operation]) -> None:
+    ends: list[tuple[Lease, Outcome]] = [end for operation in operations for end in operation.items]
+    accepted = iter(await moves.finish(desk, connection, ends))
+    for operation in operations:
+        operation.answer = [next(accepted) for _ in operation.items]
+
+
+async def _notify(desk: Desk, connection: Connection, operations: Sequence[Operation]) -> None:
+    """Once for all of them."""
+    [(channel,), *_] = [operation.items for operation in operations]
+    await connection.execute(desk["notify"], channel)
+
+
+CARRY_OUT: dict[str, CarryOut] = {
+    "join": _each(life.join),
+    "leave": _each(life.leave),
+    "beat": _each(life.beat),
+    "give_back": _each(life.give_back),
+    "reap": _each(life.reap),
+    "notify": _notify,
+    "enqueue": _enqueue,
+    "enqueue_apart": _each(entry.enqueue_apart),
+    "put_chunk": _each(contents.put_chunk),
+    "release": _release,
+    "claim": _each(claims.claim),
+    "finish": _finish,
+    "cancel": _each(moves.cancel),
+    "retry": _each(moves.retry),
+    "tidy": _each(tidying.tidy),
+    "get_chunk": _each(contents.get_chunk),
+    "prunable": _each(looks.prunable),
+    "get": _each(looks.get),
+    "list": _each(looks.listed),
+    "changed": _each(looks.changed),
+    "find": _each(looks.find),
+}

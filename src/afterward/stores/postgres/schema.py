@@ -1,0 +1,63 @@
+"""The schema: made and brought up to date by numbered migrations, one process at a time."""
+
+from __future__ import annotations
+
+from afterward.errors import StoreUnusable
+from afterward.faults import crash_point
+from afterward.stores.postgres.connection import Connection
+from afterward.stores.postgres.desk import in_schema
+from afterward.stores.sql import load_migrations
+
+LOWEST_SERVER = 140000
+"""The oldest server that this works with, as `server_version_num` has it."""
+
+_MIGRATIONS = """
+CREATE SCHEMA IF NOT EXISTS "{schema}";
+CREATE TABLE IF NOT EXISTS afterward.migrations (
+    number integer PRIMARY KEY,
+    applied_at timestamptz NOT NULL DEFAULT now()
+);
+"""
+
+
+async def prepare(connection: Connection, schema: str, location: str, *, migrate: bool) -> None:
+    """See that the schema is one that this version works with. Raises `StoreUnusable` when it cannot be."""
+    migrations = load_migrations("afterward.stores.postgres")
+    newest = migrations[-1][0]
+    version = await version_of(connection, schema)
+    if version > newest:
+        raise StoreUnusable(
+            f"the store {location} has schema {version}, and this version of afterward knows {newest}; "
+            f"upgrade afterward"
+        )
+    if version < newest and not migrate:
+        raise StoreUnusable(
+            f"the store {location} has schema {version}, and this version of afterward works with {newest}; "
+            f"bring it up to date with `afterward migrate`, or use the version that the app has"
+        )
+    if version < newest:
+        await _migrate(connection, schema, migrations)
+
+
+async def version_of(connection: Connection, schema: str) -> int:
+    """The number of the last migration that was applied; 0 when nothing is there."""
+    if await connection.fetchval("SELECT to_regclass($1)", f'"{schema}".migrations') is None:
+        return 0
+    return (
+        await connection.fetchval(in_schema("SELECT coalesce(max(number), 0) FROM afterward.migrations", schema)) or 0
+    )
+
+
+async def _migrate(connection: Connection, schema: str, migrations: list[tuple[int, str]]) -> None:
+    """Under a lock that lasts as long as the transaction: who waited for it finds all done."""
+    async with connection.transaction():
+        await connection.execute("SELECT pg_advisory_xact_lock(hashtextextended($1, 7))", f"afterward.{schema}")
+        await connection.execute(in_schema(_MIGRATIONS.format(schema=schema), schema))
+        version = await version_of(connection, schema)
+        for number, statements in migrations:
+            if number > version:
+                await connection.execute(in_schema(statements, schema))
+                await connection.execute(
+                    in_schema("INSERT INTO afterward.migrations (number) VALUES ($1)", schema), number
+                )
+                crash_point("in_migration")

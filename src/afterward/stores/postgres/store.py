@@ -1,0 +1,301 @@
+"""Jobs in a PostgreSQL database: the contract of `stores.base`, for many processes on many servers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, TypeVar
+
+import asyncpg  # pyright: ignore[reportMissingTypeStubs] - it has none of its own
+
+from afterward.errors import StoreError, StoreUnavailable, StoreUnusable
+from afterward.job import Job, Lease, NewJob, Outcome, Placement, Process, Ruling, Status, Stored
+from afterward.stores.base import Answer, Beat, Chunk, Claimed, Reaped, Tidied, Wanted
+from afterward.stores.batch import Operation
+from afterward.stores.postgres import entry, life, moves
+from afterward.stores.postgres.address import Address, address_of
+from afterward.stores.postgres.bell import Bell
+from afterward.stores.postgres.connection import Connection, connect, is_passing, translated
+from afterward.stores.postgres.desk import desk_for
+from afterward.stores.postgres.lane import Lane
+from afterward.stores.postgres.lanes import Lanes
+from afterward.stores.postgres.operations import CARRY_OUT
+from afterward.stores.postgres.schema import prepare
+from afterward.stores.watchers import Watchers
+
+T = TypeVar("T")
+
+
+_CLOSING_SECONDS = 2.0
+"""How long a close waits for a loop that is not its own."""
+
+
+class PostgresStore:
+    """A store in one schema of a database. `patience`: seconds an operation is tried for before it gives up.
+
+    `clock`: for tests; in life the server's clock is the store's.
+    """
+
+    def __init__(self, url: str, *, clock: Callable[[], float] | None = None, patience: float = 5.0) -> None:
+        self._address: Address = address_of(url)
+        self._desk = desk_for(self._address.schema, clock)
+        self._channel = f"{self._address.schema}.jobs"
+        self._patience = patience
+        self._home: Lanes | None = None
+        self._elsewhere: dict[asyncio.AbstractEventLoop, Lanes] = {}
+        self._joined: set[str] = set()
+        self._has_listened = False
+        self._is_notifying = self._rang_meanwhile = False
+        self._bell = Bell(self._notify)
+        self._watchers = Watchers()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._forget_inherited)
+
+    @property
+    def proves_death(self) -> bool:
+        return False  # a session that ended is a sign
+
+    @property
+    def location(self) -> str:
+        return self._address.location
+
+    async def open(self, *, migrate: bool = True) -> None:
+        if self._home is not None:
+            return
+        try:
+            connection = await connect(self._address, self._patience)
+            try:
+                await prepare(connection, self._address.schema, self.location, migrate=migrate)
+            finally:
+                await connection.close()
+        except StoreError:
+            raise
+        except Exception as error:
+            raise what_is_wrong(error, self.location) from error
+        self._home = Lanes(self._make_lane)
+
+    async def close(self) -> None:
+        home, self._home = self._home, None
+        if home is None:
+            return
+        self._joined.clear()
+        self._has_listened = False
+        if home.loop is asyncio.get_running_loop():
+            await home.close()
+            return
+        with contextlib.suppress(RuntimeError, TimeoutError):  # its loop has ended, or is blocked: it closes by itself
+            closing = asyncio.run_coroutine_threadsafe(home.close(), home.loop)
+            await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(closing)), _CLOSING_SECONDS)
+
+    @contextlib.asynccontextmanager
+    async def at_home(self) -> AsyncGenerator[None]:
+        """With connections of its own; without, what is asked for goes by those of the loop that opened the store."""
+        loop = asyncio.get_running_loop()
+        if loop in self._elsewhere:
+            yield
+            return
+        lanes = self._elsewhere[loop] = Lanes(self._make_lane)
+        try:
+            yield
+        finally:
+            del self._elsewhere[loop]
+            await lanes.close()
+
+    async def join(self, process: Process) -> None:
+        self._joined.add(process.id)  # first: its lock is to be taken again on each new connection
+        try:
+            await self._ask("vital", "join", (process, not self._address.pooled))
+        except BaseException:
+            self._joined.discard(process.id)
+            raise
+
+    async def leave(self, process: str) -> None:
+        await self._ask("vital", "leave", (process, process in self._joined and not self._address.pooled))
+        self._joined.discard(process)
+        self._bell.ring()
+
+    async def beat(self, process: str) -> Beat | None:
+        return await self._ask("vital", "beat", (process, self._bell.was_waited_for))
+
+    async def give_back(self, process: str, attempts: Iterable[tuple[str, int]], files: Iterable[str]) -> list[bool]:
+        given: list[bool] = await self._ask("vital", "give_back", (process, list(attempts), list(files)))
+        self._bell.ring()
+        return given
+
+    async def dead(self) -> list[str]:
+        return []
+
+    async def reap(self, buried: Iterable[tuple[str, int | None]], suspect_after: int, suspect_delay: float) -> Reaped:
+        reaped: Reaped = await self._ask("vital", "reap", (list(buried), suspect_after, suspect_delay))
+        if reaped.jobs:
+            self._bell.ring()
+        return reaped
+
+    def enqueue(self, jobs: Sequence[tuple[NewJob, Placement]], process: str | None) -> Answer[list[Stored]]:
+        are_plain = all(entry.is_plain(job) for job, _ in jobs)
+        entering = [(job, placement, process) for job, placement in jobs]
+        answer = (
+            self._ask("writes", "enqueue", entering) if are_plain else self._ask("apart", "enqueue_apart", (entering,))
+        )
+        return answer if process is not None else self._ringing(answer)
+
+    def put_chunk(self, file: str, number: int, data: bytes, process: str, *, is_last: bool) -> Answer[bool]:
+        return self._ask("apart", "put_chunk", (file, number, data, process, is_last))
+
+    def release(self, process: str, jobs: Sequence[str]) -> Answer[list[bool]]:
+        return self._ringing(self._ask("writes", "release", (process, jobs)))
+
+    def claim(self, process: str, wanted: Sequence[Wanted], token: str) -> Answer[Claimed]:
+        return self._ask("claims", "claim", (process, wanted, token))
+
+    def finish(self, ends: Sequence[tuple[Lease, Outcome]]) -> Answer[list[bool]]:
+        answer = self._ask("writes", "finish", ends)
+        if self._watchers:
+            answer.add_done_callback(lambda _: self._watchers.tell([lease.id for lease, _ in ends]))
+        return self._ringing(answer) if any(moves.leaves_work(outcome) for _, outcome in ends) else answer
+
+    def cancel(self, jobs: Sequence[str]) -> Answer[list[Ruling]]:
+        return self._ask("apart", "cancel", (jobs,))
+
+    def retry(self, jobs: Sequence[str]) -> Answer[list[Ruling]]:
+        return self._ringing(self._ask("apart", "retry", (jobs,)))
+
+    def tidy(self, ages: Mapping[Status, float], jobs: int, chunks: int) -> Answer[Tidied]:
+        return self._ask("apart", "tidy", (ages, jobs, chunks))
+
+    def get_chunk(self, file: str, number: int) -> Answer[Chunk | None]:
+        return self._ask("looks", "get_chunk", (file, number))
+
+    def prunable(self, ages: Mapping[Status, float]) -> Answer[int]:
+        return self._ask("looks", "prunable", (ages,))
+
+    def get(self, jobs: Sequence[str]) -> Answer[list[Job | None]]:
+        return self._ask("looks", "get", (jobs,))
+
+    def list(
+        self, *, status: Status | Collection[Status] | None = None, task: str | None = None, queue: str | None = None,
+        unique: str | None = None, before: str | None = None, since: datetime | None = None, limit: int = 50
+    ) -> Answer[list[Job]]:  # fmt: skip
+        statuses = [status] if isinstance(status, Status) else status
+        oldest = None if since is None else since.timestamp()
+        names = None if statuses is None else [one.value for one in statuses]
+        return self._ask("looks", "list", ((names, task, queue, before, oldest, limit, unique),))
+
+    def changed(self, since: datetime, limit: int) -> Answer[list[Job]]:
+        return self._ask("looks", "changed", (since.timestamp(), limit))
+
+    def find(self, prefix: str, limit: int) -> Answer[Sequence[str]]:
+        return self._ask("looks", "find", (prefix, limit))
+
+    async def watch(self, jobs: Sequence[str], seconds: float) -> None:
+        await self._watchers.wait(jobs, seconds)
+
+    async def wait(self, seconds: float) -> None:
+        await self._bell.wait(seconds)
+
+    def ring(self) -> None:
+        self._bell.ring()
+
+    # asking
+
+    def _ask(self, sort: str, kind: str, items: Any) -> Answer[Any]:
+        loop = asyncio.get_running_loop()
+        home = self._home  # once: another thread may be closing
+        if home is None:
+            raise StoreUnavailable(f"the store {self.location} is not open")
+        lanes = home if sort == "vital" else self._elsewhere.get(loop, home)
+        operation = Operation(kind, items, loop)
+        try:
+            lanes.submit(sort, operation)
+        except RuntimeError as error:  # its loop has ended
+            raise StoreUnavailable(f"the store {self.location} is not open any more") from error
+        return operation.future
+
+    def _ringing(self, answer: Answer[T]) -> Answer[T]:
+        """Who waits for jobs is called once this is written: it leaves jobs that anybody may claim."""
+        answer.add_done_callback(lambda _: self._bell.ring())
+        return answer
+
+    def _notify(self) -> None:
+        """Ring in other processes, from whatever thread; once for all that is rung meanwhile."""
+        home = self._home
+        if home is not None:
+            with contextlib.suppress(RuntimeError):  # its loop has ended
+                home.loop.call_soon_threadsafe(self._notify_at_home)
+
+    def _notify_at_home(self) -> None:
+        """One at a time: what is rung meanwhile is rung once, after it."""
+        if self._home is None:
+            return
+        if self._is_notifying:
+            self._rang_meanwhile = True
+            return
+        self._is_notifying = True
+        operation = Operation("notify", (self._channel,), self._home.loop)
+        operation.future.add_done_callback(self._has_notified)
+        self._home.submit("vital", operation)
+
+    def _has_notified(self, answer: asyncio.Future[Any]) -> None:
+        self._is_notifying = False
+        answer.exception()  # a hint only: who was not reached looks by himself soon
+        if self._rang_meanwhile:
+            self._rang_meanwhile = False
+            self._notify_at_home()
+
+    def _forget_inherited(self) -> None:
+        """In a forked child: the connections are the parent's; closed here, they would be closed there."""
+        _INHERITED.append((self._home, self._elsewhere))
+        self._home, self._elsewhere, self._joined = None, {}, set()
+        self._bell = Bell(self._notify)
+
+    # connecting
+
+    def _make_lane(self, sort: str) -> Lane:
+        connects = self._connect_vital if sort == "vital" else self._connect
+        return Lane(connects, self._carry_out, self.location, self._patience)
+
+    async def _connect(self, patience: float) -> Connection:
+        return await connect(self._address, patience)
+
+    async def _connect_vital(self, patience: float) -> Connection:
+        """With the locks of this process, and an ear for those who ring; what was rung meanwhile is looked for."""
+        connection = await connect(self._address, patience)
+        if not self._address.pooled:
+            for process in self._joined:
+                await life.lock(connection, process)
+            await connection.add_listener(self._channel, self._hear)
+        if self._has_listened:
+            self._bell.hear()
+        self._has_listened = True
+        return connection
+
+    def _hear(self, *_: Any) -> None:
+        self._bell.hear()
+
+    async def _carry_out(self, connection: Connection, kind: str, operations: Sequence[Operation]) -> None:
+        await CARRY_OUT[kind](self._desk, connection, operations)
+
+
+_INHERITED: list[Any] = []
+
+
+def what_is_wrong(error: BaseException, location: str) -> StoreError:
+    """Why a store could not be opened, with the mend."""
+    if isinstance(error, asyncpg.InvalidCatalogNameError):
+        return StoreUnusable(f"the store {location}: there is no such database; make it with CREATE DATABASE")
+    if isinstance(error, asyncpg.InvalidAuthorizationSpecificationError):
+        return StoreUnusable(
+            f"the store {location} lets this user not in ({error}); look at the user and password of the URL"
+        )
+    if isinstance(error, asyncpg.InsufficientPrivilegeError):
+        return StoreUnusable(
+            f"the store {location}: this user may not make or use the schema ({error}); "
+            f"let a user who may run `afterward migrate`, and grant this one its use"
+        )
+    if is_passing(error):
+        return StoreUnavailable(f"the store {location} cannot be reached: {type(error).__name__}: {error}")
+    found = translated(error, location)
+    return found if isinstance(found, StoreError) else StoreUnavailable(str(found))
