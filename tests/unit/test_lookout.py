@@ -67,6 +67,16 @@ def test_looks_out_of_turn_do_not_make_one_frozen_sooner() -> None:
         watch.now -= 0.75 * BEAT
 
 
+def test_looks_out_of_turn_count_for_nothing_when_much_time_passes_after_them() -> None:
+    """This process stood still as well: it has to look for a whole lease before it says so of another."""
+    watch = Watch()
+    for _ in range(LOOKS * 4):
+        watch.look(a=7)
+        watch.now -= BEAT
+    watch.now += 3600
+    assert watch.look(a=7) == NOBODY
+
+
 def test_time_alone_makes_nobody_frozen() -> None:
     """This process has been frozen as well, for an hour: it looks as often as ever before it says so."""
     watch = Watch()
