@@ -25,11 +25,11 @@ from afterward.holdings import Holdings, Known
 from afterward.identity import new_id
 from afterward.job import Job, NewJob, Placement, Process, Status, Stored
 from afterward.liveness import Liveness
-from afterward.stores.base import Wanted
+from afterward.stores.base import Answer, Wanted
 from afterward.stores.sqlite import SQLiteStore
 from tests.faults.patience import soon
 from tests.support.database import Database
-from tests.support.insides import liveness_of
+from tests.support.insides import liveness_of, would_lease
 from tests.support.lock import held
 from tests.support.processes import run_aside
 
@@ -206,6 +206,33 @@ async def test_a_process_that_was_taken_for_dead_holds_nothing_in_its_old_name(t
         assert (job.process, job.attempt, job.failures) == (liveness.process, 2, 0)
         names = {row.process for row in shop.database.jobs().values()}
         assert names == {None, liveness.process}
+
+
+async def test_a_job_that_is_stored_again_under_a_new_identity_is_begun_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its first enqueue was carried out, and the answer lost; meanwhile its process was taken for dead."""
+    async with opened(tmp_path) as shop:
+        store = shop.tasks.store
+        enqueue = store.enqueue
+
+        async def enqueue_twice(jobs: list[tuple[NewJob, Placement]], process: str) -> list[Stored]:
+            assert jobs[0][1] is Placement.leased
+            assert await enqueue(jobs, process) == [Stored.stored]
+            await store.reap([(process, None)], 2, 1.0)
+            return await enqueue(jobs, process)
+
+        def enqueue_first(jobs: list[tuple[NewJob, Placement]], process: str) -> Answer[list[Stored]]:
+            monkeypatch.undo()
+            return asyncio.ensure_future(enqueue_twice(jobs, process))
+
+        await shop.note.enqueue("key~first")  # the worker has looked, and found nothing else
+        await soon(lambda: would_lease(shop.tasks))
+        monkeypatch.setattr(store, "enqueue", enqueue_first)
+        assert (await shop.post("/notes", key="key~1")).status_code == 202
+        await soon(lambda: shop.database.job("key~1").status == "succeeded")
+        await shop_is_at_rest(shop)
+        assert shop.runs_of("key~1") == [2]
 
 
 async def test_a_job_let_go_while_a_claim_waits_is_kept_by_the_claim(tmp_path: Path) -> None:
