@@ -10,7 +10,9 @@ from afterward.cli.doctor.finding import Finding, Level, ok, problem, warning
 from afterward.cli.progress import progress
 from afterward.cli.sizes import many
 from afterward.cli.states import OVERDUE, span
-from afterward.stores.sqlite.checkup import Checkup, Joined, Waits
+from afterward.stores.base import COUNTED
+from afterward.stores.sqlite.checkup import Checkup, Joined
+from afterward.stores.sqlite.stats import Waits
 
 BEAT_SECONDS = 5.0
 """How long a heartbeat is waited for: twice as long as it takes with the usual lease, and a little more."""
@@ -81,9 +83,10 @@ def waiting(
 
 def _lane(lane: Waits, now: float, beating: Sequence[Joined], known: Collection[str] | None) -> Finding:
     how_long = span(timedelta(seconds=now - lane.since))
-    said = f"{many(lane.jobs, 'job')} of {lane.task}, queue {lane.queue}: the first is due for {how_long}"
+    jobs = many(lane.jobs, "job") if lane.jobs < COUNTED else f"{COUNTED:,} jobs or more"
+    said = f"{jobs} of {lane.task}, queue {lane.queue}: the first is due for {how_long}"
     if not lane.task:
-        said = f"{many(lane.jobs, 'job')} came due, the first {how_long} ago, and no worker has looked"
+        said = f"{jobs} of queue {lane.queue} came due, the first {how_long} ago, and no worker has looked"
     if not any(process.serves for process in beating):
         return problem("waiting", f"{said}; no worker is running", "start the app, or afterward worker")
     if known is not None and lane.task and lane.task not in known:

@@ -17,7 +17,7 @@ import apsw
 from afterward.errors import StoreUnavailable, WorkerDied, kind_of
 from afterward.faults import crash_point
 from afterward.job import Died, Job, Lease, NewJob, Outcome, Placement, Process, Released, Retry, Ruling, Status, Stored
-from afterward.stores.base import Answer, Beat, Chunk, Claimed, Held, Reaped, Tidied, Wanted
+from afterward.stores.base import Answer, Beat, Chunk, Claimed, Held, Reaped, Stats, Tidied, Wanted
 from afterward.stores.batch import Operation, by_kind
 from afterward.stores.rows import job_of
 from afterward.stores.sql import load_queries
@@ -28,6 +28,7 @@ from afterward.stores.sqlite.entry import Entry
 from afterward.stores.sqlite.files import LivenessLocks
 from afterward.stores.sqlite.looks import Space
 from afterward.stores.sqlite.reader import Reader
+from afterward.stores.sqlite.stats import stats
 from afterward.stores.sqlite.writer import Writer
 from afterward.stores.watchers import Watchers
 
@@ -181,6 +182,9 @@ class SQLiteStore:
 
     def changed(self, since: datetime, limit: int) -> Answer[list[Job]]:
         return self._look(lambda connection: looks.changed(connection, since.timestamp(), limit))
+
+    def stats(self) -> Answer[Stats]:
+        return self._look(lambda connection: stats(connection, self._clock(), self._locks.dead()))
 
     def find(self, prefix: str, limit: int) -> Answer[Sequence[str]]:
         return self._look(lambda connection: looks.find(connection, prefix, limit))
