@@ -207,7 +207,15 @@ def test_looking_writes_nothing(world: World) -> None:
 
 @pytest.mark.parametrize(
     "command",
-    [["jobs"], ["jobs", "--follow"], ["job", UNKNOWN], ["retry", UNKNOWN], ["cancel", "--all", "--yes"], ["prune"]],
+    [
+        ["jobs"],
+        ["jobs", "--follow"],
+        ["job", UNKNOWN],
+        ["stats"],
+        ["retry", UNKNOWN],
+        ["cancel", "--all", "--yes"],
+        ["prune"],
+    ],
     ids=" ".join,
 )
 def test_a_store_of_an_older_version_is_left_as_it_is(world: World, command: list[str]) -> None:

@@ -103,6 +103,19 @@ def job(
 
 
 @app.command(epilog=EPILOG)
+def stats(
+    *,
+    store: options.Store = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object, in one line.")] = False,
+) -> None:
+    """Say of each queue how many jobs are ready, wait for their time, are held and run."""
+    from afterward.cli.stats import count, print_stats
+
+    with errors_told():
+        print_stats(asyncio.run(count(store)), as_json=json)
+
+
+@app.command(epilog=EPILOG)
 def check(
     paths: Annotated[
         list[Path] | None, typer.Argument(metavar="PATH", help="Files and folders; by default the current folder.")
