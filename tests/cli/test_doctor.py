@@ -67,7 +67,7 @@ def test_a_healthy_store_that_is_served_has_no_problem(world: World) -> None:
         "integrity", "journal", "lock", "log", "size", "processes", "waiting", "clock", "file system", "folder",
         "permissions", "disk", "commits",
     }  # fmt: skip
-    assert of(found, "processes")["said"] == "1 process lives, 1 of which run jobs"
+    assert of(found, "processes")["said"] == "1 process lives, and runs jobs"
     assert of(found, "endpoints")["level"] == "ok"
     worker.send()
     assert worker.wait() == 0
@@ -403,6 +403,22 @@ def test_so_many_jobs_wait() -> None:
     jobs = ["1 job", "9,999 jobs", "10,000 jobs or more"]
     assert found[:3] == [f"{many} of shop:add, queue mail" for many in jobs]
     assert found[3].startswith("2 jobs of queue mail came due, the first 100 s ago, and no worker has looked")
+
+
+@pytest.mark.parametrize(
+    ("processes", "serving", "said"),
+    [
+        (1, 1, "1 process lives, and runs jobs"),
+        (1, 0, "1 process lives, and runs no jobs"),
+        (2, 0, "2 processes live, none of which run jobs"),
+        (2, 1, "2 processes live, 1 of which runs jobs"),
+        (3, 2, "3 processes live, 2 of which run jobs"),
+        (2, 2, "2 processes live, all of which run jobs"),
+    ],
+)
+def test_how_many_processes_live(processes: int, serving: int, said: str) -> None:
+    """In a sentence."""
+    assert life.living(processes, serving) == said
 
 
 @pytest.mark.parametrize(

@@ -58,12 +58,19 @@ def processes(beating: Sequence[Joined], still: Sequence[Joined], dead: Collecti
             said = f"{who} is alive, and has not beaten for {BEAT_SECONDS:g} s; its lease may be long, or it is stopped"
             yield warning("processes", said, f"look what it does (ps -o stat,wchan -p {process.pid}), or restart it")
     if beating:
-        serving = sum(process.serves for process in beating)
-        yield ok("processes", f"{many(len(beating), 'process lives', 'processes live')}, {serving} of which run jobs")
+        yield ok("processes", living(len(beating), sum(process.serves for process in beating)))
     elif not still:
         yield warning(
             "processes", "no process has joined this store", "start the app or a worker: until then, jobs wait"
         )
+
+
+def living(processes: int, serving: int) -> str:
+    """How many there are, and how many of them run jobs."""
+    if processes == 1:
+        return f"1 process lives, and runs {'' if serving else 'no '}jobs"
+    some = {0: "none", processes: "all"}.get(serving, str(serving))
+    return f"{processes:,} processes live, {some} of which {'runs' if serving == 1 else 'run'} jobs"
 
 
 def waiting(
