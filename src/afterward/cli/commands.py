@@ -254,6 +254,24 @@ def prune(
 
 
 @app.command(epilog=EPILOG)
+def migrate(
+    target: Annotated[
+        str | None, typer.Argument(metavar="[MODULE:NAME]", help="The app whose stores are to be brought up to date.")
+    ] = None,
+    *,
+    store: options.Store = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Change nothing; end with 1 if there is something to do.")
+    ] = False,
+) -> None:
+    """Bring a store to the schema of this version, or make it where there is none."""
+    from afterward.cli import migrating
+
+    with errors_told():
+        raise typer.Exit(migrating.migrate(target, store, only_check=check))
+
+
+@app.command(epilog=EPILOG)
 def doctor(
     target: Annotated[
         str | None, typer.Argument(metavar="[MODULE:NAME]", help="The app whose tasks and stores are to be looked at.")

@@ -18,6 +18,14 @@ cancelled gets the answer first, and can read it from the future when the cancel
 
 
 @dataclass(frozen=True, slots=True)
+class Schema:
+    """Schemas by their numbers: `found` in the store, 0 where there is none yet; `newest` that is known here."""
+
+    found: int
+    newest: int
+
+
+@dataclass(frozen=True, slots=True)
 class Wanted:
     """What a worker has room for: at most `limit` jobs of these tasks, from these queues (None: from all).
 
@@ -153,11 +161,18 @@ class Store(Protocol):
         """Is whoever `dead` names certainly dead? Else it names nobody, and `beat` tells signs."""
         ...
 
+    async def schema(self) -> Schema:
+        """Which schema there is, and which one there would be after `open`. The store need not be open.
+
+        Nothing is made, and nothing changed. Raises `StoreUnusable` for what is not ours.
+        """
+        ...
+
     async def open(self, *, migrate: bool = True) -> None:
         """Connect, and bring the schema up to date; safe when several processes do it at once. Idempotent.
 
         Raises `StoreUnusable` when this can never work: not our file, a newer schema, a network file system; or an
-        older schema, where it is not to be brought up to date (`migrate`).
+        older schema, or none, where it is not to be brought up to date (`migrate`): then nothing is made or changed.
         """
         ...
 
