@@ -38,7 +38,9 @@ class Afterward(Living):
     that dies loses them at once). `max_payload_bytes`: the limit of one job's arguments, and of its result, as JSON.
     `max_file_bytes`: the limit of one `UploadFile` among the arguments.
     `context_variables`: those whose values travel with a job. `keep`, `keep_failed`: how long a job can be looked at
-    after it has ended, or failed for good, before it is pruned; None keeps it for ever.
+    after it has ended, or failed for good, before it is pruned; None keeps it for ever. `migrate=False`: the store is
+    neither made nor brought up to date here; on an older one the app refuses to start, until `afterward migrate` was
+    called.
 
     Nothing is opened before it is needed. Raises `ConfigurationError` for a URL that names no store, or a span of time
     that makes no sense.
@@ -54,10 +56,11 @@ class Afterward(Living):
         context_variables: Sequence[ContextVar[Any]] = (),
         keep: Seconds | None = timedelta(hours=24),
         keep_failed: Seconds | None = timedelta(days=7),
+        migrate: bool = True,
         store: Store | None = None,
     ) -> None:
         store = store or store_of(url or os.environ.get("AFTERWARD_URL") or DEFAULT_URL)
-        self.life = Life.on(store, _lease(lease))
+        self.life = Life.on(store, _lease(lease), migrate=migrate)
         self.tasks: dict[str, Task[..., Any]] = {}
         self.apps = Apps()
         self._max_bytes = max_payload_bytes

@@ -38,7 +38,10 @@ class Life:
         self.apps = 0
 
     @classmethod
-    def on(cls, store: Store, lease: float) -> Life:
-        """A life that begins when it is needed. `lease`: seconds after which it loses its jobs if it stands still."""
-        liveness = Liveness(store, lease)
+    def on(cls, store: Store, lease: float, *, migrate: bool = True) -> Life:
+        """A life that begins when it is needed. `lease`: seconds after which it loses its jobs if it stands still.
+
+        `migrate`: it brings the store up to date, in place of refusing an older one.
+        """
+        liveness = Liveness(store, lease, migrate=migrate)
         return cls(store, liveness, Intake(store, liveness))

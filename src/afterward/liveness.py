@@ -72,11 +72,15 @@ class _Stay:
 
 
 class Liveness:
-    """The life of this process in one store. `lease`: seconds after which one that stands still loses its jobs."""
+    """The life of this process in one store. `lease`: seconds after which one that stands still loses its jobs.
 
-    def __init__(self, store: Store, lease: float) -> None:
+    `migrate`: it brings the store up to date, in place of refusing an older one.
+    """
+
+    def __init__(self, store: Store, lease: float, *, migrate: bool = True) -> None:
         self._store = store
         self._lease = lease
+        self._migrate = migrate
         self._lookout = Lookout(Pace.of(lease, proves_death=store.proves_death))
         self._next_beat = -math.inf
         self._shown_alive_at = -math.inf
@@ -186,7 +190,7 @@ class Liveness:
     async def _live(self, stay: _Stay) -> None:
         stay.begin()
         try:
-            await self._store.open()
+            await self._store.open(migrate=self._migrate)
             process = await self._join()
         except BaseException as error:  # noqa: BLE001 - it is raised where the start was asked for
             await self._give_up(stay, error)

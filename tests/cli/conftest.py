@@ -17,6 +17,7 @@ from contextlib import ExitStack, chdir, suppress
 from pathlib import Path
 from typing import Any
 
+import apsw
 import pytest
 from typer.testing import CliRunner, Result
 
@@ -25,7 +26,9 @@ from afterward.cli.commands import app
 from afterward.identity import new_id
 from afterward.job import Lease, NewJob, Outcome, Placement
 from afterward.job import Process as Joining
+from afterward.stores.sql import load_migrations
 from afterward.stores.sqlite import SQLiteStore
+from afterward.stores.sqlite.connect import APPLICATION_ID
 from tests.support.insides import intake_of
 from tests.support.processes import Process, Starter
 from tests.support.waiting import wait_until
@@ -258,6 +261,18 @@ class World:
 
         asyncio.run(put())
         return [job.id for job in jobs]
+
+    def make_older_store(self) -> tuple[int, int]:
+        """Make a store as the version before the newest schema has left it; its schema, and the newest."""
+        *older, (newest, _) = load_migrations("afterward.stores.sqlite")
+        connection = apsw.Connection(str(self.database))
+        connection.pragma("journal_mode", "wal")
+        connection.pragma("application_id", APPLICATION_ID)
+        for number, statements in older:
+            connection.execute(statements)
+            connection.pragma("user_version", number)
+        connection.close()
+        return older[-1][0], newest
 
     def job(self, id: str) -> Job:  # noqa: A002 - it is the job's
         """A job as the store holds it now."""

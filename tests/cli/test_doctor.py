@@ -14,8 +14,10 @@ from afterward.cli.doctor import database, life, place, versions
 from afterward.cli.doctor.finding import Finding, Level
 from afterward.identity import new_id
 from afterward.job import NewJob, Succeeded
-from afterward.stores.sqlite.checkup import Checkup, Joined, Trial, Waits, trial
+from afterward.stores.base import COUNTED
+from afterward.stores.sqlite.checkup import Checkup, Joined, Trial, trial
 from afterward.stores.sqlite.looks import Space
+from afterward.stores.sqlite.stats import Waits
 from tests.cli.conftest import World
 from tests.support.lock import held
 from tests.support.waiting import wait_until
@@ -65,7 +67,7 @@ def test_a_healthy_store_that_is_served_has_no_problem(world: World) -> None:
         "integrity", "journal", "lock", "log", "size", "processes", "waiting", "clock", "file system", "folder",
         "permissions", "disk", "commits",
     }  # fmt: skip
-    assert of(found, "processes")["said"] == "1 process lives, 1 of which run jobs"
+    assert of(found, "processes")["said"] == "1 process lives, and runs jobs"
     assert of(found, "endpoints")["level"] == "ok"
     worker.send()
     assert worker.wait() == 0
@@ -390,6 +392,33 @@ def test_what_waits() -> None:
     assert found(Waits("default", "shop:add", False, 3, 995.0)) == ["ok"]
     assert found(Waits("default", "shop:add", False, 3, 900.0), Waits("", "", False, 1, 900.0)) == ["warning"] * 2
     assert len(found(*(Waits("default", f"shop:{n}", False, 1, 900.0) for n in range(30)))) == 11
+
+
+def test_so_many_jobs_wait() -> None:
+    """Up to what a store counts; and of those that no claim has looked at, the queue is known."""
+    waits = [Waits("mail", "shop:add", False, jobs, 900.0) for jobs in (1, COUNTED - 1, COUNTED)]
+    found = [
+        f.said.partition(": ")[0] for f in life.waiting([*waits, Waits("mail", "", False, 2, 900.0)], 1000.0, [], None)
+    ]
+    jobs = ["1 job", "9,999 jobs", "10,000 jobs or more"]
+    assert found[:3] == [f"{many} of shop:add, queue mail" for many in jobs]
+    assert found[3].startswith("2 jobs of queue mail came due, the first 100 s ago, and no worker has looked")
+
+
+@pytest.mark.parametrize(
+    ("processes", "serving", "said"),
+    [
+        (1, 1, "1 process lives, and runs jobs"),
+        (1, 0, "1 process lives, and runs no jobs"),
+        (2, 0, "2 processes live, none of which run jobs"),
+        (2, 1, "2 processes live, 1 of which runs jobs"),
+        (3, 2, "3 processes live, 2 of which run jobs"),
+        (2, 2, "2 processes live, all of which run jobs"),
+    ],
+)
+def test_how_many_processes_live(processes: int, serving: int, said: str) -> None:
+    """In a sentence."""
+    assert life.living(processes, serving) == said
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,6 @@ import pytest
 
 from afterward.identity import new_id
 from afterward.job import Failed, Failure, NewJob, Succeeded
-from afterward.stores.sql import load_migrations
-from afterward.stores.sqlite.connect import APPLICATION_ID
 from tests.cli.conftest import AFTERWARD, World
 from tests.support.lock import held
 from tests.support.waiting import wait_until
@@ -207,26 +205,27 @@ def test_looking_writes_nothing(world: World) -> None:
 
 @pytest.mark.parametrize(
     "command",
-    [["jobs"], ["jobs", "--follow"], ["job", UNKNOWN], ["retry", UNKNOWN], ["cancel", "--all", "--yes"], ["prune"]],
+    [
+        ["jobs"],
+        ["jobs", "--follow"],
+        ["job", UNKNOWN],
+        ["stats"],
+        ["retry", UNKNOWN],
+        ["cancel", "--all", "--yes"],
+        ["prune"],
+    ],
     ids=" ".join,
 )
 def test_a_store_of_an_older_version_is_left_as_it_is(world: World, command: list[str]) -> None:
     """While a new version is rolled out, the old one must still be able to start."""
-    *older, _newest = load_migrations("afterward.stores.sqlite")
-    connection = apsw.Connection(str(world.database))
-    connection.pragma("journal_mode", "wal")
-    connection.pragma("application_id", APPLICATION_ID)
-    for number, statements in older:
-        connection.execute(statements)
-        connection.pragma("user_version", number)
-    connection.close()
+    older, newest = world.make_older_store()
     before = world.database.read_bytes()
 
     run = world.type(*command)
 
     assert (run.exit_code, run.stdout) == (2, "")
-    assert f"has schema {older[-1][0]}, and this version of afterward works with" in run.stderr
-    assert "start the app with this version, which brings the store up to date" in run.stderr
+    assert f"has schema {older}, and this version of afterward works with {newest}" in run.stderr
+    assert "bring it up to date (afterward migrate, or an app of this version" in run.stderr
     assert world.database.read_bytes() == before
 
 

@@ -21,6 +21,7 @@ from afterward.job import (
     TERMINAL,
     Died,
     Failed,
+    Job,
     Lease,
     NewJob,
     OnDuplicate,
@@ -493,10 +494,8 @@ class Life:
 
     async def check(self) -> None:
         """What must hold at every moment."""
-        seen = {
-            job.id: (job.status, job.process, job.attempt, job.failures, job.deaths)
-            for job in await self.store.list(limit=10_000)
-        }
+        listed = await self.store.list(limit=10_000)
+        seen = {job.id: (job.status, job.process, job.attempt, job.failures, job.deaths) for job in listed}
         assert seen == {
             job.id: (job.status, job.process, job.attempt, job.failures, job.deaths) for job in self.jobs.values()
         }
@@ -510,6 +509,27 @@ class Life:
             numbers = [attempt.number for attempt in job.attempts]
             assert numbers == sorted(set(numbers))
             assert len(numbers) <= job.attempt
+        await self.check_stats(listed)
+
+    async def check_stats(self, listed: list[Job]) -> None:
+        """What is counted is what the list shows."""
+        counted: Counter[tuple[str, str]] = Counter()
+        since: dict[str, float] = {}
+        for job in listed:
+            if job.status in TERMINAL:
+                continue
+            run_at = job.run_at.timestamp()
+            waits = "held" if job.process is not None else "depth" if run_at <= self.now else "later"
+            counted[job.queue, waits if job.status is Status.queued else "running"] += 1
+            if waits == "depth":
+                since[job.queue] = min(since.get(job.queue, run_at), run_at)
+        stats = await self.store.stats()
+        assert stats.processes == len(self.alive)
+        assert [one.queue for one in stats.queues] == sorted({queue for queue, _ in counted})
+        for one in stats.queues:
+            assert (one.depth, one.later) == (counted[one.queue, "depth"], counted[one.queue, "later"])
+            assert (one.held, one.running) == (counted[one.queue, "held"], counted[one.queue, "running"])
+            assert one.oldest_age == pytest.approx(self.now - since.get(one.queue, self.now), abs=0.001)
 
 
 @pytest.mark.parametrize("seed", range(6))

@@ -17,6 +17,7 @@ import pytest
 
 from afterward.errors import StoreError, StoreUnusable
 from afterward.job import Placement, Process, Stored
+from afterward.stores.base import Schema
 from afterward.stores.sql import load_migrations
 from afterward.stores.sqlite import SQLiteStore
 from afterward.stores.sqlite.files import refuse_network_file_system
@@ -165,6 +166,9 @@ async def test_every_older_schema_is_brought_up_to_date(tmp_path: Path) -> None:
                 connection.pragma("user_version", number)
             if version:
                 connection.pragma("application_id", 0x61667477)
+        before = path.read_bytes()
+        assert await SQLiteStore(path).schema() == Schema(version, len(migrations))
+        assert path.read_bytes() == before
         await opened_and_closed(path)
         with connected(path) as connection:
             assert connection.pragma("user_version") == len(migrations)
@@ -281,7 +285,7 @@ async def test_an_older_schema_is_refused_and_left_as_it_is_by_who_only_looks(tm
     before = path.read_bytes()
     store = SQLiteStore(path)
     with pytest.raises(
-        StoreUnusable, match=rf"schema {older}, .* works with {newest}; start the app with this version"
+        StoreUnusable, match=rf"schema {older}, .* works with {newest}; bring it up to date \(afterward migrate"
     ):
         await store.open(migrate=False)
     await store.close()

@@ -120,6 +120,11 @@ async def test_many_attempts_that_end_together_are_each_looked_up(opened: Opened
         ("get_chunk", "sqlite_autoindex_chunks_1 (file=? AND number=?)"),
         ("named", "sqlite_autoindex_jobs_1 (id=?)"),
         ("in_hand", "jobs_taken"),
+        ("lane_waits", "jobs_ready (queue=? AND task=? AND unfit_for=? AND priority<?)"),
+        ("scheduled", "jobs_scheduled (queue>?)"),
+        ("scheduled", "jobs_scheduled (queue=? AND run_at<?)"),
+        ("scheduled", "jobs_scheduled (queue=? AND run_at>?)"),
+        ("taken_of_queues", "jobs_taken"),
         ("ended_since", "jobs_finished (status=? AND finished_at>?)"),
         ("prunable", "COVERING INDEX jobs_finished (status=? AND finished_at<?)"),
         ("find", "sqlite_autoindex_jobs_1 (id>? AND id<?)"),
@@ -135,6 +140,7 @@ def _bindings(name: str) -> list[None]:
     counts |= {"replace_waiting": 4, "replace_running": 3, "prune": 3, "cancel": 2, "retry": 2}
     counts |= {"link_file": 2, "unlink_file": 2, "unwanted_file": 0, "free_chunks": 2, "get_chunk": 2}
     counts |= {"ended_since": 3, "prunable": 2, "find": 3, "has_succeeded": 3, "has_ended": 5, "is_unfit": 3}
+    counts |= {"lane_waits": 4, "scheduled": 2, "taken_of_queues": 0}
     return [None] * counts.get(name, 1)
 
 
@@ -358,3 +364,32 @@ async def test_looking_for_news_costs_the_same_in_a_large_store(instructions: li
     await opened.store.finish([(lease, Succeeded()) for lease in leases])
     opened.clock.advance(60)
     assert await look() <= few + 50
+
+
+async def test_counting_costs_the_same_in_a_large_store(
+    instructions: list[int], opened: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What has ended is not read, and of what waits only so much is counted; the oldest of it is found all the same."""
+    monkeypatch.setattr("afterward.stores.sqlite.stats.COUNTED", 50)
+
+    async def count() -> int:
+        before = instructions[0]
+        [counted] = (await opened.store.stats()).queues
+        assert (counted.depth, counted.later, counted.oldest_age) == (50, 50, opened.clock.now - began)
+        return instructions[0] - before
+
+    async def add(jobs: int) -> None:
+        await put(
+            opened.store, *(new_job(priority=number % 3, delay=delay) for number in range(jobs) for delay in (0, 600))
+        )
+
+    began = opened.clock.now
+    await add(100)
+    opened.clock.advance(60)
+    await count()
+    few = await count()
+    await put(opened.store, *(new_job(task="app:other") for _ in range(MANY)))
+    leases = (await opened.store.claim("worker", [Wanted({"app:other"}, MANY)], "token")).leases
+    await opened.store.finish([(lease, Succeeded()) for lease in leases])
+    await add(MANY)
+    assert await count() <= few + 50

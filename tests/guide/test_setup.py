@@ -28,6 +28,7 @@ from afterward import (
     Task,
     TaskError,
 )
+from afterward.testing import Bench
 from tests.support.disk import Row, heartbeats, jobs_on_disk
 from tests.support.opening import opened
 from tests.support.waiting import wait_until
@@ -94,6 +95,34 @@ def test_an_app_does_not_start_with_a_store_that_can_never_work(tmp_path: Path) 
         with pytest.raises(StoreUnusable, match="name another file"), TestClient(app):
             pass
     assert file.read_text() == "this is no database\n" * 100
+
+
+def test_an_app_that_is_not_to_migrate_makes_no_store(tmp_path: Path, happened: list[str]) -> None:
+    """It does not start, and says what to do; once that is done, it does. In the hands of a `Bench` it has a store."""
+    app, tasks = FastAPI(), Afterward(f"sqlite:///{tmp_path}/jobs.db", migrate=False)
+    tasks.install(app)
+
+    @tasks.task
+    def note() -> None:
+        happened.append("noted")
+
+    with (
+        pytest.raises(StoreUnusable, match=r"there is no store at .*jobs\.db; make it: afterward migrate"),
+        TestClient(app),
+    ):
+        pytest.fail("it has started")
+    with pytest.raises(StoreUnusable):
+        note.enqueue_sync()
+    assert list(tmp_path.iterdir()) == []
+    with Bench(tasks), TestClient(app):
+        note.enqueue_sync()
+    assert happened == ["noted"]
+
+    with opened(Afterward(f"sqlite:///{tmp_path}/jobs.db")) as others:
+        assert others.run_sync(others.list()) == []
+    with TestClient(app):
+        note.enqueue_sync()
+        wait_until(lambda: happened == ["noted", "noted"])
 
 
 def test_an_app_does_not_start_with_a_task_whose_arguments_cannot_be_stored(tasks: Afterward, app: FastAPI) -> None:

@@ -103,6 +103,19 @@ def job(
 
 
 @app.command(epilog=EPILOG)
+def stats(
+    *,
+    store: options.Store = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object, in one line.")] = False,
+) -> None:
+    """Say of each queue how many jobs are ready, wait for their time, are held and run."""
+    from afterward.cli.stats import count, print_stats
+
+    with errors_told():
+        print_stats(asyncio.run(count(store)), as_json=json)
+
+
+@app.command(epilog=EPILOG)
 def check(
     paths: Annotated[
         list[Path] | None, typer.Argument(metavar="PATH", help="Files and folders; by default the current folder.")
@@ -238,6 +251,24 @@ def prune(
         ended = status or [Status.succeeded, Status.cancelled]
         age = moving.DEFAULT_AGE if older_than is None else older_than
         raise typer.Exit(asyncio.run(moving.prune(store, ended, age, dry_run=dry_run, yes=yes)))
+
+
+@app.command(epilog=EPILOG)
+def migrate(
+    target: Annotated[
+        str | None, typer.Argument(metavar="[MODULE:NAME]", help="The app whose stores are to be brought up to date.")
+    ] = None,
+    *,
+    store: options.Store = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Change nothing; end with 1 if there is something to do.")
+    ] = False,
+) -> None:
+    """Bring a store to the schema of this version, or make it where there is none."""
+    from afterward.cli import migrating
+
+    with errors_told():
+        raise typer.Exit(migrating.migrate(target, store, only_check=check))
 
 
 @app.command(epilog=EPILOG)

@@ -37,7 +37,7 @@ def print_jobs(jobs: Sequence[Job], *, more: bool, as_json: bool) -> None:
     if not jobs:
         console.print("no jobs")
         return
-    _print_table(console, table_of(jobs, now))
+    print_table(console, table_of(jobs, now))
     if more:
         console.print(f"These are the newest {len(jobs)}; there are more (--limit).")
 
@@ -139,7 +139,7 @@ def _print_attempts(console: Console, attempts: Sequence[Attempt]) -> None:
         detail = attempt.note or ("" if attempt.failure is None else summary(attempt.failure))
         texts = (str(attempt.number), attempt.outcome, f"{attempt.ended_at:%Y-%m-%d %H:%M:%S}", lasted, detail)
         table.add_row(*(Text(printable(text)) for text in texts))
-    _print_table(console, table)
+    print_table(console, table)
 
 
 def _facts(job: Job, now: datetime) -> dict[str, Any]:
@@ -205,7 +205,7 @@ def plain_console() -> Console:
     return Console(highlight=False, markup=False, emoji=False)
 
 
-def _print_table(console: Console, table: Table) -> None:
+def print_table(console: Console, table: Table) -> None:
     if not console.is_terminal:  # into a file or another program: as wide as it is
         console.width = console.measure(table, options=console.options.update(max_width=_WIDEST)).maximum
     console.print(table)

@@ -19,6 +19,14 @@ cancelled gets the answer first, and can read it from the future when the cancel
 
 
 @dataclass(frozen=True, slots=True)
+class Schema:
+    """Schemas by their numbers: `found` in the store, 0 where there is none yet; `newest` that is known here."""
+
+    found: int
+    newest: int
+
+
+@dataclass(frozen=True, slots=True)
 class Wanted:
     """What a worker has room for: at most `limit` jobs of these tasks, from these queues (None: from all).
 
@@ -89,6 +97,41 @@ class Tidied:
     more: bool
 
 
+COUNTED = 10_000
+"""So many jobs of a queue that are ready, or wait for their time, are counted: this means so many, or more."""
+
+
+@dataclass(frozen=True, slots=True)
+class QueueStats:
+    """The unfinished jobs of one queue. Each is counted in one place.
+
+    - `depth`: a worker that knows its task could claim it now. Up to `COUNTED`.
+    - `later`: waits for its time. Up to `COUNTED`.
+    - `held`: is held by the process that stored it, as by a request that is not over; whether it is due or not.
+    - `running`: is leased.
+
+    `oldest_age`: seconds since the first of the `depth` was due, whatever has been tried since; 0 when there is none.
+    """
+
+    queue: str
+    depth: int
+    oldest_age: float
+    later: int
+    held: int
+    running: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """What there is to do, at one moment. `queues`: those that have unfinished jobs, by name.
+
+    `processes`: how many have a liveness row, but for those whose death is certain.
+    """
+
+    queues: Sequence[QueueStats]
+    processes: int
+
+
 class Chunk(NamedTuple):
     """A part of a file's content; `is_last`: it ends with this one."""
 
@@ -119,11 +162,18 @@ class Store(Protocol):
         """Is whoever `dead` names certainly dead? Else it names nobody, and `beat` tells signs."""
         ...
 
+    async def schema(self) -> Schema:
+        """Which schema there is, and which one there would be after `open`. The store need not be open.
+
+        Nothing is made, and nothing changed. Raises `StoreUnusable` for what is not ours.
+        """
+        ...
+
     async def open(self, *, migrate: bool = True) -> None:
         """Connect, and bring the schema up to date; safe when several processes do it at once. Idempotent.
 
         Raises `StoreUnusable` when this can never work: not our file, a newer schema, a network file system; or an
-        older schema, where it is not to be brought up to date (`migrate`).
+        older schema, or none, where it is not to be brought up to date (`migrate`): then nothing is made or changed.
         """
         ...
 
@@ -304,6 +354,14 @@ class Store(Protocol):
     def changed(self, since: datetime, limit: int) -> Answer[list[Job]]:
         """Jobs, newest first, without their attempts, that were stored or have ended at that time or later, and those
         that are held or run, whenever that began. At most `limit`; its cost does not grow with the rest.
+        """
+        ...
+
+    def stats(self) -> Answer[Stats]:
+        """How many jobs are ready, wait, are held and run, for people and for what decides how many workers there are.
+
+        A job that has expired waits until it is cancelled. The cost grows with what is held and run, with the tasks,
+        queues and priorities of what waits, and with `COUNTED`; not with the rest.
         """
         ...
 

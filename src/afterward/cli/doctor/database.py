@@ -36,8 +36,9 @@ def schema(version: int, newest: int) -> Finding:
         said = f"the file has schema {version}, and this version of afterward knows {newest}"
         return problem("schema", said, "upgrade afterward here")
     if version < newest:
-        said = f"the file has schema {version}; the next process of this version brings it to {newest}"
-        return warning("schema", said, "restart the app; processes of an older version can then not be started again")
+        said = f"the file has schema {version}, and this version of afterward works with {newest}"
+        mend = "restart the app, or: afterward migrate; processes of an older version can then not be started again"
+        return warning("schema", said, mend)
     return ok("schema", f"{version}, the newest")
 
 

@@ -10,7 +10,9 @@ from afterward.cli.doctor.finding import Finding, Level, ok, problem, warning
 from afterward.cli.progress import progress
 from afterward.cli.sizes import many
 from afterward.cli.states import OVERDUE, span
-from afterward.stores.sqlite.checkup import Checkup, Joined, Waits
+from afterward.stores.base import COUNTED
+from afterward.stores.sqlite.checkup import Checkup, Joined
+from afterward.stores.sqlite.stats import Waits
 
 BEAT_SECONDS = 5.0
 """How long a heartbeat is waited for: twice as long as it takes with the usual lease, and a little more."""
@@ -56,12 +58,19 @@ def processes(beating: Sequence[Joined], still: Sequence[Joined], dead: Collecti
             said = f"{who} is alive, and has not beaten for {BEAT_SECONDS:g} s; its lease may be long, or it is stopped"
             yield warning("processes", said, f"look what it does (ps -o stat,wchan -p {process.pid}), or restart it")
     if beating:
-        serving = sum(process.serves for process in beating)
-        yield ok("processes", f"{many(len(beating), 'process lives', 'processes live')}, {serving} of which run jobs")
+        yield ok("processes", living(len(beating), sum(process.serves for process in beating)))
     elif not still:
         yield warning(
             "processes", "no process has joined this store", "start the app or a worker: until then, jobs wait"
         )
+
+
+def living(processes: int, serving: int) -> str:
+    """How many there are, and how many of them run jobs."""
+    if processes == 1:
+        return f"1 process lives, and runs {'' if serving else 'no '}jobs"
+    some = {0: "none", processes: "all"}.get(serving, str(serving))
+    return f"{processes:,} processes live, {some} of which {'runs' if serving == 1 else 'run'} jobs"
 
 
 def waiting(
@@ -81,9 +90,10 @@ def waiting(
 
 def _lane(lane: Waits, now: float, beating: Sequence[Joined], known: Collection[str] | None) -> Finding:
     how_long = span(timedelta(seconds=now - lane.since))
-    said = f"{many(lane.jobs, 'job')} of {lane.task}, queue {lane.queue}: the first is due for {how_long}"
+    jobs = many(lane.jobs, "job") if lane.jobs < COUNTED else f"{COUNTED:,} jobs or more"
+    said = f"{jobs} of {lane.task}, queue {lane.queue}: the first is due for {how_long}"
     if not lane.task:
-        said = f"{many(lane.jobs, 'job')} came due, the first {how_long} ago, and no worker has looked"
+        said = f"{jobs} of queue {lane.queue} came due, the first {how_long} ago, and no worker has looked"
     if not any(process.serves for process in beating):
         return problem("waiting", f"{said}; no worker is running", "start the app, or afterward worker")
     if known is not None and lane.task and lane.task not in known:

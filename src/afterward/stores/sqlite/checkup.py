@@ -20,6 +20,7 @@ from afterward.stores.sqlite import looks
 from afterward.stores.sqlite.connect import APPLICATION_ID, connect, what_it_is
 from afterward.stores.sqlite.files import LivenessLocks
 from afterward.stores.sqlite.looks import Space
+from afterward.stores.sqlite.stats import Waits, waiting
 
 _Q = load_queries("afterward.stores.sqlite")
 _STEPS = 20_000
@@ -36,17 +37,6 @@ class Joined:
     host: str
     beat: int
     serves: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Waits:
-    """Jobs of one lane that are due: how many, and since when the first. `unfit`: they did not fit somebody."""
-
-    queue: str
-    task: str
-    unfit: bool
-    jobs: int
-    since: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,14 +132,8 @@ class Checkup:
         return set(LivenessLocks(self.path).dead())
 
     def waits(self, now: float) -> list[Waits]:
-        """What is due, by lane; and, as of no lane, what is due and was never looked at."""
-        found = [
-            Waits(queue, task, unfit != "", jobs, since)
-            for queue, task, unfit in self._rows("lanes")
-            for jobs, since in self._rows("lane_waits", queue, task, unfit)
-            if jobs
-        ]
-        return found + [Waits("", "", False, jobs, since) for jobs, since in self._rows("overdue", now) if jobs]
+        """What is due, by lane."""
+        return waiting(self._connection, now)
 
     def newest_time(self) -> float | None:
         """The latest time that any process has written."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import time
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ import apsw
 
 from afterward.errors import StoreError, StoreUnavailable, StoreUnusable
 from afterward.faults import crash_point
+from afterward.stores.base import Schema
 from afterward.stores.sql import load_migrations
 from afterward.stores.sqlite.files import create_private, refuse_network_file_system
 
@@ -19,20 +21,33 @@ APPLICATION_ID = 0x61667477
 """Marks a file as ours (https://www.sqlite.org/pragma.html#pragma_application_id): "aftw"."""
 
 
+def schema_of(path: Path, patience: float) -> Schema:
+    """The schema of a file, which is not made where there is none. Raises `StoreUnusable`, `StoreUnavailable`."""
+    newest = load_migrations("afterward.stores.sqlite")[-1][0]
+    if not _is_there(path):
+        return Schema(0, newest)
+    try:
+        connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
+        try:
+            connection.set_busy_timeout(int(patience * 1000))
+            return Schema(_version_of_ours(connection, path), newest)
+        finally:
+            connection.close()
+    except apsw.Error as error:
+        raise what_is_wrong(error, path) from error
+
+
 def connect(path: Path, patience: float, *, migrate: bool = True) -> apsw.Connection:
     """A connection to an up-to-date store in WAL mode, whose commits are on the disk when they return.
 
-    `patience`: seconds to wait for other processes that open or migrate it. `migrate`: bring an older schema up to
-    date, in place of refusing it. Raises `StoreUnusable`, `StoreUnavailable`.
+    `patience`: seconds to wait for other processes that open or migrate it. `migrate`: make what is not there, and
+    bring an older schema up to date, in place of refusing it. Raises `StoreUnusable`, `StoreUnavailable`.
     """
     refuse_network_file_system(path)
-    try:
-        create_private(path)
-    except OSError as error:
-        raise StoreUnusable(
-            f"the store {path} cannot be created: {error.strerror}; "
-            f"create its folder, or point AFTERWARD_URL=sqlite:////absolute/path.db to one that can be written"
-        ) from error
+    if migrate:
+        _create(path)
+    elif not _is_there(path):
+        raise _too_old(path, schema_of(path, patience))
     deadline = time.monotonic() + patience
     while True:
         try:
@@ -54,11 +69,7 @@ def _set_up(connection: apsw.Connection, path: Path, *, migrate: bool) -> None:
         raise StoreUnusable(
             f"the store {path} cannot be written; give this user the right to write the file and its folder"
         )
-    ours, version, has_tables = what_it_is(connection)
-    if ours not in (0, APPLICATION_ID) or (ours == 0 and has_tables):
-        raise StoreUnusable(
-            f"the store {path} is a database of another program; afterward's file is its own: name another one"
-        )
+    version = _version_of_ours(connection, path)
     migrations = load_migrations("afterward.stores.sqlite")
     newest = migrations[-1][0]
     if version > newest:
@@ -66,15 +77,46 @@ def _set_up(connection: apsw.Connection, path: Path, *, migrate: bool) -> None:
             f"the store {path} has schema {version}, and this version of afterward knows {newest}; upgrade afterward"
         )
     if version < newest and not migrate:
-        raise StoreUnusable(
-            f"the store {path} has schema {version}, and this version of afterward works with {newest}; start the app "
-            f"with this version, which brings the store up to date, or use the version that the app has"
-        )
+        raise _too_old(path, Schema(version, newest))
     connection.pragma("journal_mode", "wal")
     connection.pragma("synchronous", "full")
     connection.pragma("foreign_keys", True)
     if version < newest:
         _migrate(connection, migrations)
+
+
+def _is_there(path: Path) -> bool:
+    return os.path.exists(path)  # noqa: PTH110 - Path.exists raises where a name is too long
+
+
+def _create(path: Path) -> None:
+    try:
+        create_private(path)
+    except OSError as error:
+        raise StoreUnusable(
+            f"the store {path} cannot be created: {error.strerror}; "
+            f"create its folder, or point AFTERWARD_URL=sqlite:////absolute/path.db to one that can be written"
+        ) from error
+
+
+def _version_of_ours(connection: apsw.Connection, path: Path) -> int:
+    """The schema of a file, if it is ours, or may be ours."""
+    ours, version, has_tables = what_it_is(connection)
+    if ours not in (0, APPLICATION_ID) or (ours == 0 and has_tables):
+        raise StoreUnusable(
+            f"the store {path} is a database of another program; afterward's file is its own: name another one"
+        )
+    return version
+
+
+def _too_old(path: Path, schema: Schema) -> StoreUnusable:
+    if not schema.found:
+        return StoreUnusable(f"there is no store at {path}; make it: afterward migrate")
+    return StoreUnusable(
+        f"the store {path} has schema {schema.found}, and this version of afterward works with {schema.newest}; "
+        f"bring it up to date (afterward migrate, or an app of this version that is not told migrate=False), "
+        f"or use the version that the app has"
+    )
 
 
 def what_it_is(connection: apsw.Connection) -> tuple[int, int, bool]:

@@ -188,13 +188,67 @@ SELECT EXISTS (SELECT 1 FROM jobs WHERE id = ?1 AND attempt = ?2 AND unfit_for =
 SELECT id, pid, host, beat, doorbell IS NOT NULL FROM processes ORDER BY id;
 
 -- name: lane_waits
--- How many jobs of one lane are ready, and since when the first.
-SELECT count(*), min(run_at) FROM jobs
-WHERE status = 'queued' AND due = 1 AND process IS NULL AND queue = ?1 AND task = ?2 AND unfit_for = ?3;
+-- How many jobs of one lane are ready, and since when the first. At most so many are counted (?4); the first is found by
+-- one seek for each priority.
+WITH RECURSIVE urgency (priority, since) AS (
+    SELECT * FROM (
+        SELECT priority, run_at FROM jobs
+        WHERE status = 'queued' AND due = 1 AND process IS NULL AND queue = ?1 AND task = ?2 AND unfit_for = ?3
+        ORDER BY priority DESC, run_at LIMIT 1
+    )
+    UNION ALL
+    SELECT j.priority, j.run_at FROM urgency JOIN jobs j ON j.seq = (
+        SELECT k.seq FROM jobs k
+        WHERE k.status = 'queued' AND k.due = 1 AND k.process IS NULL AND k.queue = ?1 AND k.task = ?2 AND k.unfit_for = ?3
+            AND k.priority < urgency.priority
+        ORDER BY k.priority DESC, k.run_at LIMIT 1
+    )
+    LIMIT ?4
+)
+SELECT
+    (
+        SELECT count(*) FROM (
+            SELECT 1 FROM jobs
+            WHERE status = 'queued' AND due = 1 AND process IS NULL AND queue = ?1 AND task = ?2 AND unfit_for = ?3
+            LIMIT ?4
+        )
+    ),
+    (SELECT min(since) FROM urgency);
 
--- name: overdue
--- Since when a job is due that no claim has made ready yet.
-SELECT count(*), min(run_at) FROM jobs WHERE status = 'queued' AND due = 0 AND run_at <= ?1;
+-- name: scheduled
+-- Of each queue, how many jobs have come due by a time (?1) that no claim has made ready yet, since when the first, and
+-- how many wait for their time. At most so many are counted (?2); a walk over the queues, not over the jobs.
+WITH RECURSIVE lane (queue) AS (
+    SELECT min(queue) FROM jobs WHERE status = 'queued' AND due = 0 AND process IS NULL
+    UNION ALL
+    SELECT (
+        SELECT min(j.queue) FROM jobs j
+        WHERE j.status = 'queued' AND j.due = 0 AND j.process IS NULL AND j.queue > lane.queue
+    )
+    FROM lane WHERE lane.queue IS NOT NULL
+)
+SELECT
+    queue,
+    (
+        SELECT count(*) FROM (
+            SELECT 1 FROM jobs j
+            WHERE j.status = 'queued' AND j.due = 0 AND j.process IS NULL AND j.queue = lane.queue AND j.run_at <= ?1
+            LIMIT ?2
+        )
+    ),
+    (SELECT min(j.run_at) FROM jobs j WHERE j.status = 'queued' AND j.due = 0 AND j.process IS NULL AND j.queue = lane.queue),
+    (
+        SELECT count(*) FROM (
+            SELECT 1 FROM jobs j
+            WHERE j.status = 'queued' AND j.due = 0 AND j.process IS NULL AND j.queue = lane.queue AND j.run_at > ?1
+            LIMIT ?2
+        )
+    )
+FROM lane WHERE queue IS NOT NULL;
+
+-- name: taken_of_queues
+-- What is held or run, by queue.
+SELECT queue, status FROM jobs WHERE process IS NOT NULL;
 
 -- name: newest_time
 -- The latest time that was written, as far as it can be had by index.

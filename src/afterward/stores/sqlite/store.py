@@ -19,17 +19,18 @@ import apsw
 from afterward.errors import StoreUnavailable, WorkerDied, kind_of
 from afterward.faults import crash_point
 from afterward.job import Died, Job, Lease, NewJob, Outcome, Placement, Process, Released, Retry, Ruling, Status, Stored
-from afterward.stores.base import Answer, Beat, Chunk, Claimed, Held, Reaped, Tidied, Wanted
+from afterward.stores.base import Answer, Beat, Chunk, Claimed, Held, Reaped, Schema, Stats, Tidied, Wanted
 from afterward.stores.batch import Operation, by_kind
 from afterward.stores.rows import job_of
 from afterward.stores.sql import load_queries
 from afterward.stores.sqlite import contents, looks, moves
-from afterward.stores.sqlite.connect import connect
+from afterward.stores.sqlite.connect import connect, schema_of
 from afterward.stores.sqlite.doorbell import Doorbell
 from afterward.stores.sqlite.entry import Entry
 from afterward.stores.sqlite.files import LivenessLocks
 from afterward.stores.sqlite.looks import Space
 from afterward.stores.sqlite.reader import Reader
+from afterward.stores.sqlite.stats import stats
 from afterward.stores.sqlite.writer import Writer
 from afterward.stores.watchers import Watchers
 
@@ -78,6 +79,9 @@ class SQLiteStore:
     @property
     def proves_death(self) -> bool:
         return True
+
+    async def schema(self) -> Schema:
+        return await asyncio.get_running_loop().run_in_executor(None, schema_of, self._path, self._patience)
 
     async def open(self, *, migrate: bool = True) -> None:
         if self._writer is None:
@@ -186,6 +190,9 @@ class SQLiteStore:
 
     def changed(self, since: datetime, limit: int) -> Answer[list[Job]]:
         return self._look(lambda connection: looks.changed(connection, since.timestamp(), limit))
+
+    def stats(self) -> Answer[Stats]:
+        return self._look(lambda connection: stats(connection, self._clock(), self._locks.dead()))
 
     def find(self, prefix: str, limit: int) -> Answer[Sequence[str]]:
         return self._look(lambda connection: looks.find(connection, prefix, limit))
