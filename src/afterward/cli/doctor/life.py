@@ -11,8 +11,8 @@ from afterward.cli.progress import progress
 from afterward.cli.sizes import many
 from afterward.cli.states import OVERDUE, span
 from afterward.stores.base import COUNTED
-from afterward.stores.sqlite.checkup import Checkup, Joined
-from afterward.stores.sqlite.stats import Waits
+from afterward.stores.counts import Joined, Waits
+from afterward.stores.sqlite.checkup import Checkup
 
 BEAT_SECONDS = 5.0
 """How long a heartbeat is waited for: twice as long as it takes with the usual lease, and a little more."""

@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 from afterward.job import Lease, Outcome
 from afterward.stores.batch import Operation
-from afterward.stores.postgres import claims, contents, entry, life, looks, moves, tidying
+from afterward.stores.postgres import claims, contents, entry, life, looks, moves, stats, tidying
 from afterward.stores.postgres.connection import Connection
 from afterward.stores.postgres.desk import Desk
 
@@ -75,4 +75,5 @@ CARRY_OUT: dict[str, CarryOut] = {
     "list": _each(looks.listed),
     "changed": _each(looks.changed),
     "find": _each(looks.find),
+    "stats": _each(stats.stats),
 }

@@ -503,6 +503,83 @@ SELECT id FROM (
     (SELECT id FROM afterward.aliases WHERE id >= $1 AND id < $2 ORDER BY id LIMIT $3)
 ) AS found ORDER BY id LIMIT $3;
 
+-- name: lane_counts
+-- How many jobs of each lane are ready, up to so many ($1), and since when the first: a walk from lane to lane, and in
+-- each from one priority to the next.
+WITH RECURSIVE lane (queue, task, unfit_for, priority) AS (
+    (
+        SELECT queue, task, unfit_for, priority FROM afterward.jobs WHERE status = 'queued' AND due AND process IS NULL
+        ORDER BY queue, task, unfit_for, priority DESC LIMIT 1
+    )
+    UNION ALL
+    SELECT next.queue, next.task, next.unfit_for, next.priority FROM lane CROSS JOIN LATERAL (
+        (
+            SELECT queue, task, unfit_for, priority FROM afterward.jobs j
+            WHERE status = 'queued' AND due AND process IS NULL AND j.queue = lane.queue AND j.task = lane.task
+                AND j.unfit_for = lane.unfit_for AND j.priority < lane.priority
+            ORDER BY priority DESC LIMIT 1
+        )
+        UNION ALL
+        (
+            SELECT queue, task, unfit_for, priority FROM afterward.jobs j
+            WHERE status = 'queued' AND due AND process IS NULL
+                AND (j.queue, j.task, j.unfit_for) > (lane.queue, lane.task, lane.unfit_for)
+            ORDER BY queue, task, unfit_for, priority DESC LIMIT 1
+        )
+        LIMIT 1
+    ) next
+)
+SELECT lane.queue, lane.task, lane.unfit_for, sum(counted.jobs)::bigint AS jobs, min(counted.since) AS since
+FROM lane CROSS JOIN LATERAL (
+    SELECT count(*) AS jobs, min(run_at) AS since FROM (
+        SELECT j.run_at FROM afterward.jobs j
+        WHERE j.status = 'queued' AND j.due AND j.process IS NULL AND j.queue = lane.queue AND j.task = lane.task
+            AND j.unfit_for = lane.unfit_for AND j.priority = lane.priority
+        ORDER BY j.run_at LIMIT $1
+    ) ready
+) counted
+GROUP BY lane.queue, lane.task, lane.unfit_for ORDER BY lane.queue, lane.task, lane.unfit_for;
+
+-- name: scheduled_counts
+-- By queue: what has come due and was not made ready yet, since when, and what waits for its time; up to so many ($2).
+WITH RECURSIVE moment AS MATERIALIZED (
+    SELECT coalesce($1::float8, extract(epoch FROM statement_timestamp())::float8) AS now
+), lane (queue) AS (
+    (
+        SELECT queue FROM afterward.jobs WHERE status = 'queued' AND NOT due AND process IS NULL ORDER BY queue LIMIT 1
+    )
+    UNION ALL
+    SELECT next.queue FROM lane CROSS JOIN LATERAL (
+        SELECT j.queue FROM afterward.jobs j
+        WHERE j.status = 'queued' AND NOT j.due AND j.process IS NULL AND j.queue > lane.queue ORDER BY j.queue LIMIT 1
+    ) next
+)
+SELECT lane.queue, overdue.jobs AS overdue, overdue.since, later.jobs AS later
+FROM moment CROSS JOIN lane CROSS JOIN LATERAL (
+    SELECT count(*) AS jobs, min(run_at) AS since FROM (
+        SELECT j.run_at FROM afterward.jobs j
+        WHERE j.status = 'queued' AND NOT j.due AND j.process IS NULL AND j.queue = lane.queue AND j.run_at <= now
+        ORDER BY j.run_at LIMIT $2
+    ) found
+) overdue CROSS JOIN LATERAL (
+    SELECT count(*) AS jobs FROM (
+        SELECT 1 FROM afterward.jobs j
+        WHERE j.status = 'queued' AND NOT j.due AND j.process IS NULL AND j.queue = lane.queue AND j.run_at > now
+        ORDER BY j.run_at LIMIT $2
+    ) found
+) later ORDER BY lane.queue;
+
+-- name: taken_counts
+-- What is held or run, by queue.
+SELECT queue, status, count(*) AS jobs FROM afterward.jobs WHERE process IS NOT NULL GROUP BY queue, status;
+
+-- name: living
+-- Processes that have joined. Who has waited for jobs runs them.
+SELECT id, pid, host, beat, waits FROM afterward.processes ORDER BY id;
+
+-- name: now
+SELECT coalesce($1::float8, extract(epoch FROM statement_timestamp())::float8);
+
 -- name: notify
 -- A hint in a transaction of its own, which waits for no disk.
 SELECT set_config('synchronous_commit', 'off', true), pg_notify($1, '');

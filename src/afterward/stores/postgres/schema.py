@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from afterward.errors import StoreUnusable
 from afterward.faults import crash_point
+from afterward.stores.base import Schema
 from afterward.stores.postgres.connection import Connection
 from afterward.stores.postgres.desk import in_schema
 from afterward.stores.sql import load_migrations
 
-LOWEST_SERVER = 140000
-"""The oldest server that this works with, as `server_version_num` has it."""
+_PACKAGE = "afterward.stores.postgres"
+
 
 _MIGRATIONS = """
 CREATE SCHEMA IF NOT EXISTS "{schema}";
@@ -20,23 +23,27 @@ CREATE TABLE IF NOT EXISTS afterward.migrations (
 """
 
 
+async def schema_of(connection: Connection, schema: str) -> Schema:
+    """What is there, and what there would be."""
+    return Schema(await version_of(connection, schema), load_migrations(_PACKAGE)[-1][0])
+
+
 async def prepare(connection: Connection, schema: str, location: str, *, migrate: bool) -> None:
     """See that the schema is one that this version works with. Raises `StoreUnusable` when it cannot be."""
-    migrations = load_migrations("afterward.stores.postgres")
-    newest = migrations[-1][0]
-    version = await version_of(connection, schema)
-    if version > newest:
+    found, newest = dataclasses.astuple(await schema_of(connection, schema))
+    if found > newest:
         raise StoreUnusable(
-            f"the store {location} has schema {version}, and this version of afterward knows {newest}; "
-            f"upgrade afterward"
+            f"the store {location} has schema {found}, and this version of afterward knows {newest}; upgrade afterward"
         )
-    if version < newest and not migrate:
+    if not found and not migrate:
+        raise StoreUnusable(f"there is no store at {location}; make it: afterward migrate")
+    if found < newest and not migrate:
         raise StoreUnusable(
-            f"the store {location} has schema {version}, and this version of afterward works with {newest}; "
+            f"the store {location} has schema {found}, and this version of afterward works with {newest}; "
             f"bring it up to date with `afterward migrate`, or use the version that the app has"
         )
-    if version < newest:
-        await _migrate(connection, schema, migrations)
+    if found < newest:
+        await _migrate(connection, schema, load_migrations(_PACKAGE))
 
 
 async def version_of(connection: Connection, schema: str) -> int:

@@ -12,8 +12,9 @@ from typing import Any, TypeVar
 import asyncpg  # pyright: ignore[reportMissingTypeStubs] - it has none of its own
 
 from afterward.errors import StoreError, StoreUnavailable, StoreUnusable
+from afterward.faults import Crash
 from afterward.job import Job, Lease, NewJob, Outcome, Placement, Process, Ruling, Status, Stored
-from afterward.stores.base import Answer, Beat, Chunk, Claimed, Reaped, Tidied, Wanted
+from afterward.stores.base import Answer, Beat, Chunk, Claimed, Reaped, Schema, Stats, Tidied, Wanted
 from afterward.stores.batch import Operation
 from afterward.stores.postgres import entry, life, moves
 from afterward.stores.postgres.address import Address, address_of
@@ -23,11 +24,14 @@ from afterward.stores.postgres.desk import desk_for
 from afterward.stores.postgres.lane import Lane
 from afterward.stores.postgres.lanes import Lanes
 from afterward.stores.postgres.operations import CARRY_OUT
-from afterward.stores.postgres.schema import prepare
+from afterward.stores.postgres.schema import prepare, schema_of
 from afterward.stores.watchers import Watchers
 
 T = TypeVar("T")
 
+
+_NOTIFY_SECONDS = 0.003
+"""How long after one notification the next may follow: each costs the server a lock that all of them share."""
 
 _CLOSING_SECONDS = 2.0
 """How long a close waits for a loop that is not its own."""
@@ -62,27 +66,22 @@ class PostgresStore:
     def location(self) -> str:
         return self._address.location
 
+    async def schema(self) -> Schema:
+        async with self._apart() as connection:
+            return await schema_of(connection, self._address.schema)
+
     async def open(self, *, migrate: bool = True) -> None:
-        if self._home is not None:
-            return
-        try:
-            connection = await connect(self._address, self._patience)
-            try:
+        if self._home is None:
+            async with self._apart() as connection:
                 await prepare(connection, self._address.schema, self.location, migrate=migrate)
-            finally:
-                await connection.close()
-        except StoreError:
-            raise
-        except Exception as error:
-            raise what_is_wrong(error, self.location) from error
-        self._home = Lanes(self._make_lane)
+            self._home = Lanes(self._make_lane)
 
     async def close(self) -> None:
         home, self._home = self._home, None
         if home is None:
             return
         self._joined.clear()
-        self._has_listened = False
+        self._has_listened = self._is_notifying = self._rang_meanwhile = False
         if home.loop is asyncio.get_running_loop():
             await home.close()
             return
@@ -190,6 +189,9 @@ class PostgresStore:
     def find(self, prefix: str, limit: int) -> Answer[Sequence[str]]:
         return self._ask("looks", "find", (prefix, limit))
 
+    def stats(self) -> Answer[Stats]:
+        return self._ask("looks", "stats", ())
+
     async def watch(self, jobs: Sequence[str], seconds: float) -> None:
         await self._watchers.wait(jobs, seconds)
 
@@ -227,7 +229,7 @@ class PostgresStore:
                 home.loop.call_soon_threadsafe(self._notify_at_home)
 
     def _notify_at_home(self) -> None:
-        """One at a time: what is rung meanwhile is rung once, after it."""
+        """Not again and again: what is rung soon after is rung once, a little later."""
         if self._home is None:
             return
         if self._is_notifying:
@@ -239,8 +241,12 @@ class PostgresStore:
         self._home.submit("vital", operation)
 
     def _has_notified(self, answer: asyncio.Future[Any]) -> None:
-        self._is_notifying = False
         answer.exception()  # a hint only: who was not reached looks by himself soon
+        if self._home is not None:
+            self._home.loop.call_later(_NOTIFY_SECONDS, self._may_notify)
+
+    def _may_notify(self) -> None:
+        self._is_notifying = False
         if self._rang_meanwhile:
             self._rang_meanwhile = False
             self._notify_at_home()
@@ -252,6 +258,20 @@ class PostgresStore:
         self._bell = Bell(self._notify)
 
     # connecting
+
+    @contextlib.asynccontextmanager
+    async def _apart(self) -> AsyncGenerator[Connection]:
+        """A connection for the block alone; what the driver raises in it is ours."""
+        try:
+            connection = await self._connect(self._patience)
+            try:
+                yield connection
+            finally:
+                await connection.close(timeout=self._patience)
+        except (StoreError, Crash):
+            raise
+        except Exception as error:
+            raise what_is_wrong(error, self.location) from error
 
     def _make_lane(self, sort: str) -> Lane:
         connects = self._connect_vital if sort == "vital" else self._connect

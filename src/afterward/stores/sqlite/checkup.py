@@ -15,28 +15,18 @@ from typing import Any
 
 import apsw
 
+from afterward.stores.counts import Joined, Waits
 from afterward.stores.sql import load_migrations, load_queries
 from afterward.stores.sqlite import looks
 from afterward.stores.sqlite.connect import APPLICATION_ID, connect, what_it_is
 from afterward.stores.sqlite.files import LivenessLocks
 from afterward.stores.sqlite.looks import Space
-from afterward.stores.sqlite.stats import Waits, waiting
+from afterward.stores.sqlite.stats import waiting
 
 _Q = load_queries("afterward.stores.sqlite")
 _STEPS = 20_000
 _TRIALS = 15
 _PATIENCE = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class Joined:
-    """A process that has a liveness row. `serves`: it has waited for jobs to run."""
-
-    id: str
-    pid: int
-    host: str
-    beat: int
-    serves: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,31 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection
 from typing import Any
 
 import apsw
 
-from afterward.job import Status
-from afterward.stores.base import COUNTED, QueueStats, Stats
+from afterward.stores.base import COUNTED, Stats
+from afterward.stores.counts import Waits, stats_of
 from afterward.stores.sql import load_queries
 
 _Q = load_queries("afterward.stores.sqlite")
-
-
-@dataclass(frozen=True, slots=True)
-class Waits:
-    """Jobs of one lane that are due: how many (up to `COUNTED`), and since when the first.
-
-    `unfit`: they did not fit somebody. `task`: empty for those that no claim has looked at since they came due.
-    """
-
-    queue: str
-    task: str
-    unfit: bool
-    jobs: int
-    since: float
 
 
 def stats(connection: apsw.Connection, now: float, dead: Collection[str]) -> Stats:
@@ -41,18 +26,7 @@ def stats(connection: apsw.Connection, now: float, dead: Collection[str]) -> Sta
         due = _ready(connection) + overdue
         taken.update(_rows(connection, "taken_of_queues"))
         living.update(row[0] for row in _rows(connection, "living"))
-    queues = {lane.queue for lane in due} | later.keys() | {queue for queue, _ in taken}
-    counts = [
-        QueueStats(
-            queue,
-            *_depth([lane for lane in due if lane.queue == queue], now),
-            later=later.get(queue, 0),
-            held=taken[queue, Status.queued],
-            running=taken[queue, Status.running],
-        )
-        for queue in sorted(queues)
-    ]
-    return Stats(counts, processes=len(living.difference(dead)))
+    return stats_of(due, later, taken, now, len(living.difference(dead)))
 
 
 def waiting(connection: apsw.Connection, now: float) -> list[Waits]:
@@ -75,12 +49,6 @@ def _scheduled(connection: apsw.Connection, now: float) -> tuple[list[Waits], di
     rows = _rows(connection, "scheduled", now, COUNTED)
     overdue = [Waits(queue, "", False, jobs, since) for queue, jobs, since, _ in rows if jobs]
     return overdue, {queue: later for queue, _, _, later in rows if later}
-
-
-def _depth(lanes: Sequence[Waits], now: float) -> tuple[int, float]:
-    """How many jobs are ready in these lanes, and for how long the first."""
-    since = min((lane.since for lane in lanes), default=now)
-    return min(COUNTED, sum(lane.jobs for lane in lanes)), max(0.0, now - since)
 
 
 def _rows(connection: apsw.Connection, query: str, *values: Any) -> list[Any]:

@@ -57,6 +57,7 @@ CREATE TABLE afterward.jobs (
 CREATE INDEX jobs_ready ON afterward.jobs (queue, task, unfit_for, priority DESC, run_at, seq)
     WHERE status = 'queued' AND due AND process IS NULL;
 CREATE INDEX jobs_later ON afterward.jobs (run_at) WHERE status = 'queued' AND NOT due;
+CREATE INDEX jobs_scheduled ON afterward.jobs (queue, run_at) WHERE status = 'queued' AND NOT due AND process IS NULL;
 CREATE INDEX jobs_taken ON afterward.jobs (process, token) WHERE process IS NOT NULL;
 CREATE INDEX jobs_expiring ON afterward.jobs (expires_at) WHERE expires_at IS NOT NULL AND status = 'queued';
 CREATE UNIQUE INDEX jobs_unique ON afterward.jobs (task, unique_key)

@@ -1,0 +1,37 @@
+"""What there is to do: a look that counts, by index, and never far."""
+
+from __future__ import annotations
+
+from afterward.stores.base import COUNTED, Stats
+from afterward.stores.counts import Joined, Waits, stats_of
+from afterward.stores.postgres.connection import Connection
+from afterward.stores.postgres.desk import Desk
+
+
+async def stats(desk: Desk, connection: Connection) -> Stats:
+    """All queues, as they are at one moment."""
+    async with connection.transaction(isolation="repeatable_read", readonly=True):
+        now: float = await connection.fetchval(desk["now"], desk.now)
+        due, later = await _due_and_later(desk, connection)
+        taken = {(row["queue"], row["status"]): row["jobs"] for row in await connection.fetch(desk["taken_counts"])}
+        processes = len(await connection.fetch(desk["living"]))
+    return stats_of(due, later, taken, now, processes)
+
+
+async def waiting(desk: Desk, connection: Connection) -> list[Waits]:
+    """What is due, by lane."""
+    due, _ = await _due_and_later(desk, connection)
+    return due
+
+
+async def joined(desk: Desk, connection: Connection) -> list[Joined]:
+    """Who has joined."""
+    return [Joined(*row) for row in await connection.fetch(desk["living"])]
+
+
+async def _due_and_later(desk: Desk, connection: Connection) -> tuple[list[Waits], dict[str, int]]:
+    lanes = await connection.fetch(desk["lane_counts"], COUNTED)
+    scheduled = await connection.fetch(desk["scheduled_counts"], desk.now, COUNTED)
+    due = [Waits(row["queue"], row["task"], row["unfit_for"] != "", row["jobs"], row["since"]) for row in lanes]
+    due += [Waits(row["queue"], "", False, row["overdue"], row["since"]) for row in scheduled if row["overdue"]]
+    return due, {row["queue"]: row["later"] for row in scheduled if row["later"]}
