@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from typing import Protocol
 
 from afterward.cli.doctor.finding import Finding, Level, ok, problem, warning
 from afterward.cli.progress import progress
@@ -22,17 +23,32 @@ _FUTURE_SECONDS = 1.0
 _SHOWN_LANES = 10
 
 
+class Life(Protocol):
+    """What can be asked of a store that is looked at from outside."""
+
+    def joined(self) -> list[Joined]: ...
+
+    def dead(self) -> set[str]: ...
+
+    def waits(self, now: float) -> list[Waits]: ...
+
+
 def examine_life(checkup: Checkup, known: Collection[str] | None) -> Iterator[Finding]:
-    """`known`: the tasks of the program, if there is one to compare with."""
-    joined = checkup.joined()
-    beating, still = _watch(checkup, joined)
-    yield from processes(beating, still, checkup.dead())
-    now = time.time()
-    yield from waiting(checkup.waits(now), now, beating, known)
-    yield clock(checkup.newest_time(), now)
+    """What goes on in a file. `known`: the tasks of the program, if there is one to compare with."""
+    yield from examine_processes_and_jobs(checkup, known, time.time())
+    yield clock(checkup.newest_time(), time.time())
 
 
-def _watch(checkup: Checkup, joined: Sequence[Joined]) -> tuple[list[Joined], list[Joined]]:
+def examine_processes_and_jobs(life: Life, known: Collection[str] | None, now: float) -> Iterator[Finding]:
+    """Who lives, and what waits. `now`: by the store's clock."""
+    began = time.monotonic()
+    beating, still = _watch(life, life.joined())
+    yield from processes(beating, still, life.dead())
+    now += time.monotonic() - began
+    yield from waiting(life.waits(now), now, beating, known)
+
+
+def _watch(checkup: Life, joined: Sequence[Joined]) -> tuple[list[Joined], list[Joined]]:
     """Who beats, and who does not or has left, as far as it can be seen in some seconds."""
     first = {process.id: process for process in joined}
     beaten: set[str] = set()

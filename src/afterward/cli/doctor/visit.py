@@ -59,7 +59,7 @@ def findings(target: str | None, url: str | None, seconds: float) -> list[Findin
 def _examine(store: Store, known: set[str] | None, seconds: float) -> Iterator[Finding]:
     path = Path(store.location)
     if not isinstance(store, SQLiteStore):
-        yield ok("store", f"{store.location} is not a file, and not looked at")
+        yield from _examine_server(store, known)
         return
     if has_content(path):
         yield from _examine_file(path, known, seconds)
@@ -68,6 +68,16 @@ def _examine(store: Store, known: set[str] | None, seconds: float) -> Iterator[F
     yield from examine_place(path)
     if path.parent.is_dir():
         yield from examine_commits(path.parent)
+
+
+def _examine_server(store: Store, known: set[str] | None) -> Iterator[Finding]:
+    from afterward.cli.doctor.server import examine_server
+    from afterward.stores.postgres import PostgresStore
+
+    if isinstance(store, PostgresStore):
+        yield from examine_server(store, known)
+    else:
+        yield ok("store", f"{store.location} is no file and no server, and not looked at")
 
 
 def _examine_file(path: Path, known: set[str] | None, seconds: float) -> Iterator[Finding]:

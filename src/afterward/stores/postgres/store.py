@@ -44,9 +44,9 @@ class PostgresStore:
     """
 
     def __init__(self, url: str, *, clock: Callable[[], float] | None = None, patience: float = 5.0) -> None:
-        self._address: Address = address_of(url)
-        self._desk = desk_for(self._address.schema, clock)
-        self._channel = f"{self._address.schema}.jobs"
+        self.address: Address = address_of(url)
+        self._desk = desk_for(self.address.schema, clock)
+        self._channel = f"{self.address.schema}.jobs"
         self._patience = patience
         self._home: Lanes | None = None
         self._elsewhere: dict[asyncio.AbstractEventLoop, Lanes] = {}
@@ -64,16 +64,16 @@ class PostgresStore:
 
     @property
     def location(self) -> str:
-        return self._address.location
+        return self.address.location
 
     async def schema(self) -> Schema:
         async with self._apart() as connection:
-            return await schema_of(connection, self._address.schema)
+            return await schema_of(connection, self.address.schema)
 
     async def open(self, *, migrate: bool = True) -> None:
         if self._home is None:
             async with self._apart() as connection:
-                await prepare(connection, self._address.schema, self.location, migrate=migrate)
+                await prepare(connection, self.address.schema, self.location, migrate=migrate)
             self._home = Lanes(self._make_lane)
 
     async def close(self) -> None:
@@ -106,13 +106,13 @@ class PostgresStore:
     async def join(self, process: Process) -> None:
         self._joined.add(process.id)  # first: its lock is to be taken again on each new connection
         try:
-            await self._ask("vital", "join", (process, not self._address.pooled))
+            await self._ask("vital", "join", (process, not self.address.pooled))
         except BaseException:
             self._joined.discard(process.id)
             raise
 
     async def leave(self, process: str) -> None:
-        await self._ask("vital", "leave", (process, process in self._joined and not self._address.pooled))
+        await self._ask("vital", "leave", (process, process in self._joined and not self.address.pooled))
         self._joined.discard(process)
         self._bell.ring()
 
@@ -278,12 +278,12 @@ class PostgresStore:
         return Lane(connects, self._carry_out, self.location, self._patience)
 
     async def _connect(self, patience: float) -> Connection:
-        return await connect(self._address, patience)
+        return await connect(self.address, patience)
 
     async def _connect_vital(self, patience: float) -> Connection:
         """With the locks of this process, and an ear for those who ring; what was rung meanwhile is looked for."""
-        connection = await connect(self._address, patience)
-        if not self._address.pooled:
+        connection = await connect(self.address, patience)
+        if not self.address.pooled:
             for process in self._joined:
                 await life.lock(connection, process)
             await connection.add_listener(self._channel, self._hear)
