@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
-from benchmarks import backlog, drain, latency, memory, report, throughput
+from benchmarks import backlog, drain, drivers, latency, memory, report, throughput
 
 Measure = Callable[[Path, int, float], list[report.Figure]]
 
@@ -22,6 +22,7 @@ MEASURES: dict[str, Measure] = {
     "latency": lambda folder, rounds, _: latency.measure(folder, rounds),
     "backlog": lambda folder, rounds, _: backlog.measure(folder, rounds),
     "memory": lambda folder, rounds, _: memory.measure(folder, rounds),
+    "drivers": lambda folder, rounds, _: drivers.measure(folder, rounds),
 }
 
 

@@ -5,7 +5,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from servers.pgbouncer import PgBouncer
 from servers.postgres import Server
+from tests.support.pgbouncer import pooler
 from tests.support.postgres import shared_server
 from tests.support.processes import Starter
 
@@ -40,3 +42,16 @@ def postgres_url(postgres_server: Server) -> Iterator[str]:
     """The URL of an empty PostgreSQL database, which the test has for itself."""
     with postgres_server.database() as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def pgbouncer(postgres_server: Server) -> Iterator[PgBouncer]:
+    """A PgBouncer in transaction mode before the server that tests share, which they share too."""
+    with pooler(postgres_server) as pgbouncer:
+        yield pgbouncer
+
+
+@pytest.fixture
+def pgbouncer_url(postgres_url: str, pgbouncer: PgBouncer) -> str:
+    """The URL of the database of `postgres_url`, through PgBouncer."""
+    return pgbouncer.url(postgres_url.rpartition("/")[2])

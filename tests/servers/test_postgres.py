@@ -291,7 +291,7 @@ def folder_made_by(pid: int) -> Path | None:
             folder = Path(f"/proc/{child}/cwd").readlink()
         except OSError:
             continue
-        if folder.name.startswith("afterward-postgres-"):
+        if folder.name.startswith("afterward-postgresql-"):
             return folder
     return None
 
