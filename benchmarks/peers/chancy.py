@@ -3,6 +3,7 @@
 - `Chancy.Executor.Async` is its way to run `async def` jobs on the worker's loop. It claims as many as it may run at
   once: a hundred by default, but a thousand was the fastest of 100, 500, 1,000 and 3,000 that does not claim a third.
 - `eager_polling`: without it a worker whose queue is not pushed to looks for more only every five seconds.
+- Its pool has up to ten connections, as it has by default.
 - How jobs ended is written once a second, as it is by default; so the last ones are late.
 - Ended jobs stay in the table for a day, as they do by default.
 """

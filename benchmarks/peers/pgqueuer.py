@@ -1,6 +1,7 @@
 """pgqueuer, on asyncpg, which its page of benchmarks measures as 1.7 times as fast as psycopg.
 
-- Its page "Performance tuning" wants one connection for the worker, a pool for what enqueues, and `pgq autovac`.
+- Its page "Performance tuning" wants one connection for the worker, a pool for what enqueues, and `pgq autovac`. The
+  pool is asyncpg's own, of ten connections, as in its example for FastAPI.
 - `batch_size`: that page says to raise it for short jobs. Of 10, 25, 100, 250, 500 and 1,000, this was the fastest on
   two processors, and one connection faster than the five of its own benchmark.
 - Its tables are durable, as they are by default.

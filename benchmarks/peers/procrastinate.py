@@ -2,7 +2,8 @@
 
 - `concurrency=30` is the number of its page "Execute multiple jobs at the same time". One job is fetched at a time, so
   that more does not help.
-- The pool is that of `PsycopgConnector()` as documented: four connections, each checked when it is borrowed.
+- The pool has ten connections, as its page "Limit the number of opened connections" says of its other connector, and as
+  those of pgqueuer and chancy have; on psycopg its default are four.
 - Ended jobs stay in the table, as they do by default.
 """
 
@@ -19,7 +20,7 @@ from benchmarks.peers import starts
 WORKS_ON_UVLOOP = False
 CONCURRENCY = 30
 
-queue = App(connector=PsycopgConnector(conninfo=os.environ["PEERS_URL"]))
+queue = App(connector=PsycopgConnector(conninfo=os.environ["PEERS_URL"], max_size=10))
 
 
 @queue.task
