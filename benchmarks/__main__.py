@@ -11,7 +11,21 @@ from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
-from benchmarks import backlog, drain, drivers, latency, memory, report, throughput
+import psycopg
+
+from benchmarks import (
+    backlog,
+    drain,
+    drivers,
+    latency,
+    memory,
+    pg_drain,
+    pg_idle,
+    pg_latency,
+    pg_requests,
+    report,
+    throughput,
+)
 
 Measure = Callable[[Path, int, float], list[report.Figure]]
 
@@ -23,12 +37,21 @@ MEASURES: dict[str, Measure] = {
     "backlog": lambda folder, rounds, _: backlog.measure(folder, rounds),
     "memory": lambda folder, rounds, _: memory.measure(folder, rounds),
     "drivers": lambda folder, rounds, _: drivers.measure(folder, rounds),
+    "pg-drain": lambda folder, rounds, _: pg_drain.measure(folder, rounds),
+    "pg-requests": pg_requests.measure,
+    "pg-latency": lambda folder, rounds, _: pg_latency.measure(folder, rounds),
+    "pg-idle": lambda folder, rounds, _: pg_idle.measure(folder, rounds),
 }
+
+# The others need what scripts/install --peers installs.
+BY_DEFAULT = [name for name in MEASURES if not name.startswith("pg-")]
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="What afterward costs, as ratios.")
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"some of: {' '.join(MEASURES)}; all by default")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"some of: {' '.join(MEASURES)}; by default those without pg-"
+    )
     parser.add_argument("--seconds", type=float, default=4.0, help="how long each load on a server lasts (default: 4)")
     parser.add_argument("--rounds", type=int, default=3, help="how often each is measured (default: 3)")
     parser.add_argument("--folder", type=Path, default=Path("build"), help="where databases are made (default: build)")
@@ -42,14 +65,14 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="bench-", dir=options.folder.resolve()) as place:
         Path(place).chmod(0o711)  # as that below: where we are root, a database server is somebody else
         report.describe(Path(place))
-        for name in options.names or MEASURES:
+        for name in options.names or BY_DEFAULT:
             print(f"\n{name}", flush=True)
             began = time.monotonic()
             try:
                 with tempfile.TemporaryDirectory(dir=place) as folder:
                     Path(folder).chmod(0o711)
                     figures += MEASURES[name](Path(folder), options.rounds, options.seconds)
-            except (AssertionError, OSError, RuntimeError, subprocess.SubprocessError) as error:
+            except (AssertionError, OSError, RuntimeError, psycopg.Error, subprocess.SubprocessError) as error:
                 failed.append(name)
                 report.say(f"FAILED: {error}")
             report.say(f"took {time.monotonic() - began:.0f} s")
