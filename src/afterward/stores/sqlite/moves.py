@@ -40,6 +40,8 @@ def finish(connection: apsw.Connection, ends: Sequence[tuple[Lease, Outcome]], n
         if has_ended and isinstance(outcome, Succeeded) and outcome.files:
             contents.unlink(connection, outcome.files, lease.id)
     entry.end()
+    if all(have_ended):
+        return have_ended
     return [
         has_ended or _had_ended(connection, lease, outcome)
         for (lease, outcome), has_ended in zip(ends, have_ended, strict=True)
