@@ -74,19 +74,6 @@ async def test_what_was_left_before_the_first_wait_is_not_slept_through(worker: 
     await other.claim_one()
 
 
-async def test_who_leaves_nothing_behind_wakes_nobody(worker: Living, other: Living) -> None:
-    """Many that end at once would have all others look again and again."""
-    waiting = asyncio.create_task(other.store.wait(60))
-    await asyncio.sleep(0)
-    await other.claim()
-    await worker.enqueue(new_job(delay=60))
-    await worker.store.leave(worker.id)
-    await other.claim()
-    await asyncio.sleep(0)
-    assert not waiting.done()
-    waiting.cancel()
-
-
 async def test_who_retries_wakes_a_worker_though_it_never_joined(store: Store, worker: Living) -> None:
     """As the command line does."""
     lease = await worker.leased(new_job())
