@@ -5,6 +5,7 @@ import re
 import signal
 import time
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -74,6 +75,52 @@ def test_a_second_signal_hurries_all_workers(world: World) -> None:
         assert (job.status, job.attempt, job.deaths) == ("queued", 1, 0)
 
 
+@pytest.mark.parametrize("signals", [1, 2])
+def test_what_workers_release_is_taken_over_at_once(world: World, signals: int) -> None:
+    """After their grace, or at once when they are hurried: another worker runs it, well within a second."""
+    jobs = [world.enqueue("rest_on_first_attempt", seconds=60) for _ in range(2)]
+    grace = "0.3" if signals == 1 else "600"
+    supervisor = world.start("worker", "shop:app", "--processes", "2", "--grace", grace, "--concurrency", "1")
+    supervisor.workers(2)
+    wait_until(lambda: len(world.lines("rested")) == 2, "both jobs run", seconds=20)
+    world.start_worker()
+
+    supervisor.send()
+    if signals == 2:
+        supervisor.wait_for(r"worker\.stopping", 2)
+        wait_until(lambda: "supervisor.hurrying" in supervisor.output() or supervisor.send(), "it heeds it")
+
+    assert supervisor.wait(seconds=15) == 0
+    for job in jobs:
+        taken_over_within_a_second(world, job)
+
+
+def test_what_a_worker_releases_is_taken_over_by_another_of_its_supervisor(world: World) -> None:
+    """One that is sent SIGTERM by itself; another is started in its place."""
+    supervisor = world.start("worker", "shop:app", "--processes", "2", "--grace", "0.3")
+    supervisor.workers(2)
+    job = world.enqueue("rest_on_first_attempt", seconds=60)
+    runner = runner_of(world)
+
+    os.kill(runner, signal.SIGTERM)
+
+    taken_over_within_a_second(world, job)
+    supervisor.workers(3)
+    assert re.search(rf"worker\.process_ended pid={runner} code=0 restart_in=", supervisor.output())
+    supervisor.send()
+    assert supervisor.wait() == 0
+
+
+def taken_over_within_a_second(world: World, id: str) -> None:  # noqa: A002 - it is the job's
+    """The job was released, and begun again within a second; nothing was held against it."""
+    job = world.wait_for_status(id, "succeeded")
+    assert (job.attempt, job.failures, job.deaths) == (2, 0, 0)
+    [released] = job.attempts
+    assert released.outcome == "released"
+    assert job.started_at is not None
+    assert (job.started_at - released.ended_at).total_seconds() < 1
+
+
 def test_a_worker_is_hurried_by_its_supervisor_alone(world: World) -> None:
     """However many signals it gets itself: they may be those that its supervisor passes on."""
     job = world.enqueue("rest", seconds=2)
@@ -107,6 +154,48 @@ def test_workers_end_when_their_supervisor_is_killed(world: World) -> None:
     wait_until(lambda: not any(is_alive(pid) for pid in workers), "all workers have ended", seconds=20)
     ended = world.job(job)
     assert (ended.status, ended.attempt) == ("succeeded", 1)
+
+
+@pytest.mark.parametrize("moment", ["started", "importing", "at work"])
+def test_no_process_is_left_when_a_supervisor_is_killed(world: World, moment: str) -> None:
+    """However far its workers have come: as soon as they are started, in an import that takes long, or in a job."""
+    world.program("slow", "import time\ntime.sleep(3)\nfrom shop import app\n")
+    target = "slow:app" if moment == "importing" else "shop:app"
+    world.enqueue("rest", seconds=60)
+    supervisor = world.start("worker", target, "--processes", "3", "--grace", "0.2")
+    workers = [int(pid) for pid in supervisor.wait_for(r"process_started pid=(\d+)", 3)]
+    if moment == "at work":
+        runner_of(world)
+    if moment == "importing":
+        wait_until(lambda: all(reads_standard_input_alone(pid) for pid in workers), "they listen", seconds=20)
+
+    supervisor.send(signal.SIGKILL)
+
+    supervisor.wait()
+    wait_until(lambda: not any(is_alive(pid) for pid in workers), "all workers have ended", seconds=20)
+    assert "worker.cut_off" not in supervisor.output()
+
+
+def reads_standard_input_alone(pid: int) -> bool:
+    """Has a worker put nothing in the place of its standard input, and listens to its supervisor?"""
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/fd/0").readlink() == Path(os.devnull)
+    return False
+
+
+def test_no_process_is_left_when_a_supervisor_is_killed_while_a_suspect_runs(world: World) -> None:
+    """It runs in a child process of its worker, which ends with that."""
+    suspect = world.enqueue("crash_twice", seconds=60)
+    supervisor = world.start("worker", "shop:app", "--processes", "2", "--grace", "0.2")
+    suspects = int(wait_until(lambda: world.lines("rested"), "it runs apart", seconds=30)[0].split()[1])
+    workers = [int(pid) for pid in supervisor.wait_for(r"process_started pid=(\d+)", 4)]
+    assert suspects not in workers
+
+    supervisor.send(signal.SIGKILL)
+
+    wait_until(lambda: not any(is_alive(pid) for pid in [suspects, *workers]), "all have ended", seconds=20)
+    job = world.job(suspect)
+    assert (job.status, job.attempt, job.failures, job.deaths) == ("queued", 3, 0, 2)
 
 
 def test_a_frozen_worker_does_not_keep_its_supervisor(world: World) -> None:

@@ -4,7 +4,7 @@ import pytest
 
 from afterward.job import Placement, Released, Retry, Succeeded
 from afterward.stores.base import COUNTED, QueueStats, Stats, Store
-from tests.support.stores import OOPS, Living, Place, new_job, put
+from tests.support.stores import KINDS, OOPS, Living, Place, new_job, put
 
 pytestmark = pytest.mark.anyio
 
@@ -128,6 +128,14 @@ async def test_processes_are_counted_while_they_live(place: Place, store: Store,
     assert (await store.stats()).processes == 2
     await store.reap([(third.id, None)], 2, 1.0)
     assert (await store.stats()).processes == 1
+
+
+async def test_a_process_that_was_killed_does_not_count_where_its_death_is_certain(place: Place, store: Store) -> None:
+    """Though nobody is left to bury it."""
+    elsewhere = place.living_elsewhere("elsewhere")
+    assert (await store.stats()).processes == 1
+    elsewhere.kill()
+    assert (await store.stats()).processes == (0 if KINDS[place.kind].proves_death else 1)
 
 
 async def test_what_a_dead_process_held_is_counted_as_the_dead_left_it_until_it_is_reaped(

@@ -53,6 +53,27 @@ async def test_a_ring_wakes_one_who_waits_in_another_process(worker: Living, oth
     await soon(waiting.done, "the wait ends")
 
 
+async def test_who_leaves_work_behind_wakes_all_who_wait(place: Place, worker: Living) -> None:
+    """Also such as have just begun to, and have never beaten: one of them alone may be about to leave as well."""
+    others = [await place.process() for _ in range(3)]
+    waiting = [asyncio.create_task(other.store.wait(60)) for other in others]
+    await asyncio.sleep(0)
+    for other in others:
+        await other.claim()  # what it said when it began to wait is stored by then
+    await worker.enqueue(new_job())
+    await worker.store.leave(worker.id)
+    await soon(lambda: all(wait.done() for wait in waiting), "all waits end")
+
+
+async def test_what_was_left_before_the_first_wait_is_not_slept_through(worker: Living, other: Living) -> None:
+    """Who left it could not know whom to wake."""
+    assert (await other.claim()).leases == []
+    await worker.enqueue(new_job())
+    await worker.store.leave(worker.id)
+    await asyncio.wait_for(other.store.wait(60), 10)
+    await other.claim_one()
+
+
 async def test_who_retries_wakes_a_worker_though_it_never_joined(store: Store, worker: Living) -> None:
     """As the command line does."""
     lease = await worker.leased(new_job())

@@ -206,6 +206,7 @@ def plain_console() -> Console:
 
 
 def print_table(console: Console, table: Table) -> None:
+    """A table that loses nothing where no terminal says how wide a line may be."""
     if not console.is_terminal:  # into a file or another program: as wide as it is
         console.width = console.measure(table, options=console.options.update(max_width=_WIDEST)).maximum
     console.print(table)

@@ -199,6 +199,8 @@ class Store(Protocol):
         """Remove the liveness row and the lock of `process`, for it ends in good order.
 
         In the same transaction, what it still holds or runs is queued again, at no cost: no death of its is counted.
+        If there is something to claim then, it wakes all who `wait`, however short a time they have: of many that end
+        at once, each may be the one that another would have woken.
         Repeated, or without a row: nothing is left to be done.
         """
         ...

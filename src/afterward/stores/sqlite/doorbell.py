@@ -1,6 +1,7 @@
 """Waking a waiting worker, in this process or in another on this machine, without polling.
 
-Each process that waits for jobs listens on a UDP port of the loopback interface, and its heartbeat tells the others.
+Each process that waits for jobs listens on a UDP port of the loopback interface, and its row tells the others, who read
+it with each heartbeat.
 A datagram says nothing but "look"; one that is lost, forged or late costs one look at the store, or one wait until the
 next.
 """
@@ -26,6 +27,14 @@ class Doorbell:
         self._others: tuple[int, ...] = ()
         self.port: int | None = None
         """Where it can be rung from other processes: once it has been waited for, if it can be at all."""
+
+    def listen(self) -> bool:
+        """Be there for others to ring, if that can be; has that begun just now?"""
+        with self._mutex:
+            if self._socket is not None:
+                return False
+            self._listen()
+            return self._socket is not None
 
     def _listen(self) -> None:
         try:
@@ -58,24 +67,27 @@ class Doorbell:
 
     def ring(self) -> None:
         """Wake one who waits: here if there is one, else in another process."""
+        others = self._others
+        if not self._ring_here() and others:
+            _ring_there([random.choice(others)])  # noqa: S311
+
+    def ring_all(self) -> None:
+        """Wake all who wait, here and in other processes: one alone may be about to leave as well."""
+        self._ring_here()
+        _ring_there(self._others)
+
+    def _ring_here(self) -> bool:
+        """Wake one who waits in this process; is there one?"""
         with self._mutex:
             waiting = self._waiting[0] if self._waiting else None
             self._rung = True
-        if waiting is not None:
-            try:
-                waiting[0].call_soon_threadsafe(waiting[1].set)
-            except RuntimeError:  # its loop is closed
-                self._ring_another()
-        else:
-            self._ring_another()
-
-    def _ring_another(self) -> None:
-        if not self._others:
-            return
-        with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as out:
-            # A hint only: who was not reached looks by himself soon.
-            out.setblocking(False)
-            out.sendto(b"!", ("127.0.0.1", random.choice(self._others)))  # noqa: S311
+        if waiting is None:
+            return False
+        try:
+            waiting[0].call_soon_threadsafe(waiting[1].set)
+        except RuntimeError:  # its loop is closed
+            return False
+        return True
 
     async def wait(self, seconds: float) -> None:
         """Until it rings, or for so many seconds. A ring since the last wait counts."""
@@ -87,10 +99,8 @@ class Doorbell:
                 return
             entry = (loop, event)
             self._waiting.append(entry)
-        with self._mutex:
-            if self._socket is None:
-                self._listen()
-            listening = self._socket
+        self.listen()
+        listening = self._socket
         bell = listening
         if bell is not None:
             try:
@@ -118,3 +128,11 @@ class Doorbell:
         with contextlib.suppress(OSError):  # "would block": all that came has been read
             while True:
                 bell.recv(16)
+
+
+def _ring_there(ports: Iterable[int]) -> None:
+    """A hint only: who was not reached looks by himself soon."""
+    with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as out:
+        out.setblocking(False)
+        for port in ports:
+            out.sendto(b"!", ("127.0.0.1", port))

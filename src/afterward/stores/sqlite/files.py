@@ -111,6 +111,11 @@ class LivenessLocks:
         self.reliable = True
         os.register_at_fork(after_in_child=self._close_inherited) if hasattr(os, "register_at_fork") else None
 
+    @property
+    def held(self) -> list[str]:
+        """The processes of ours."""
+        return list(self._held)
+
     def take(self, process: str) -> None:
         """Hold the lock of a process of ours. It is taken under another name first, so that no one finds it free."""
         self._folder.mkdir(mode=0o700, exist_ok=True)
@@ -136,7 +141,7 @@ class LivenessLocks:
 
     def close(self) -> None:
         """Abandon all processes of ours."""
-        for process in list(self._held):
+        for process in self.held:
             self.abandon(process)
 
     def remove(self, process: str) -> None:

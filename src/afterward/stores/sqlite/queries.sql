@@ -2,6 +2,10 @@
 -- A process shows that it lives. A row that is there stays as it is.
 INSERT INTO processes (id, pid, host, doorbell, joined_at) VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT (id) DO NOTHING;
 
+-- name: announce
+-- It waits for jobs, and can be woken there.
+UPDATE processes SET doorbell = ?2 WHERE id = ?1;
+
 -- name: give_all_back
 -- running -> queued, or held -> queued: what is in the name of a process that leaves
 UPDATE jobs SET status = 'queued', process = NULL, token = NULL WHERE process = ?1;
@@ -129,6 +133,10 @@ WITH RECURSIVE lane (queue, task, unfit_for) AS (
     )
 )
 SELECT queue, task, unfit_for FROM lane;
+
+-- name: has_ready
+-- Whether there is anything to claim.
+SELECT EXISTS (SELECT 1 FROM jobs WHERE status = 'queued' AND due = 1 AND process IS NULL);
 
 -- name: candidates
 -- The most urgent of one lane.

@@ -49,8 +49,8 @@ PROMOTED = 1000
 
 _Q = load_queries("afterward.stores.sqlite")
 _ORDER = (
-    "join", "beat", "give_back", "reap", "put_chunk", "enqueue", "release", "finish", "cancel", "retry", "claim",
-    "tidy", "leave",
+    "join", "announce", "beat", "give_back", "reap", "put_chunk", "enqueue", "release", "finish", "cancel", "retry",
+    "claim", "tidy", "leave",
 )  # fmt: skip
 
 
@@ -111,12 +111,13 @@ class SQLiteStore:
 
     async def leave(self, process: str) -> None:
         try:
-            await self._ask("leave", process)
+            leaves_work: bool = await self._ask("leave", process)
         except BaseException:
             self._locks.abandon(process)
             raise
         self._locks.drop(process)
-        self._doorbell.ring()
+        if leaves_work:
+            self._doorbell.ring_all()
 
     async def beat(self, process: str) -> Beat | None:
         answer: Beat | None = await self._ask("beat", process)
@@ -205,6 +206,10 @@ class SQLiteStore:
         await self._watchers.wait(jobs, seconds)
 
     async def wait(self, seconds: float) -> None:
+        if self._doorbell.listen():
+            with contextlib.suppress(StoreUnavailable):  # the next heartbeat tells it as well
+                if await self._ask("announce", self._locks.held):
+                    return  # whoever left this could not know of us yet
         await self._doorbell.wait(seconds)
 
     def ring(self) -> None:
@@ -268,10 +273,17 @@ class SQLiteStore:
             connection.execute(_Q["join"], (process.id, process.pid, process.host, self._doorbell.port, now))
             self._know_others(connection, process.id)
 
+    def _stage_announce(self, connection: apsw.Connection, operations: Sequence[Operation], _now: float) -> None:
+        for operation in operations:
+            connection.executemany(_Q["announce"], [(process, self._doorbell.port) for process in operation.items])
+            operation.answer = bool(connection.execute(_Q["has_ready"]).get)
+
     def _stage_leave(self, connection: apsw.Connection, operations: Sequence[Operation], _now: float) -> None:
         for operation in operations:
             connection.execute(_Q["give_all_back"], (operation.items,))
             connection.execute(_Q["leave"], (operation.items,))
+            operation.answer = bool(connection.execute(_Q["has_ready"]).get)
+            self._know_others(connection, operation.items)
 
     def _stage_beat(self, connection: apsw.Connection, operations: Sequence[Operation], _now: float) -> None:
         for operation in operations:
