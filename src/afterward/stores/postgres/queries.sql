@@ -36,7 +36,7 @@ FROM me;
 -- running -> queued, or held -> queued: attempts in a process's name that it does not know of
 UPDATE afterward.jobs j SET status = 'queued', process = NULL, token = NULL
 FROM unnest($2::text[], $3::int[]) AS unknown (id, attempt)
-WHERE j.id = unknown.id AND j.attempt = unknown.attempt AND j.process = $1 RETURNING j.id;
+WHERE j.id = ANY (ARRAY[unknown.id]) AND j.attempt = unknown.attempt AND j.process IS NOT DISTINCT FROM $1 RETURNING j.id;
 
 -- name: drop_files
 -- No process is storing them any more.
@@ -59,7 +59,7 @@ WITH RECURSIVE moment (now) AS (
     FROM owner WHERE owner.process IS NOT NULL
 ), orphan AS MATERIALIZED (
     SELECT found.* FROM owner CROSS JOIN LATERAL (
-        SELECT j.id, j.attempt, j.status, j.started_at FROM afterward.jobs j
+        SELECT j.ctid AS address, j.id, j.attempt, j.status, j.started_at FROM afterward.jobs j
         WHERE j.process = owner.process LIMIT $2 FOR UPDATE SKIP LOCKED
     ) found
     WHERE NOT EXISTS (SELECT 1 FROM afterward.processes p WHERE p.id = owner.process) LIMIT $2
@@ -72,7 +72,7 @@ WITH RECURSIVE moment (now) AS (
         due = CASE WHEN j.status = 'running' AND j.deaths + 1 >= $4::int THEN false ELSE j.due END,
         run_at = CASE WHEN j.status = 'running' AND j.deaths + 1 >= $4::int THEN now + $5::float8 ELSE j.run_at END,
         status = 'queued', process = NULL, token = NULL
-    FROM orphan, moment WHERE j.id = orphan.id RETURNING 1
+    FROM orphan, moment WHERE j.ctid = orphan.address RETURNING 1
 )
 SELECT count(*) FROM moved;
 
@@ -100,7 +100,7 @@ WITH moment AS MATERIALIZED (
         arguments, context, max_attempts, timeout, expires_at, expires_in, place
     )
     WHERE (process IS NULL OR EXISTS (SELECT 1 FROM alive WHERE alive.id = new.process))
-        AND NOT EXISTS (SELECT 1 FROM afterward.finished f WHERE f.id = new.id)
+        AND NOT EXISTS (SELECT 1 FROM afterward.finished f WHERE f.id = new.id OFFSET 0)
     ORDER BY place
     ON CONFLICT DO NOTHING RETURNING jobs.id
 )
@@ -148,12 +148,12 @@ FROM gone RETURNING id;
 WITH moment AS MATERIALIZED (
     SELECT coalesce($1::float8, extract(epoch FROM statement_timestamp())::float8) AS now
 ), expired AS MATERIALIZED (
-    SELECT j.id FROM afterward.jobs j
+    SELECT j.ctid AS address FROM afterward.jobs j
     WHERE j.status = 'queued' AND j.expires_at <= coalesce($1::float8, extract(epoch FROM statement_timestamp())::float8)
         AND j.process IS NULL
     ORDER BY j.expires_at LIMIT $2 FOR UPDATE SKIP LOCKED
 ), gone AS (
-    DELETE FROM afterward.jobs j USING expired WHERE j.id = expired.id RETURNING j.*
+    DELETE FROM afterward.jobs j USING expired WHERE j.ctid = expired.address RETURNING j.*
 )
 INSERT INTO afterward.finished (
     seq, run_at, created_at, started_at, finished_at, expires_at, timeout, priority, attempt, failures, deaths, max_attempts,
@@ -166,16 +166,16 @@ FROM gone, moment RETURNING id;
 
 -- name: promote
 -- Their time has come.
-UPDATE afterward.jobs SET due = true WHERE id IN (
-    SELECT id FROM afterward.jobs
+UPDATE afterward.jobs SET due = true WHERE ctid = ANY (ARRAY(
+    SELECT ctid FROM afterward.jobs
     WHERE status = 'queued' AND NOT due AND run_at <= coalesce($1::float8, extract(epoch FROM statement_timestamp())::float8)
     ORDER BY run_at LIMIT $2 FOR UPDATE SKIP LOCKED
-);
+));
 
 -- name: release
 -- queued and held -> queued
 UPDATE afterward.jobs j SET process = NULL FROM unnest($1::text[], $2::text[]) AS held (id, process)
-WHERE j.id = held.id AND j.process = held.process AND j.status = 'queued' RETURNING j.id, held.process;
+WHERE j.id = ANY (ARRAY[held.id]) AND j.process IS NOT DISTINCT FROM held.process AND j.status = 'queued' RETURNING j.id, held.process;
 
 -- name: claim
 -- queued -> running, for what each of some kinds of room wants ($4, JSON). Nothing when there is something to make
@@ -214,10 +214,10 @@ WITH RECURSIVE moment AS MATERIALIZED (
 ), wanted AS MATERIALIZED (
     SELECT * FROM jsonb_to_recordset($4::jsonb) AS w (number int, tasks jsonb, queues jsonb, unfit_for jsonb, room int)
 ), candidate AS MATERIALIZED (
-    SELECT wanted.number, wanted.room, found.id,
+    SELECT wanted.number, wanted.room, found.address,
         row_number() OVER (PARTITION BY wanted.number ORDER BY found.priority DESC, found.run_at, found.seq) AS place
     FROM wanted CROSS JOIN lane CROSS JOIN LATERAL (
-        SELECT j.id, j.priority, j.run_at, j.seq FROM afterward.jobs j
+        SELECT j.ctid AS address, j.priority, j.run_at, j.seq FROM afterward.jobs j
         WHERE j.status = 'queued' AND j.due AND j.process IS NULL
             AND j.queue = lane.queue AND j.task = lane.task AND j.unfit_for = lane.unfit_for
         ORDER BY j.priority DESC, j.run_at, j.seq LIMIT wanted.room + 1 FOR UPDATE SKIP LOCKED
@@ -228,7 +228,7 @@ WITH RECURSIVE moment AS MATERIALIZED (
     UPDATE afterward.jobs j SET
         status = 'running', process = $2, token = $3, attempt = j.attempt + 1, started_at = now, note = NULL, unfit_for = ''
     FROM candidate, moment
-    WHERE j.id = candidate.id AND candidate.place <= candidate.room AND (j.expires_at IS NULL OR j.expires_at > now)
+    WHERE j.ctid = candidate.address AND candidate.place <= candidate.room AND (j.expires_at IS NULL OR j.expires_at > now)
     RETURNING j.id, j.attempt, j.process, j.task, j.arguments, j.context, j.failures, j.deaths, j.max_attempts, j.timeout,
         candidate.number, candidate.place
 ), given AS (
@@ -251,77 +251,85 @@ WITH moment AS MATERIALIZED (
 ), wanted AS MATERIALIZED (
     SELECT * FROM jsonb_to_recordset($4::jsonb) AS w (number int, tasks jsonb, queues jsonb, unfit_for jsonb, room int, "only" jsonb)
 ), candidate AS MATERIALIZED (
-    SELECT j.id, wanted.room, j.priority, j.run_at, j.seq FROM afterward.jobs j CROSS JOIN wanted
+    SELECT j.ctid AS address, wanted.room, j.priority, j.run_at, j.seq FROM afterward.jobs j CROSS JOIN wanted
     WHERE j.id = ANY ($5::text[]) AND wanted."only" ? j.id AND j.status = 'queued' AND j.process IS NULL
         AND wanted.tasks ? j.task AND (wanted.queues IS NULL OR wanted.queues ? j.queue) AND NOT wanted.unfit_for ? j.unfit_for
         AND EXISTS (SELECT 1 FROM afterward.processes p WHERE p.id = $2)
         AND NOT EXISTS (SELECT 1 FROM afterward.jobs a WHERE a.process = $2 AND a.token = $3 AND a.status = 'running')
     ORDER BY j.priority DESC, j.run_at, j.seq FOR UPDATE OF j SKIP LOCKED
 ), placed AS (
-    SELECT id, room, row_number() OVER (ORDER BY priority DESC, run_at, seq) AS place FROM candidate
+    SELECT address, room, row_number() OVER (ORDER BY priority DESC, run_at, seq) AS place FROM candidate
 )
 UPDATE afterward.jobs j SET
     status = 'running', process = $2, token = $3, attempt = j.attempt + 1, started_at = now, note = NULL, unfit_for = ''
 FROM placed, moment
-WHERE j.id = placed.id AND placed.place <= placed.room AND (j.expires_at IS NULL OR j.expires_at > now)
+WHERE j.ctid = placed.address AND placed.place <= placed.room AND (j.expires_at IS NULL OR j.expires_at > now)
 RETURNING j.id, j.attempt, j.process, j.task, j.arguments, j.context, j.failures, j.deaths, j.max_attempts, j.timeout, placed.place;
 
 -- name: end_for_good
 -- running -> succeeded | failed. What a transaction of somebody else has locked is passed over.
 WITH moment AS MATERIALIZED (
     SELECT coalesce($1::float8, extract(epoch FROM statement_timestamp())::float8) AS now
-), ended AS MATERIALIZED (
-    SELECT * FROM unnest($2::text[], $3::int[], $4::text[], $5::text[], $6::text[], $7::text[], $8::bool[])
-        AS e (id, attempt, process, outcome, result, failure, has_died)
 ), mine AS MATERIALIZED (
-    SELECT j.id FROM ended e JOIN afterward.jobs j ON j.id = e.id AND j.attempt = e.attempt AND j.process = e.process
-    WHERE j.status = 'running' FOR UPDATE OF j SKIP LOCKED
+    SELECT e.outcome, e.result, e.failure, e.has_died, held.address
+    FROM unnest($2::text[], $3::int[], $4::text[], $5::text[], $6::text[], $7::text[], $8::bool[])
+        AS e (id, attempt, process, outcome, result, failure, has_died)
+    CROSS JOIN LATERAL (
+        SELECT j.ctid AS address FROM afterward.jobs j
+        WHERE j.id = e.id AND j.attempt = e.attempt AND j.process IS NOT DISTINCT FROM e.process AND j.status = 'running'
+        FOR UPDATE SKIP LOCKED
+    ) held
 ), gone AS (
-    DELETE FROM afterward.jobs j USING mine WHERE j.id = mine.id RETURNING j.*
+    DELETE FROM afterward.jobs j USING mine WHERE j.ctid = mine.address
+    RETURNING j.*, mine.outcome, mine.result, mine.failure AS told, mine.has_died
 ), remembered AS (
     INSERT INTO afterward.attempts (job, number, outcome, started_at, ended_at, failure)
-    SELECT gone.id, gone.attempt, e.outcome, gone.started_at, now, e.failure
-    FROM gone JOIN ended e ON e.id = gone.id, moment WHERE e.outcome <> 'succeeded' ON CONFLICT DO NOTHING
+    SELECT id, attempt, outcome, started_at, now, told FROM gone, moment WHERE outcome <> 'succeeded' ON CONFLICT DO NOTHING
 )
 INSERT INTO afterward.finished (
     seq, run_at, created_at, started_at, finished_at, expires_at, timeout, priority, attempt, failures, deaths, max_attempts,
     status, id, task, queue, unique_key, unfit_for, note, failure, context, arguments, result
 )
 SELECT
-    seq, run_at, created_at, started_at, now, expires_at, timeout, priority, gone.attempt,
-    failures + (e.outcome = 'failed')::int, deaths + e.has_died::int, max_attempts,
-    CASE WHEN e.outcome = 'succeeded' THEN 'succeeded' ELSE 'failed' END, gone.id, task, queue, unique_key, unfit_for, note,
-    coalesce(e.failure, gone.failure), context, arguments, e.result
-FROM gone JOIN ended e ON e.id = gone.id, moment RETURNING id;
+    seq, run_at, created_at, started_at, now, expires_at, timeout, priority, attempt,
+    failures + (outcome = 'failed')::int, deaths + has_died::int, max_attempts,
+    CASE WHEN outcome = 'succeeded' THEN 'succeeded' ELSE 'failed' END, id, task, queue, unique_key, unfit_for, note,
+    coalesce(told, failure), context, arguments, result
+FROM gone, moment RETURNING id;
 
 -- name: end_for_now
 -- running -> queued. What a transaction of somebody else has locked is passed over.
 WITH moment AS MATERIALIZED (
     SELECT coalesce($1::float8, extract(epoch FROM statement_timestamp())::float8) AS now
-), ended AS MATERIALIZED (
-    SELECT * FROM unnest($2::text[], $3::int[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::float8[])
-        AS e (id, attempt, process, outcome, failure, note, unfit_for, delay)
 ), mine AS MATERIALIZED (
-    SELECT j.id, j.started_at FROM ended e JOIN afterward.jobs j ON j.id = e.id AND j.attempt = e.attempt AND j.process = e.process
-    WHERE j.status = 'running' FOR UPDATE OF j SKIP LOCKED
+    SELECT e.*, held.address, held.started_at
+    FROM unnest($2::text[], $3::int[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::float8[])
+        AS e (id, attempt, process, outcome, failure, note, unfit_for, delay)
+    CROSS JOIN LATERAL (
+        SELECT j.ctid AS address, j.started_at FROM afterward.jobs j
+        WHERE j.id = e.id AND j.attempt = e.attempt AND j.process IS NOT DISTINCT FROM e.process AND j.status = 'running'
+        FOR UPDATE SKIP LOCKED
+    ) held
+), moved AS (
+    UPDATE afterward.jobs j SET
+        status = 'queued', process = NULL, token = NULL, due = mine.delay <= 0,
+        run_at = CASE WHEN mine.delay > 0 THEN now + mine.delay ELSE j.run_at END,
+        failures = j.failures + (mine.outcome = 'retry')::int, deaths = j.deaths + (mine.outcome = 'died')::int,
+        failure = coalesce(mine.failure, j.failure), note = mine.note, unfit_for = mine.unfit_for
+    FROM mine, moment WHERE j.ctid = mine.address
+    RETURNING j.id, j.attempt, mine.outcome, mine.started_at, mine.failure, mine.note, mine.unfit_for
 ), remembered AS (
     INSERT INTO afterward.attempts (job, number, outcome, started_at, ended_at, failure, note)
-    SELECT e.id, e.attempt, e.outcome, mine.started_at, now, e.failure, e.note
-    FROM mine JOIN ended e ON e.id = mine.id, moment WHERE e.unfit_for = '' ON CONFLICT DO NOTHING
+    SELECT id, attempt, outcome, started_at, now, failure, note FROM moved, moment WHERE unfit_for = '' ON CONFLICT DO NOTHING
 )
-UPDATE afterward.jobs j SET
-    status = 'queued', process = NULL, token = NULL, due = e.delay <= 0,
-    run_at = CASE WHEN e.delay > 0 THEN now + e.delay ELSE j.run_at END,
-    failures = j.failures + (e.outcome = 'retry')::int, deaths = j.deaths + (e.outcome = 'died')::int,
-    failure = coalesce(e.failure, j.failure), note = e.note, unfit_for = e.unfit_for
-FROM mine JOIN ended e ON e.id = mine.id, moment WHERE j.id = mine.id RETURNING j.id;
+SELECT id FROM moved;
 
 -- name: refused
 -- Of attempts whose end was refused: do they still hold their job, which was locked? Or is it just how they ended?
 SELECT
     EXISTS (
         SELECT 1 FROM afterward.jobs j
-        WHERE j.id = e.id AND j.attempt = e.attempt AND j.process = e.process AND j.status = 'running'
+        WHERE j.id = e.id AND j.attempt = e.attempt AND j.process IS NOT DISTINCT FROM e.process AND j.status = 'running'
     ) AS holds,
     CASE WHEN e.outcome = 'succeeded' THEN EXISTS (
         SELECT 1 FROM afterward.finished f
@@ -364,22 +372,22 @@ WITH moment AS MATERIALIZED (
     FROM afterward.finished, moment WHERE id = $2 AND status IN ('failed', 'cancelled') FOR UPDATE OF finished
     ON CONFLICT DO NOTHING RETURNING id
 )
-DELETE FROM afterward.finished f USING back WHERE f.id = back.id RETURNING f.id;
+DELETE FROM afterward.finished WHERE id = $2 AND EXISTS (SELECT 1 FROM back) RETURNING id;
 
 -- name: prune
 -- The oldest of those that ended with this status up to a time; all that is theirs goes with them.
 WITH old AS MATERIALIZED (
-    SELECT id FROM afterward.finished
+    SELECT ctid AS address, id FROM afterward.finished
     WHERE status = $2 AND finished_at <= coalesce($1::float8, extract(epoch FROM statement_timestamp())::float8) - $3::float8
     ORDER BY finished_at LIMIT $4 FOR UPDATE SKIP LOCKED
 ), attempts_gone AS (
-    DELETE FROM afterward.attempts a USING old WHERE a.job = old.id
+    DELETE FROM afterward.attempts WHERE job = ANY (ARRAY(SELECT id FROM old))
 ), aliases_gone AS (
-    DELETE FROM afterward.aliases a USING old WHERE a.job = old.id
+    DELETE FROM afterward.aliases WHERE job = ANY (ARRAY(SELECT id FROM old))
 ), files_left AS (
-    UPDATE afterward.files f SET job = NULL FROM old WHERE f.job = old.id
+    UPDATE afterward.files SET job = NULL WHERE job = ANY (ARRAY(SELECT id FROM old))
 )
-DELETE FROM afterward.finished f USING old WHERE f.id = old.id RETURNING f.id;
+DELETE FROM afterward.finished f USING old WHERE f.ctid = old.address RETURNING f.id;
 
 -- name: prunable
 SELECT count(*) FROM afterward.finished
@@ -394,7 +402,7 @@ ON CONFLICT (id) DO UPDATE SET process = excluded.process, chunks = NULL WHERE f
 -- Only while its process lives: from its death on, what is there of the file may be freed.
 INSERT INTO afterward.chunks (file, number, data)
 SELECT f.id, $2, $3 FROM afterward.files f JOIN afterward.processes p ON p.id = f.process
-WHERE f.id = $1 AND f.process = $4 AND f.job IS NULL
+WHERE f.id = $1 AND f.process IS NOT DISTINCT FROM $4 AND coalesce(f.job, '') = ''
 ON CONFLICT (file, number) DO UPDATE SET data = excluded.data RETURNING file;
 
 -- name: end_file
@@ -420,16 +428,19 @@ WITH RECURSIVE owner (process) AS (
     SELECT (SELECT min(f.process) FROM afterward.files f WHERE f.job IS NULL AND f.process > owner.process)
     FROM owner WHERE owner.process IS NOT NULL
 )
-SELECT f.id FROM owner JOIN afterward.files f ON f.job IS NULL AND f.process = owner.process
-WHERE owner.process IS NOT NULL AND NOT EXISTS (SELECT 1 FROM afterward.processes p WHERE p.id = owner.process)
-LIMIT 1;
+SELECT found.id FROM owner CROSS JOIN LATERAL (
+    SELECT f.id FROM afterward.files f WHERE f.job IS NULL AND f.process = owner.process LIMIT 1
+) found
+WHERE NOT EXISTS (SELECT 1 FROM afterward.processes p WHERE p.id = owner.process) LIMIT 1;
 
 -- name: open_up_file
 -- It is not whole any more, unless it has become a job's.
-UPDATE afterward.files SET chunks = NULL WHERE id = $1 AND job IS NULL RETURNING id;
+UPDATE afterward.files SET chunks = NULL WHERE id = $1 AND coalesce(job, '') = '' RETURNING id;
 
 -- name: free_chunks
-DELETE FROM afterward.chunks WHERE (file, number) IN (SELECT file, number FROM afterward.chunks WHERE file = $1 ORDER BY number LIMIT $2) RETURNING file;
+DELETE FROM afterward.chunks WHERE file = $1 AND number = ANY (ARRAY(
+    SELECT number FROM afterward.chunks WHERE file = $1 ORDER BY number LIMIT $2
+)) RETURNING file;
 
 -- name: free_file
 DELETE FROM afterward.files WHERE id = $1;
