@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import AsyncGenerator, Collection, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from contextvars import ContextVar
 from datetime import timedelta
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 from starlette.applications import Starlette
 
@@ -20,6 +20,7 @@ from afterward.endpoints import warn_of_stock_endpoints
 from afterward.engine.worker import WorkerOptions
 from afterward.errors import ConfigurationError
 from afterward.job import Status
+from afterward.joining import joining
 from afterward.life import Life
 from afterward.living import Living
 from afterward.middleware import DurableTasksMiddleware, with_failures_seen
@@ -112,6 +113,23 @@ class Afterward(Living):
         app.build_middleware_stack = build_around
         self.apps.add(app)
         self._live_with(app, options)
+
+    def joining(
+        self, dependency: Callable[..., Any], *, scope: Literal["function", "request"] | None = None
+    ) -> Callable[..., Any]:
+        """A dependency for `Depends`: it gives what `dependency` gives, a session or a connection, and has the durable
+        tasks of the request stored by its transaction: together with what else that commits, or not at all.
+
+            SessionDep = Annotated[AsyncSession, Depends(tasks.joining(get_session))]
+
+        `scope`: that of `dependency`. One that commits after its `yield` needs `scope="function"`, to do so before the
+        response. Sessions of SQLAlchemy and SQLModel, and connections of asyncpg and psycopg, with an event loop or
+        without. In a task, it gives just what `dependency` gives.
+
+        Raises `ConfigurationError` where the store is not in a PostgreSQL database.
+        """
+        self.life.intake.host.joins  # noqa: B018 - it raises where there is none
+        return joining(self, dependency, scope)
 
     def _live_with(self, app: Starlette, options: WorkerOptions | None) -> None:
         """Make the lifespan of `app` ours as well: begun before the first job runs, ended after the last."""

@@ -13,7 +13,7 @@ from starlette.background import BackgroundTask as StockBackgroundTask
 
 from afterward.handle import JobHandle
 from afterward.onlookers import Participant
-from afterward.request import Call, call_of, calls_in
+from afterward.request import CALLS, Call, call_of, calls_in
 from afterward.task import Owner, Task
 
 P = ParamSpec("P")
@@ -66,6 +66,15 @@ class BackgroundTasks(StockBackgroundTask, Participant):
     async def __call__(self) -> None:
         """Run what runs in memory; what is durable has been stored."""
         await self._stock()
+
+    async def flush(self) -> None:
+        """Write now what was added to transactions of the application's own; they are yet to be committed.
+
+        A session has it written when it commits. A connection that is awaited needs this, before it commits, unless it
+        comes from a dependency with `scope="function"` that `tasks.joining` knows of.
+        """
+        for call in (self._calls or CALLS.get({})).values():
+            await call.write_joined()
 
     def inject(self, calls: dict[Owner, Call] | None, stock: StockBackgroundTasks) -> None:
         self._calls, self._stock = calls, stock

@@ -29,6 +29,10 @@ Overrides = Mapping[Callable[..., Any], Callable[..., Any]]
 _NO_OVERRIDES: Overrides = {}
 
 
+INSIDE = "__afterward_inside__"
+"""Where a dependency that adds nothing but what belongs to a request keeps the `Depends` of the one it gives."""
+
+
 async def lifespan_state(connection: HTTPConnection) -> State:
     """What the app's lifespan has yielded: `state: Annotated[State, Depends(lifespan_state)]`.
 
@@ -182,6 +186,9 @@ class _Graph:
         """What a parameter asks for. `above`: the dependencies that lead to it."""
         marker = asked.marker
         assert marker is not None  # noqa: S101 - the caller has looked
+        inside: params.Depends | None = getattr(marker.dependency, INSIDE, None)
+        if inside is not None:
+            return self.dependency(replace(asked, marker=inside), above)
         key: Any = marker.dependency
         if (refusal := _cannot_be_called(key, asked)) is not None:
             raise refusal.of(self._whose, asked.way)

@@ -54,6 +54,18 @@ class NotInARequest(AfterwardError, RuntimeError):
     """A durable task was added outside of a request, or after it was over."""
 
 
+class NotCommitted(AfterwardError):
+    """What was written in a transaction of the application's own was not committed when it should have been.
+
+    In a request whose response starts before the commit, the client gets 500. Of a task that called `finish` and then
+    returned without a commit, it is what is recorded of the attempt.
+    """
+
+
+class LeaseLost(AfterwardError):
+    """`finish` was called by an attempt that no longer holds its job: another may run it, or has. Roll back."""
+
+
 class NoCurrentJob(AfterwardError, RuntimeError):
     """`current_job()` was called outside of a running job."""
 

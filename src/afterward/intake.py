@@ -8,10 +8,14 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from afterward.contents import Contents
-from afterward.errors import DuplicateJob, StoreUnavailable
+from afterward.errors import ConfigurationError, DuplicateJob, StoreUnavailable
 from afterward.job import Lease, NewJob, Placement, Stored
 from afterward.liveness import Liveness
 from afterward.stores.base import Answer, Store
+from afterward.task import Joinable
+from afterward.transactions.host import Host
+from afterward.transactions.joined import Joined, Transaction
+from afterward.transactions.kinds import transaction_of
 
 _NEW_IDENTITY_SECONDS = 5.0
 _TO_BE_STORED_AGAIN = (Stored.stranger, Stored.incomplete, Stored.dropped)
@@ -49,6 +53,7 @@ class Intake:
         self.liveness = liveness
         self.direct: Direct | None = None
         self._contents = Contents(store, liveness.holdings)
+        self.host = Host(store, liveness, self._contents)
 
     def keep(self, jobs: Sequence[NewJob], kept: Kept, *, direct: bool) -> Awaitable[None]:
         """Store jobs so that nobody starts them before `let_go`; what is stored is added to `kept`.
@@ -127,6 +132,32 @@ class Intake:
     def put_sync(self, jobs: Sequence[NewJob]) -> None:
         """`put`, for code without an event loop. It blocks until they are stored."""
         self.liveness.run(self.put(jobs))
+
+    def transaction_of(self, thing: Joinable) -> Transaction:
+        """What jobs join in a session or a connection. Raises `ConfigurationError` where they cannot."""
+        return transaction_of(thing, self.host)
+
+    async def join(self, jobs: Sequence[NewJob], thing: Joinable) -> Joined:
+        """Have jobs written by a transaction of the application's own, on a session or a connection."""
+        transaction = self.transaction_of(thing)
+        if not self.host.is_ready_for(jobs):
+            await self.host.prepare(jobs)
+        joined = transaction.add(jobs)
+        if not transaction.writes_by_itself:
+            await transaction.write()
+        return joined
+
+    def join_sync(self, jobs: Sequence[NewJob], thing: Joinable) -> Joined:
+        """`join`, for code without an event loop."""
+        transaction = self.transaction_of(thing)
+        if not transaction.writes_by_itself:
+            raise ConfigurationError(
+                "a connection that is awaited cannot be written to by code without an event loop; "
+                "use `await task.options(transaction=connection).enqueue(…)`, or a connection that blocks"
+            )
+        if not self.host.is_ready_for(jobs):
+            self.host.prepare_sync(jobs)
+        return transaction.add(jobs)
 
     def _place(self, jobs: Sequence[NewJob], direct: bool) -> list[tuple[NewJob, Placement]]:
         """Leased to the worker of this process where it has a slot, which is then reserved; else held."""

@@ -162,6 +162,13 @@ class Liveness:
         loop = cast("asyncio.AbstractEventLoop", stay.loop)
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work(), loop))
 
+    def spawn(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Run a coroutine on the liveness loop, as long as that lasts, and wait for nothing. From any thread."""
+        loop = self._ensure_started().loop
+        if loop is not None:
+            with contextlib.suppress(RuntimeError):  # it has ended
+                asyncio.run_coroutine_threadsafe(work(), loop)
+
     def _ensure_started(self) -> _Stay:
         with self._starting:
             if self._stay is None:

@@ -11,8 +11,9 @@ from afterward.intake import Intake
 from afterward.job import Job, NewJob, Ruling, Status
 from afterward.life import Life
 from afterward.liveness import Liveness
+from afterward.request import watch_in_request
 from afterward.stores.base import Store
-from afterward.task import Seconds, Task, seconds
+from afterward.task import Joinable, Seconds, Task, seconds
 from afterward.waiting import until_ended
 
 R = TypeVar("R")
@@ -38,22 +39,30 @@ class Looking:
     def _intake(self) -> Intake:
         return self.life.intake
 
-    async def enqueue_many(self, jobs: Iterable[NewJob]) -> list[JobHandle[Any]]:
+    async def enqueue_many(
+        self, jobs: Iterable[NewJob], *, transaction: Joinable | None = None
+    ) -> list[JobHandle[Any]]:
         """Store many calls as one: all of them, or none. Make each with `task.prepare(…)`.
 
-        Raises `DuplicateJob` when one of them is refused, `StoreUnavailable` when they could not be stored.
+        `transaction`: a session of SQLAlchemy or SQLModel, or a connection of asyncpg or psycopg; they are stored
+        together with what it commits, or not at all. Raises `DuplicateJob` when one of them is refused,
+        `StoreUnavailable` when they could not be stored, `ConfigurationError` when they cannot join the transaction.
         """
         jobs = list(jobs)
         handles = [self._handle_of(job) for job in jobs]
-        if jobs:
+        if jobs and transaction is not None:
+            watch_in_request(self, await self._intake.join(jobs, transaction))
+        elif jobs:
             await self._intake.put(jobs)
         return handles
 
-    def enqueue_many_sync(self, jobs: Iterable[NewJob]) -> list[JobHandle[Any]]:
+    def enqueue_many_sync(self, jobs: Iterable[NewJob], *, transaction: Joinable | None = None) -> list[JobHandle[Any]]:
         """`enqueue_many` for code without an event loop. It blocks until the jobs are stored."""
         jobs = list(jobs)
         handles = [self._handle_of(job) for job in jobs]
-        if jobs:
+        if jobs and transaction is not None:
+            watch_in_request(self, self._intake.join_sync(jobs, transaction))
+        elif jobs:
             self._intake.put_sync(jobs)
         return handles
 

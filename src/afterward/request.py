@@ -6,21 +6,31 @@ import inspect
 import logging
 import sys
 import threading
+from collections.abc import Sequence
 from contextvars import ContextVar
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from starlette.background import BackgroundTask as StockBackgroundTask
 from starlette.responses import Response
 from starlette.types import Message, Scope, Send
 
-from afterward.errors import AfterwardError, ArgumentError, DuplicateJob, NotInARequest, StoreError
+from afterward.errors import (
+    AfterwardError,
+    ArgumentError,
+    ConfigurationError,
+    DuplicateJob,
+    NotCommitted,
+    NotInARequest,
+    StoreError,
+)
 from afterward.faults import crash_point
 from afterward.handle import JobHandle
 from afterward.intake import Intake, Kept
 from afterward.job import NewJob, OnDuplicate
 from afterward.observe import emit
 from afterward.onlookers import Onlookers
-from afterward.task import Owner, Task
+from afterward.task import UNSAID, Joinable, Owner, Task
+from afterward.transactions.joined import Joined, Transaction
 
 SCOPE_KEY = "afterward.calls"
 CALLS: ContextVar[dict[Owner, Call]] = ContextVar("afterward.calls")
@@ -71,6 +81,9 @@ class Call:
     _pending = _NOTHING
     _kept: Kept | None = None
     _started = _sent = _over = False
+    _joined: list[Joined] | None = None
+    _transactions: Sequence[tuple[Joinable, Transaction]] = ()
+    _to_join: Sequence[Joinable] = ()
     is_seen_inside = False
     """Does a middleware of ours, inside of all others, see what the response answers?"""
     is_looked_at = False
@@ -107,18 +120,66 @@ class Call:
     ) -> JobHandle[Any]:
         """Take one durable task. May be called from any thread."""
         job = task.new_job(args, kwargs)
+        thing = self._to_be_joined_by(task)
+        if thing is not None:
+            self._admit(task)
+            self.watch(self._transaction_on(thing).add([job]))
+            return task.handle(job.id)
         with _ADDING:
-            if self._over:
-                raise NotInARequest(
-                    f"task {task.name} was added after its request was over; "
-                    f"use `await {task.__name__}.enqueue(…)` there"
-                )
+            self._admit(task)
             pending = _Pending(job, origin, task.call_options.run_on_error)
             if self._pending:
                 self._pending.append(pending)
             else:
                 self._pending = [pending]
         return task.handle(job.id)
+
+    def _admit(self, task: Task[..., Any]) -> None:
+        if self._over:
+            raise NotInARequest(
+                f"task {task.name} was added after its request was over; use `await {task.__name__}.enqueue(…)` there"
+            )
+
+    def join(self, thing: Joinable) -> Transaction:
+        """Tasks that are added from here on are stored by what this session or connection commits."""
+        transaction = self._transaction_on(thing)
+        with _ADDING:
+            if not any(known is thing for known in self._to_join):
+                self._to_join = (*self._to_join, thing)
+        return transaction
+
+    def watch(self, joined: Joined) -> None:
+        """These jobs are of this request: its response says so only once they are committed."""
+        with _ADDING:
+            self._joined = [*(self._joined or ()), joined]
+
+    async def write_joined(self) -> None:
+        """Write now what was added to transactions, and is not written."""
+        for _, transaction in self._transactions:
+            await transaction.write()
+
+    def _to_be_joined_by(self, task: Task[..., Any]) -> Joinable | None:
+        """The session or connection that a call of this task joins, if any."""
+        said = task.call_options.transaction
+        if said is not UNSAID:
+            return said
+        if not self._to_join or task.call_options.run_on_error:
+            return None
+        if len(self._to_join) > 1:
+            raise ConfigurationError(
+                f"task {task.name}: this request has joined two transactions, and the task can be stored by one; "
+                f"say which: add_task({task.__name__}.options(transaction=session), …), or transaction=None for neither"
+            )
+        return self._to_join[0]
+
+    def _transaction_on(self, thing: Joinable) -> Transaction:
+        with _ADDING:
+            for known, transaction in self._transactions:
+                if known is thing:
+                    return transaction
+            transaction = self._intake.transaction_of(thing)
+            self._transactions = (*self._transactions, (thing, transaction))
+            return transaction
 
     def discard(self, origin: StockBackgroundTask | None = None) -> None:
         """Drop what is not yet stored: of one container, or of all; but never what is to run on an error."""
@@ -160,6 +221,9 @@ class Call:
     async def _begin_response(self, start: Message) -> bool:
         if self.refusal is not None:
             return False  # the answer is ours to give
+        if self._joined is not None:
+            self.start = start
+            await self._see_that_all_is_committed(promises=start["status"] < 400)
         if self._pending:
             if not self.is_seen_inside:
                 self.sift(self._around)
@@ -178,10 +242,23 @@ class Call:
             self._withheld.append(chunk)
             return False
         if not chunk.get("more_body", False):
+            if self._joined is not None:
+                await self._see_that_all_is_committed(promises=True)
             if self._pending:
                 await self._store(direct=False)
             self._sent = True
         return True
+
+    async def _see_that_all_is_committed(self, *, promises: bool) -> None:
+        """Refuse the response where it promises what is not committed; one that tells of a failure promises nothing."""
+        with _ADDING:
+            joined, self._joined = self._joined or [], None
+        try:
+            if promises:
+                await self._intake.host.check_committed(joined)
+        except (StoreError, NotCommitted) as error:
+            self.refusal = error
+            raise
 
     def _can_wait(self, start: Message) -> bool:
         """Can this response leave when the application has returned, instead of while it waits for that?"""
@@ -206,10 +283,14 @@ class Call:
         """The call is over: store what was added late, and start all that is stored."""
         self._admit_no_more()
         try:
+            if self._joined is not None and self._started and self.refusal is None:
+                await self._see_that_all_is_committed(promises=True)
             if self._pending and (self.refusal is not None or not self._started):
                 self.discard()
             if self._pending and (self.tries_again or self.refusal is None or isinstance(self.refusal, DuplicateJob)):
                 await self._store(direct=False)
+        except NotCommitted as error:
+            emit(logging.ERROR, "request.not_committed", reason=str(error))
         except (StoreError, ArgumentError) as error:
             for lost in self._pending:
                 emit(logging.ERROR, "job.not_stored", error, job_id=lost.job.id, task=lost.job.task)
@@ -283,6 +364,13 @@ def is_answered() -> bool:
 def is_in_a_request(owner: Owner) -> bool:
     """Does the calling code run in a request that tasks of `owner` can be added to?"""
     return owner in CALLS.get({})
+
+
+def watch_in_request(owner: object, joined: Joined) -> None:
+    """Where the calling code runs in a request: its response says so only once these jobs are committed."""
+    call = CALLS.get({}).get(cast("Owner", owner))
+    if call is not None:
+        call.watch(joined)
 
 
 def call_of(task: Task[..., Any], calls: dict[Owner, Call] | None) -> Call:

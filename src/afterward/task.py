@@ -10,10 +10,11 @@ import sys
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from enum import Enum
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Generic, Literal, ParamSpec, Protocol, TypeVar, cast, overload
+from typing import Any, Generic, Literal, ParamSpec, Protocol, TypeAlias, TypeVar, cast, overload
 
 from afterward.apps import Apps
 from afterward.arguments import ArgumentCodec
@@ -28,9 +29,24 @@ from afterward.retry import RetryPolicy
 from afterward.text import is_storable
 from afterward.uploads import DEFAULT_MAX_FILE_BYTES
 
+Joinable: TypeAlias = object
+"""A session of SQLAlchemy or SQLModel, or a connection of asyncpg or psycopg; with an event loop or without."""
+
 P = ParamSpec("P")
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
+
+
+class Unsaid(Enum):
+    """What stands where nothing was said, and None says something."""
+
+    unsaid = "unsaid"
+
+    def __repr__(self) -> str:
+        return "…"
+
+
+UNSAID = Unsaid.unsaid
 
 Seconds = float | timedelta
 """A span of time: a `timedelta`, or a number of seconds."""
@@ -50,6 +66,7 @@ class CallOptions:
     max_attempts: int | None = None
     timeout: float | None = None
     run_on_error: bool = False
+    transaction: Joinable | Unsaid | None = UNSAID
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +94,13 @@ class Owner(Jobs, Protocol):
 
     def hear_of_direct_call(self, task: str) -> None: ...
 
-    async def enqueue_many(self, jobs: Iterable[NewJob]) -> list[JobHandle[Any]]: ...
+    async def enqueue_many(
+        self, jobs: Iterable[NewJob], *, transaction: Joinable | None = None
+    ) -> list[JobHandle[Any]]: ...
 
-    def enqueue_many_sync(self, jobs: Iterable[NewJob]) -> list[JobHandle[Any]]: ...
+    def enqueue_many_sync(
+        self, jobs: Iterable[NewJob], *, transaction: Joinable | None = None
+    ) -> list[JobHandle[Any]]: ...
 
 
 class Task(Generic[P, R_co]):
@@ -153,6 +174,7 @@ class Task(Generic[P, R_co]):
         max_attempts: int | None = None,
         timeout: Seconds | None = None,
         run_on_error: bool | None = None,
+        transaction: Joinable | Unsaid | None = UNSAID,
     ) -> Task[P, R_co]:
         """A copy of this task with other options, for one call or for many.
 
@@ -163,6 +185,8 @@ class Task(Generic[P, R_co]):
         - `expires`: no attempt begins after so many seconds, or after that time; the job is cancelled then.
         - `max_attempts`, `timeout`: in place of what the task says.
         - `run_on_error`: keep the task though the request ends in an exception before its response.
+        - `transaction`: a session of SQLAlchemy or SQLModel, or a connection of asyncpg or psycopg: the job is stored
+          together with what it commits, or not at all. None: by itself, whatever the request joins.
 
         Raises `TaskError` for what makes no sense.
         """
@@ -183,6 +207,8 @@ class Task(Generic[P, R_co]):
         given = {name: value for name, value in changes.items() if value is not None}
         if delay is not None or run_at is not None:  # the one said last counts
             given |= {"delay": changes["delay"], "run_at": run_at}
+        if transaction is not UNSAID:
+            given["transaction"] = transaction
         copy: Task[P, R_co] = object.__new__(type(self))
         copy.__dict__.update(self.__dict__)
         copy.call_options = checked(replace(self.call_options, **given), self.name)
@@ -193,7 +219,17 @@ class Task(Generic[P, R_co]):
 
         Raises `ArgumentError` when the arguments do not fit the function or cannot be stored.
         """
+        if self.joins_one_transaction:
+            raise TaskError(
+                f"task {self.name}: what is prepared joins no transaction by itself; "
+                f"give that to `enqueue_many(…, transaction=…)`"
+            )
         return self.new_job(args, kwargs)
+
+    @property
+    def joins_one_transaction(self) -> bool:
+        """Do its options name the transaction that its calls join?"""
+        return self.call_options.transaction is not None and self.call_options.transaction is not UNSAID
 
     def new_job(self, args: tuple[Any, ...], kwargs: dict[str, Any], *, limited: bool = True) -> NewJob:
         """`prepare`, for arguments that are at hand as a tuple and a dict. `limited`: of the size that is allowed."""
@@ -233,7 +269,7 @@ class Task(Generic[P, R_co]):
 
         Raises `ArgumentError`, `DuplicateJob`, and `StoreUnavailable` when it could not be stored.
         """
-        return (await self.owner.enqueue_many([self.prepare(*args, **kwargs)]))[0]
+        return (await self.owner.enqueue_many([self.new_job(args, kwargs)], transaction=self._transaction))[0]
 
     @overload
     def enqueue_sync(self: Task[P, Coroutine[Any, Any, R]], /, *args: P.args, **kwargs: P.kwargs) -> JobHandle[R]: ...
@@ -241,7 +277,11 @@ class Task(Generic[P, R_co]):
     def enqueue_sync(self, /, *args: P.args, **kwargs: P.kwargs) -> JobHandle[R_co]: ...
     def enqueue_sync(self, /, *args: P.args, **kwargs: P.kwargs) -> JobHandle[Any]:
         """`enqueue` for code without an event loop. It blocks until the job is stored."""
-        return self.owner.enqueue_many_sync([self.prepare(*args, **kwargs)])[0]
+        return self.owner.enqueue_many_sync([self.new_job(args, kwargs)], transaction=self._transaction)[0]
+
+    @property
+    def _transaction(self) -> Joinable | None:
+        return self.call_options.transaction if self.joins_one_transaction else None
 
 
 class AsyncTask(Task[P, R_co]):
@@ -287,6 +327,11 @@ def checked(options: CallOptions, name: str) -> CallOptions:
     if options.on_duplicate is not OnDuplicate.keep and options.unique is None:
         raise TaskError(f"task {name}: on_duplicate={options.on_duplicate.value!r} needs a unique= key to go by")
     _check_expiry(options, name)
+    if options.run_on_error and options.transaction not in (UNSAID, None):
+        raise TaskError(
+            f"task {name}: run_on_error= keeps a task of a request that fails, and transaction= would roll it back; "
+            f"leave one of them out"
+        )
     if options.unique is not None and not 0 < len(options.unique) <= 500:
         raise TaskError(f"task {name}: unique={options.unique!r} must have 1 to 500 characters")
     for text in (name, options.queue, options.unique or ""):

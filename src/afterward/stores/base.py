@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import NamedTuple, Protocol, TypeAlias, TypeVar
 
 from afterward.job import Job, Lease, NewJob, Outcome, Placement, Process, Ruling, Status, Stored
+from afterward.stores.joining import Joins
 
 T = TypeVar("T")
 
@@ -155,6 +156,11 @@ class Store(Protocol):
     @property
     def location(self) -> str:
         """Where the store is, for people: an absolute path, or a URL without its password."""
+        ...
+
+    @property
+    def joins(self) -> Joins | None:
+        """How transactions of others write jobs; None where the store is in no database that could be theirs."""
         ...
 
     @property

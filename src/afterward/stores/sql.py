@@ -8,9 +8,9 @@ from importlib.resources import files
 _NAME = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
 
 
-def load_queries(package: str) -> dict[str, str]:
-    """The queries of `package`/queries.sql, by the name that stands above each."""
-    text = files(package).joinpath("queries.sql").read_text(encoding="utf-8")
+def load_queries(package: str, file: str = "queries.sql") -> dict[str, str]:
+    """The queries of `package`/`file`, by the name that stands above each."""
+    text = files(package).joinpath(file).read_text(encoding="utf-8")
     parts = _NAME.split(text)
     return {name: body.strip().rstrip(";") for name, body in zip(parts[1::2], parts[2::2], strict=True)}
 

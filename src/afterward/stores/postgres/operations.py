@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 from afterward.job import Lease, Outcome
 from afterward.stores.batch import Operation
-from afterward.stores.postgres import claims, contents, entry, life, looks, moves, stats, tidying
+from afterward.stores.postgres import claims, contents, entry, joining, life, looks, moves, stats, tidying
 from afterward.stores.postgres.connection import Connection
 from afterward.stores.postgres.desk import Desk
 
@@ -69,6 +69,7 @@ CARRY_OUT: dict[str, CarryOut] = {
     "cancel": _each(moves.cancel),
     "retry": _each(moves.retry),
     "tidy": _each(tidying.tidy),
+    "in_progress": _each(joining.in_progress),
     "get_chunk": _each(contents.get_chunk),
     "prunable": _each(looks.prunable),
     "get": _each(looks.get),

@@ -594,3 +594,7 @@ SELECT coalesce($1::float8, extract(epoch FROM statement_timestamp())::float8);
 -- name: notify
 -- A hint in a transaction of its own, which waits for no disk.
 SELECT set_config('synchronous_commit', 'off', true), pg_notify($1, '');
+
+-- name: in_progress
+-- Which transactions are neither committed nor rolled back.
+SELECT id FROM unnest($1::text[]) AS asked (id) WHERE pg_xact_status(id::xid8) = 'in progress';

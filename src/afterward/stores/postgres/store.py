@@ -21,6 +21,7 @@ from afterward.stores.postgres.address import Address, address_of
 from afterward.stores.postgres.bell import Bell
 from afterward.stores.postgres.connection import Connection, connect, is_passing, translated
 from afterward.stores.postgres.desk import desk_for
+from afterward.stores.postgres.joining import Joining, identity_of
 from afterward.stores.postgres.lane import Lane
 from afterward.stores.postgres.lanes import Lanes
 from afterward.stores.postgres.operations import CARRY_OUT
@@ -55,8 +56,13 @@ class PostgresStore:
         self._is_notifying = self._rang_meanwhile = False
         self._bell = Bell(self._notify)
         self._watchers = Watchers()
+        self._joining = Joining(self._desk, self.address.schema, self.location, self._ask)
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._forget_inherited)
+
+    @property
+    def joins(self) -> Joining:
+        return self._joining
 
     @property
     def proves_death(self) -> bool:
@@ -74,6 +80,7 @@ class PostgresStore:
         if self._home is None:
             async with self._apart() as connection:
                 await prepare(connection, self.address.schema, self.location, migrate=migrate)
+                self._joining.identity = await identity_of(connection, self.address.schema)
             self._home = Lanes(self._make_lane)
 
     async def close(self) -> None:

@@ -77,6 +77,10 @@ class SQLiteStore:
         return str(self._path)
 
     @property
+    def joins(self) -> None:
+        return None  # its file is its own
+
+    @property
     def proves_death(self) -> bool:
         return True
 
