@@ -183,8 +183,6 @@ async def _retry(desk: Desk, connection: Connection, job: str) -> Ruling:
     found = await _find(desk, connection, job)
     if found is None:
         return Ruling.unknown
-    if found["status"] not in _CAN_BE_RETRIED:
-        return Ruling.forbidden
     async with connection.transaction():
         if found["unique_key"] is not None:
             await _expire_holder(desk, connection, found)
@@ -198,7 +196,7 @@ async def _retry(desk: Desk, connection: Connection, job: str) -> Ruling:
 async def _expire_holder(desk: Desk, connection: Connection, found: Row) -> None:
     """What has expired keeps its unique key from no other job."""
     holder = await connection.fetchrow(desk["holder"], desk.now, found["task"], found["unique_key"])
-    if holder is not None and holder["status"] == "queued" and holder["has_expired"]:
+    if holder is not None and holder["id"] != found["id"] and holder["status"] == "queued" and holder["has_expired"]:
         await connection.execute(desk["cancel"], desk.now, holder["id"], "expired")
 
 
