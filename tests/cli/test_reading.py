@@ -157,7 +157,9 @@ def test_a_store_that_is_not_there_is_told_and_not_made(world: World) -> None:
     for options, path in [((), world.database), (("--store", "sqlite:///empty.db"), world.folder / "empty.db")]:
         run = world.run("jobs", *options)
         assert (run.returncode, run.stdout) == (1, "")
-        assert run.stderr.startswith(f"afterward: there is no store at {path}; start your app, which makes it, or name")
+        assert run.stderr.startswith(
+            f"afterward: there is no store at {path}; make it (start your app, or: afterward migrate), or name"
+        )
     assert files_in(world.folder) == before
 
 

@@ -7,20 +7,20 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
-from afterward.cli.paths import has_content
 from afterward.errors import AfterwardError
 from afterward.job import Job, Status
 from afterward.stores.address import DEFAULT_URL, store_of
 from afterward.stores.base import Store
-from afterward.stores.sqlite import SQLiteStore
 from afterward.waiting import until_ended
 
 SHORTEST_PREFIX = 8
 """How many characters of an id are enough to look it up by, if no other begins with them."""
 
-NO_STORE_MEND = "start your app, which makes it, or name another: --store sqlite:////absolute/path.db, or AFTERWARD_URL"
+NO_STORE_MEND = (
+    "make it (start your app, or: afterward migrate), or name another: "
+    "--store sqlite:////absolute/path.db, or AFTERWARD_URL"
+)
 
 _SHOWN_CANDIDATES = 5
 _ID_LENGTH = 36
@@ -132,10 +132,11 @@ async def _beginning_with(store: Store, prefix: str) -> list[str]:
 async def opened(url: str | None) -> AsyncGenerator[Store]:
     """The store of this URL, or the default one, if it is there. Raises `AfterwardError` when it is not.
 
-    One of an older schema is refused: to bring it up is for the app, for then no process of an older version can start.
+    One of an older schema is refused, for once it is brought up to date, no process of an older version can start: that
+    is for the app to do, or for `afterward migrate`.
     """
     store = store_of(url_or_default(url))
-    if isinstance(store, SQLiteStore) and not has_content(Path(store.location)):
+    if not (await store.schema()).found:
         raise AfterwardError(f"there is no store at {store.location}; {NO_STORE_MEND}")
     await store.open(migrate=False)
     try:

@@ -23,6 +23,7 @@ APPLICATION_ID = 0x61667477
 
 def schema_of(path: Path, patience: float) -> Schema:
     """The schema of a file, which is not made where there is none. Raises `StoreUnusable`, `StoreUnavailable`."""
+    refuse_network_file_system(path)
     newest = load_migrations("afterward.stores.sqlite")[-1][0]
     if not _is_there(path):
         return Schema(0, newest)
