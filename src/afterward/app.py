@@ -34,9 +34,10 @@ from afterward.uploads import DEFAULT_MAX_FILE_BYTES
 class Afterward(Living):
     """Durable background tasks, kept in one store.
 
-    `url`: where jobs live, `sqlite:///relative.db` or `sqlite:////absolute.db`; by default the environment's
-    `AFTERWARD_URL`, else `sqlite:///afterward.db`. `lease`: seconds after which a frozen process loses its jobs (one
-    that dies loses them at once). `max_payload_bytes`: the limit of one job's arguments, and of its result, as JSON.
+    `url`: where jobs live, `sqlite:///relative.db`, `sqlite:////absolute.db`, or
+    `postgresql://user:password@host/database`; by default the environment's `AFTERWARD_URL`, else
+    `sqlite:///afterward.db`. `lease`: seconds after which a frozen process loses its jobs (one that dies loses them
+    within three, on SQLite at once). `max_payload_bytes`: the limit of one job's arguments, and of its result, as JSON.
     `max_file_bytes`: the limit of one `UploadFile` among the arguments.
     `context_variables`: those whose values travel with a job. `keep`, `keep_failed`: how long a job can be looked at
     after it has ended, or failed for good, before it is pruned; None keeps it for ever. `migrate=False`: the store is
