@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,16 +23,42 @@ async def claim(desk: Desk, connection: Connection, process: str, wanted: Sequen
     named = [want for want in wanted if want.only is not None]
     if named:
         return await _claim_named(desk, connection, process, named, token)
+    if (marks := desk.bookmarks.text()) is not None:
+        claimed = await _claim_on(desk, connection, process, wanted, token, marks)
+        if claimed.leases or claimed.next_due:
+            return claimed
+    return await _look(desk, connection, process, wanted, token)
+
+
+async def _look(desk: Desk, connection: Connection, process: str, wanted: Sequence[Wanted], token: str) -> Claimed:
+    """A full look at all that is ready."""
+    began = time.monotonic()
     text = _text(wanted)
-    rows = await connection.fetch(desk["claim"], desk.now, process, token, text, True)
+    most = desk.bookmarks.most_dead + 2 * sum(want.limit for want in wanted)
+    rows = await connection.fetch(desk["claim"], desk.now, process, token, text, True, most)
     if rows[0]["needs_care"]:
         await _care(desk, connection)
-        rows = await connection.fetch(desk["claim"], desk.now, process, token, text, False)
+        began = time.monotonic()
+        rows = await connection.fetch(desk["claim"], desk.now, process, token, text, False, most)
     first = rows[0]
+    desk.bookmarks.looked(time.monotonic() - began, first["bookmarks"])
     if not first["is_alive"]:
         return _NOTHING
     next_due = first["next_due"]
     return Claimed(_leases(rows), first["more"], None if next_due is None else max(0.0, next_due))
+
+
+async def _claim_on(  # noqa: PLR0917 - a claim, and where it begins
+    desk: Desk, connection: Connection, process: str, wanted: Sequence[Wanted], token: str, marks: str
+) -> Claimed:
+    """What stands at the bookmarks or behind them. Where that is little, there may be more to find by a full look."""
+    rows = await connection.fetch(desk["claim_on"], desk.now, process, token, _text(wanted), marks)
+    first = rows[0]
+    if not first["is_alive"]:
+        return _NOTHING
+    desk.bookmarks.move(first["bookmarks"])
+    leases = _leases(rows)
+    return Claimed(leases, bool(leases), desk.bookmarks.seconds_until_look())
 
 
 async def _care(desk: Desk, connection: Connection) -> None:

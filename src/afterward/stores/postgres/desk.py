@@ -1,10 +1,11 @@
-"""What every statement needs beside its connection: the queries of one schema, and the time."""
+"""What every statement needs beside its connection: the queries of one schema, the time, and where claims ended."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from afterward.stores.postgres.bookmarks import Bookmarks
 from afterward.stores.sql import load_queries
 
 _SCHEMA = "afterward."
@@ -16,6 +17,7 @@ class Desk:
 
     queries: dict[str, str]
     clock: Callable[[], float] | None = None
+    bookmarks: Bookmarks = field(default_factory=Bookmarks)
 
     @property
     def now(self) -> float | None:

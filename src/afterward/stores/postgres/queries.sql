@@ -180,28 +180,30 @@ WHERE j.id = ANY (ARRAY[held.id]) AND j.process IS NOT DISTINCT FROM held.proces
 -- name: claim
 -- queued -> running, for what each of some kinds of room wants ($4, JSON). Nothing when there is something to make
 -- ready or to expire before ($5), or when this token has been given something. One row at least: `more`, `next_due` and
--- `needs_care` stand in each.
-WITH RECURSIVE moment AS MATERIALIZED (
-    SELECT coalesce($1::float8, extract(epoch FROM statement_timestamp())::float8) AS now
-), care AS MATERIALIZED (
-    SELECT $5::bool AND (
-        EXISTS (
-            SELECT 1 FROM afterward.jobs WHERE status = 'queued' AND NOT due
-                AND run_at <= coalesce($1::float8, extract(epoch FROM statement_timestamp())::float8)
-        ) OR EXISTS (
-            SELECT 1 FROM afterward.jobs WHERE status = 'queued' AND process IS NULL
-                AND expires_at <= coalesce($1::float8, extract(epoch FROM statement_timestamp())::float8)
-        )
-    ) AS is_needed
+-- `needs_care` stand in each; and bookmarks (below), where it has read more entries of the index than $6: most of them
+-- are dead, then, and may not be removed yet.
+WITH RECURSIVE state AS MATERIALIZED (
+    SELECT
+        coalesce($1::float8, extract(epoch FROM statement_timestamp())::float8) AS now,
+        EXISTS (SELECT 1 FROM afterward.processes p WHERE p.id = $2) AS is_alive,
+        $5::bool AND (
+            EXISTS (
+                SELECT 1 FROM afterward.jobs WHERE status = 'queued' AND NOT due
+                    AND run_at <= coalesce($1::float8, extract(epoch FROM statement_timestamp())::float8)
+            ) OR EXISTS (
+                SELECT 1 FROM afterward.jobs WHERE status = 'queued' AND process IS NULL
+                    AND expires_at <= coalesce($1::float8, extract(epoch FROM statement_timestamp())::float8)
+            )
+        ) AS needs_care,
+        pg_stat_get_xact_tuples_returned('afterward.jobs_ready'::regclass) AS entries_read
 ), again AS MATERIALIZED (
-    SELECT j.* FROM afterward.jobs j WHERE j.process = $2 AND j.token = $3 AND j.status = 'running'
-        AND EXISTS (SELECT 1 FROM afterward.processes p WHERE p.id = $2)
+    SELECT j.* FROM afterward.jobs j
+    WHERE j.process = $2 AND j.token = $3 AND j.status = 'running' AND (SELECT is_alive FROM state)
 ), lane (queue, task, unfit_for) AS (
     (
         SELECT j.queue, j.task, j.unfit_for FROM afterward.jobs j
         WHERE j.status = 'queued' AND j.due AND j.process IS NULL
-            AND NOT (SELECT is_needed FROM care) AND NOT EXISTS (SELECT 1 FROM again)
-            AND EXISTS (SELECT 1 FROM afterward.processes p WHERE p.id = $2)
+            AND (SELECT is_alive AND NOT needs_care FROM state) AND NOT EXISTS (SELECT 1 FROM again)
         ORDER BY j.queue, j.task, j.unfit_for LIMIT 1
     )
     UNION ALL
@@ -213,21 +215,25 @@ WITH RECURSIVE moment AS MATERIALIZED (
     ) next
 ), wanted AS MATERIALIZED (
     SELECT * FROM jsonb_to_recordset($4::jsonb) AS w (number int, tasks jsonb, queues jsonb, unfit_for jsonb, room int)
-), candidate AS MATERIALIZED (
-    SELECT wanted.number, wanted.room, found.address,
-        row_number() OVER (PARTITION BY wanted.number ORDER BY found.priority DESC, found.run_at, found.seq) AS place
-    FROM wanted CROSS JOIN lane CROSS JOIN LATERAL (
+), found AS (
+    SELECT wanted.number, wanted.room, ready.* FROM wanted CROSS JOIN lane CROSS JOIN LATERAL (
         SELECT j.ctid AS address, j.priority, j.run_at, j.seq FROM afterward.jobs j
         WHERE j.status = 'queued' AND j.due AND j.process IS NULL
             AND j.queue = lane.queue AND j.task = lane.task AND j.unfit_for = lane.unfit_for
         ORDER BY j.priority DESC, j.run_at, j.seq LIMIT wanted.room + 1 FOR UPDATE SKIP LOCKED
-    ) found
+    ) ready
     WHERE wanted.tasks ? lane.task AND (wanted.queues IS NULL OR wanted.queues ? lane.queue)
         AND NOT wanted.unfit_for ? lane.unfit_for
+), candidate AS MATERIALIZED (
+    SELECT *, row_number() OVER (PARTITION BY number ORDER BY priority DESC, run_at, seq) AS place FROM found
+), look AS MATERIALIZED (
+    SELECT
+        EXISTS (SELECT 1 FROM candidate WHERE place > room) AS has_more,
+        pg_stat_get_xact_tuples_returned('afterward.jobs_ready'::regclass) - (SELECT entries_read FROM state) > $6 AS was_long
 ), claimed AS (
     UPDATE afterward.jobs j SET
         status = 'running', process = $2, token = $3, attempt = j.attempt + 1, started_at = now, note = NULL, unfit_for = ''
-    FROM candidate, moment
+    FROM candidate, state
     WHERE j.ctid = candidate.address AND candidate.place <= candidate.room AND (j.expires_at IS NULL OR j.expires_at > now)
     RETURNING j.id, j.attempt, j.process, j.task, j.arguments, j.context, j.failures, j.deaths, j.max_attempts, j.timeout,
         candidate.number, candidate.place
@@ -238,10 +244,70 @@ WITH RECURSIVE moment AS MATERIALIZED (
 )
 SELECT given.id, given.attempt, given.process, given.task, given.arguments, given.context, given.failures, given.deaths,
     given.max_attempts, given.timeout,
-    EXISTS (SELECT 1 FROM candidate WHERE place > room) OR EXISTS (SELECT 1 FROM again) AS more,
+    has_more OR EXISTS (SELECT 1 FROM again) AS more,
     (SELECT min(run_at) FROM afterward.jobs WHERE status = 'queued' AND NOT due) - now AS next_due,
-    care.is_needed AS needs_care, EXISTS (SELECT 1 FROM afterward.processes p WHERE p.id = $2) AS is_alive
-FROM moment CROSS JOIN care LEFT JOIN given ON true
+    needs_care, is_alive,
+    CASE WHEN was_long THEN (
+        SELECT coalesce(jsonb_agg(last), '[]') FROM (
+            SELECT DISTINCT ON (j.queue, j.task, j.unfit_for, j.priority)
+                j.queue, j.task, j.unfit_for, j.priority, j.run_at, j.seq
+            FROM candidate JOIN afterward.jobs j ON j.ctid = candidate.address
+            ORDER BY j.queue, j.task, j.unfit_for, j.priority, place > room, CASE WHEN place <= room THEN -place ELSE place END
+        ) last
+    ) END AS bookmarks
+FROM state CROSS JOIN look LEFT JOIN given ON true
+ORDER BY given.number, given.place;
+
+-- name: claim_on
+-- queued -> running, as above, but only what stands at these bookmarks ($5, JSON) or behind them: each says where in a
+-- stream, that is the jobs of a lane with one priority, the last claim ended. So no entry before it is read, dead or not.
+WITH state AS MATERIALIZED (
+    SELECT
+        coalesce($1::float8, extract(epoch FROM statement_timestamp())::float8) AS now,
+        EXISTS (SELECT 1 FROM afterward.processes p WHERE p.id = $2) AS is_alive
+), again AS MATERIALIZED (
+    SELECT j.* FROM afterward.jobs j
+    WHERE j.process = $2 AND j.token = $3 AND j.status = 'running' AND (SELECT is_alive FROM state)
+), wanted AS MATERIALIZED (
+    SELECT * FROM jsonb_to_recordset($4::jsonb) AS w (number int, tasks jsonb, queues jsonb, unfit_for jsonb, room int)
+), found AS (
+    SELECT wanted.number, wanted.room, ready.* FROM wanted CROSS JOIN jsonb_to_recordset($5::jsonb) AS mark (
+        queue text, task text, unfit_for text, priority bigint, run_at float8, seq bigint
+    ) CROSS JOIN LATERAL (
+        SELECT j.ctid AS address, j.priority, j.run_at, j.seq FROM afterward.jobs j
+        WHERE j.status = 'queued' AND j.due AND j.process IS NULL
+            AND j.queue = mark.queue AND j.task = mark.task AND j.unfit_for = mark.unfit_for AND j.priority = mark.priority
+            AND (j.run_at, j.seq) >= (mark.run_at, mark.seq)
+        ORDER BY j.run_at, j.seq LIMIT wanted.room + 1 FOR UPDATE SKIP LOCKED
+    ) ready
+    WHERE (SELECT is_alive FROM state) AND NOT EXISTS (SELECT 1 FROM again)
+        AND wanted.tasks ? mark.task AND (wanted.queues IS NULL OR wanted.queues ? mark.queue)
+        AND NOT wanted.unfit_for ? mark.unfit_for
+), candidate AS MATERIALIZED (
+    SELECT *, row_number() OVER (PARTITION BY number ORDER BY priority DESC, run_at, seq) AS place FROM found
+), claimed AS (
+    UPDATE afterward.jobs j SET
+        status = 'running', process = $2, token = $3, attempt = j.attempt + 1, started_at = now, note = NULL, unfit_for = ''
+    FROM candidate, state
+    WHERE j.ctid = candidate.address AND candidate.place <= candidate.room AND (j.expires_at IS NULL OR j.expires_at > now)
+    RETURNING j.id, j.attempt, j.process, j.task, j.arguments, j.context, j.failures, j.deaths, j.max_attempts, j.timeout,
+        candidate.number, candidate.place
+), given AS (
+    SELECT * FROM claimed
+    UNION ALL
+    SELECT id, attempt, process, task, arguments, context, failures, deaths, max_attempts, timeout, 0, seq FROM again
+)
+SELECT given.id, given.attempt, given.process, given.task, given.arguments, given.context, given.failures, given.deaths,
+    given.max_attempts, given.timeout,
+    is_alive, (
+        SELECT coalesce(jsonb_agg(last), '[]') FROM (
+            SELECT DISTINCT ON (j.queue, j.task, j.unfit_for, j.priority)
+                j.queue, j.task, j.unfit_for, j.priority, j.run_at, j.seq
+            FROM candidate JOIN afterward.jobs j ON j.ctid = candidate.address
+            ORDER BY j.queue, j.task, j.unfit_for, j.priority, place > room, CASE WHEN place <= room THEN -place ELSE place END
+        ) last
+    ) AS bookmarks
+FROM state LEFT JOIN given ON true
 ORDER BY given.number, given.place;
 
 -- name: claim_named

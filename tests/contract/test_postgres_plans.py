@@ -1,0 +1,331 @@
+"""PostgreSQL: every query goes by an index, whatever the statistics say, and reads nothing that it does not want."""
+
+import json
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from afterward.job import Failed, Lease, Placement, Process, Released, Retry, Status, Succeeded
+from afterward.stores.base import Store, Wanted
+from afterward.stores.postgres import PostgresStore, claims, contents, entry, life, looks, moves, tidying
+from afterward.stores.postgres.address import address_of
+from afterward.stores.postgres.connection import Connection, connect
+from afterward.stores.postgres.desk import Desk, desk_for
+from tests.support.stores import OOPS, Clock, altered, new_file, new_job, put
+
+pytestmark = pytest.mark.anyio
+
+MANY = 300
+"""How many there are in the end of each sort of what is unwanted."""
+
+SMALL = {"migrations", "processes", "store"}
+"""Tables that are read from end to end: they have a row or two for each process."""
+
+TABLES = ("jobs", "finished", "attempts", "aliases", "files", "chunks")
+
+TASK = dict.fromkeys(("jobs", "finished"), "task <> 'app:own'")
+
+READ = """
+SELECT sum(pg_stat_get_xact_tuples_returned(oid))::bigint FROM pg_class
+WHERE relnamespace = 'afterward'::regnamespace AND relkind IN ('r', 'i')
+"""
+"""What has been read, by this connection's counters: entries of indexes, and rows of tables that no index led to."""
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A store, and a connection like its own."""
+
+    store: Store
+    connection: Connection
+    desk: Desk
+    clock: Clock
+
+    async def reads(self, operation: Callable[["Opened"], Awaitable[Any]]) -> int:
+        """How much an operation reads; what it has done is undone."""
+        transaction = self.connection.transaction(isolation="repeatable_read")
+        await transaction.start()
+        try:
+            before = await self.connection.fetchval(READ)
+            await operation(self)
+            return int(await self.connection.fetchval(READ) - before)
+        finally:
+            await transaction.rollback()
+
+    async def claim(self, wanted: Wanted, token: str = "token") -> list[Lease]:
+        return (await claims.claim(self.desk, self.connection, "worker", [wanted], token)).leases
+
+
+@pytest.fixture
+async def opened(postgres_url: str) -> AsyncIterator[Opened]:
+    clock = Clock()
+    store = PostgresStore(postgres_url, clock=clock)
+    await store.open()
+    connection = await connect(address_of(postgres_url), 5.0)
+    for table in TABLES:
+        await connection.execute(f"ALTER TABLE afterward.{table} SET (autovacuum_enabled = off)")
+    for process in ("worker", "other"):
+        await store.join(Process(process, 1, "example"))
+    yield Opened(store, connection, desk_for("afterward", clock), clock)
+    await connection.close()
+    for process in ("worker", "other"):
+        await store.leave(process)
+    await store.close()
+
+
+async def put_unwanted(opened: Opened) -> None:
+    """One of each sort that a worker for `app:send` in `default` does not want."""
+    store = opened.store
+    unfit, ended, failed = await put(store, new_job(), new_job(), new_job())
+    leases = (await store.claim("other", [Wanted({"app:send"}, 3)], "others")).leases
+    released = Released("its arguments do not fit", 0, "v1")
+    ends = {unfit: released, ended: Succeeded("1"), failed: Failed(OOPS)}
+    assert await store.finish([(lease, ends[lease.id]) for lease in leases]) == [True] * 3
+    await put(
+        store,
+        new_job(task="app:a"),
+        new_job(task="app:zz", priority=100),
+        new_job(queue="other"),
+        new_job(delay=600),
+        new_job(task="app:a", expires=600.0),
+        new_job(task="app:a", unique="key"),
+    )
+    await store.enqueue([(new_job(), Placement.held), (new_job(delay=600), Placement.held)], "other")
+    await store.enqueue([(new_job(), Placement.leased)], "other")
+    for is_linked in (True, False):
+        file = new_file()
+        await store.put_chunk(file.id, 0, b"a", "other", is_last=True)
+        if is_linked:
+            await put(store, new_job(task="app:a", files=(file,)))
+
+
+async def multiply(connection: Connection, times: int) -> None:
+    """Copies of all that there is, but for the worker's own, under other names."""
+    made = {
+        "jobs": "'id', it.id || '-' || n, 'seq', nextval(pg_get_serial_sequence('afterward.jobs', 'seq')), "
+        "'unique_key', it.unique_key || n",
+        "finished": "'id', it.id || '-' || n",
+        "attempts": "'job', it.job || '-' || n",
+        "files": "'id', it.id || '-' || n",
+        "chunks": "'file', it.file || '-' || n",
+    }
+    for table, changes in made.items():
+        await connection.execute(
+            f"INSERT INTO afterward.{table} {'OVERRIDING SYSTEM VALUE' * (table == 'jobs')} "
+            f"SELECT (jsonb_populate_record(it, jsonb_build_object({changes}))).* "
+            f"FROM afterward.{table} it CROSS JOIN generate_series(1, $1) AS n "
+            f"WHERE {TASK.get(table, 'true')}",
+            times,
+        )
+
+
+async def empty(connection: Connection) -> None:
+    for table in TABLES:
+        await connection.execute(f"DELETE FROM afterward.{table}")
+
+
+async def never_analysed(opened: Opened) -> None:
+    await put_unwanted(opened)
+    await multiply(opened.connection, MANY)
+
+
+async def analysed(opened: Opened) -> None:
+    await never_analysed(opened)
+    await opened.connection.execute("VACUUM ANALYZE")
+
+
+async def analysed_when_empty(opened: Opened) -> None:
+    """As it is when the statistics are taken after a drain, and the next thousands come."""
+    await never_analysed(opened)
+    await empty(opened.connection)
+    await opened.connection.execute("VACUUM ANALYZE")
+    await never_analysed(opened)
+
+
+def walk(node: dict[str, Any], above: tuple[str, ...] = ()) -> Iterator[tuple[dict[str, Any], tuple[str, ...]]]:
+    """Every node of a plan, with the types of those above it, the nearest last."""
+    yield node, above
+    for child in node.get("Plans", []):
+        yield from walk(child, (*above, node["Node Type"]))
+
+
+def reads_far(node: dict[str, Any], above: tuple[str, ...]) -> bool:
+    """Is this a scan of a table or index from end to end? One that ends with the first rows that it finds is none."""
+    if node.get("Relation Name") in SMALL:
+        return False
+    if node["Node Type"] not in {"Index Scan", "Index Only Scan"}:
+        return node["Node Type"] in {"Seq Scan", "Bitmap Heap Scan"}
+    nearest = next((name for name in reversed(above) if name not in {"Result", "LockRows"}), "")
+    return "Index Cond" not in node and nearest != "Limit"
+
+
+FAR = {
+    "list",  # with a filter, it looks for what is rare
+    "taken_counts",  # what is held or run is what it counts
+}
+
+
+@pytest.mark.parametrize("fill", [never_analysed, analysed_when_empty, analysed], ids=lambda fill: fill.__name__)
+async def test_every_query_finds_its_rows_by_an_index_whatever_the_statistics_say(
+    opened: Opened, fill: Callable[[Opened], Awaitable[None]]
+) -> None:
+    """A plan that is made once is kept for the life of a connection, while tables fill and empty."""
+    await fill(opened)
+    far: dict[str, list[str]] = {}
+    for name, query in opened.desk.queries.items():
+        plan = await plan_of(opened.connection, query)
+        found = [str(node) for node, above in walk(plan) if reads_far(node, above)]
+        if found:
+            far[name] = found
+    assert {name: found for name, found in far.items() if name not in FAR} == {}
+
+
+async def plan_of(connection: Connection, query: str) -> dict[str, Any]:
+    """The plan that is good for every call."""
+    count = max(map(int, re.findall(r"\$(\d+)", query)), default=0)
+    values = f"({', '.join(['NULL'] * count)})" if count else ""
+    await connection.execute(f"PREPARE asked AS {query}")
+    [(answer,)] = await connection.fetch(f"EXPLAIN (FORMAT JSON) EXECUTE asked{values}")
+    await connection.execute("DEALLOCATE asked")
+    plan: dict[str, Any] = json.loads(answer)[0]["Plan"]
+    return plan
+
+
+WANTED = Wanted({"app:send"}, 10, {"default"}, {"v1"})
+AT_ONCE = 50
+
+
+class Own:
+    """What the worker has before any of the unwanted is there."""
+
+    def __init__(self, opened: Opened) -> None:
+        self.opened = opened
+
+    async def make(self) -> "Own":
+        store, clock = self.opened.store, self.opened.clock
+        self.waiting, self.old, self.failed = [new_job(task="app:own") for _ in range(3)]
+        await put(store, self.old, self.failed)
+        leases = (await store.claim("worker", [Wanted({"app:own"}, 2)], "before")).leases
+        ends = {self.old.id: Succeeded(), self.failed.id: Failed(OOPS)}
+        await store.finish([(lease, ends[lease.id]) for lease in leases])
+        await put(store, self.waiting)
+        self.held, *running = [new_job(task="app:own") for _ in range(AT_ONCE + 1)]
+        await store.enqueue([(self.held, Placement.held)], "worker")
+        await store.enqueue([(job, Placement.leased) for job in running], "worker")
+        self.leases = [Lease(job.id, 1, "worker", job.task, job.arguments) for job in running]
+        clock.advance(60)
+        return self
+
+    async def claim_nothing(self, opened: Opened) -> None:
+        assert await opened.claim(WANTED) == []
+
+    async def claim_one(self, opened: Opened) -> None:
+        [_] = await opened.claim(Wanted({"app:own"}, 1))
+
+    async def claim_by_name(self, opened: Opened) -> None:
+        [_] = await opened.claim(Wanted({"app:own"}, 1, only=[self.waiting.id]))
+
+    async def enqueue(self, opened: Opened) -> None:
+        await entry.enqueue_plain(opened.desk, opened.connection, [(new_job(), Placement.held, "worker")])
+
+    async def enqueue_a_unique_one(self, opened: Opened) -> None:
+        await entry.enqueue_apart(opened.desk, opened.connection, [(new_job(unique="k"), Placement.held, "worker")])
+
+    async def finish_all(self, opened: Opened) -> None:
+        ends = [(lease, Succeeded()) for lease in self.leases]
+        assert await moves.finish(opened.desk, opened.connection, ends) == [True] * AT_ONCE
+
+    async def queue_all_again(self, opened: Opened) -> None:
+        ends = [(lease, Retry(OOPS, 5)) for lease in self.leases]
+        assert await moves.finish(opened.desk, opened.connection, ends) == [True] * AT_ONCE
+
+    async def be_refused(self, opened: Opened) -> None:
+        ends = [(altered(lease, attempt=2), Succeeded()) for lease in self.leases]
+        assert await moves.finish(opened.desk, opened.connection, ends) == [False] * AT_ONCE
+
+    async def release(self, opened: Opened) -> None:
+        rows = await opened.connection.fetch(opened.desk["release"], [self.held.id], ["worker"])
+        assert len(rows) == 1
+
+    async def give_back(self, opened: Opened) -> None:
+        attempts = [(lease.id, lease.attempt) for lease in self.leases]
+        given = await life.give_back(opened.desk, opened.connection, "worker", attempts, [])
+        assert given == [True] * AT_ONCE
+
+    async def beat(self, opened: Opened) -> None:
+        beat = await life.beat(opened.desk, opened.connection, "worker", False)
+        assert beat is not None
+        assert len(beat.held) == AT_ONCE + 1
+
+    async def reap(self, opened: Opened) -> None:
+        reaped = await life.reap(opened.desk, opened.connection, [("nobody", None)], 2, 1.0)
+        assert reaped.jobs == 0
+
+    async def prune(self, opened: Opened) -> None:
+        tidied = await tidying.tidy(opened.desk, opened.connection, {Status.succeeded: 60.0}, 10, 10)
+        assert (tidied.pruned, tidied.freed) == (1, 0)
+
+    async def sweep(self, opened: Opened) -> None:
+        assert await contents.sweep(opened.desk, opened.connection, 10) == 0
+
+    async def cancel(self, opened: Opened) -> None:
+        await moves.cancel(opened.desk, opened.connection, [self.waiting.id])
+
+    async def retry(self, opened: Opened) -> None:
+        await moves.retry(opened.desk, opened.connection, [self.failed.id])
+
+    async def get(self, opened: Opened) -> None:
+        assert None not in await looks.get(opened.desk, opened.connection, [self.failed.id, self.held.id])
+
+    async def find(self, opened: Opened) -> None:
+        assert await looks.find(opened.desk, opened.connection, self.held.id, 10) == [self.held.id]
+
+    async def look_for_news(self, opened: Opened) -> None:
+        await looks.changed(opened.desk, opened.connection, opened.clock.now + 1, 10)
+
+
+OPERATIONS = [name for name in vars(Own) if not name.startswith("_") and name != "make"]
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+async def test_an_operation_reads_the_same_whatever_else_there_is(opened: Opened, name: str) -> None:
+    """Hundreds of each sort of what it does not want cost what one of each costs."""
+    operation = getattr(await Own(opened).make(), name)
+    await put_unwanted(opened)
+    await opened.connection.execute("VACUUM ANALYZE")
+    few = await opened.reads(operation)
+    await multiply(opened.connection, MANY)
+    await opened.connection.execute("VACUUM ANALYZE")
+    assert await opened.reads(operation) <= few + 10
+
+
+@pytest.mark.parametrize("name", ["finish_all", "queue_all_again", "be_refused", "give_back"])
+async def test_many_attempts_are_each_looked_up(opened: Opened, name: str) -> None:
+    """Also where the statistics were taken when there was nothing."""
+    await analysed_when_empty(opened)
+    operation = getattr(await Own(opened).make(), name)
+    assert await opened.reads(operation) <= 6 * AT_ONCE
+
+
+async def test_a_claim_reads_what_it_gives_and_not_what_waits_behind_it(opened: Opened) -> None:
+    async def claim(opened: Opened) -> None:
+        [_] = await opened.claim(Wanted({"app:send"}, 1))
+
+    await put(opened.store, *(new_job() for _ in range(5)))
+    few = await opened.reads(claim)
+    await multiply(opened.connection, MANY)
+    await opened.connection.execute("VACUUM")
+    assert await opened.reads(claim) <= few
+
+
+async def test_a_job_that_came_due_is_made_ready_once(opened: Opened) -> None:
+    """And then is not looked at again by claims that do not want it."""
+    await put(opened.store, *(new_job(task="app:unknown", delay=60) for _ in range(MANY)))
+    few = await opened.reads(Own(opened).claim_nothing)
+    opened.clock.advance(60)
+    assert await opened.claim(WANTED) == []
+    await opened.connection.execute("VACUUM")
+    assert await opened.reads(Own(opened).claim_nothing) <= few + 10
