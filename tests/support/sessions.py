@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import asyncpg  # pyright: ignore[reportMissingTypeStubs] - it has none of its own
 import psycopg
@@ -84,17 +84,17 @@ def _async_opener(sort: Sort, url: str) -> Callable[[], Any]:
             async with sort.cls(engine) as session:
                 yield session
         elif sort.cls is asyncpg:
-            connection: Any = await asyncpg.connect(url)  # pyright: ignore[reportUnknownMemberType]
+            connection = await cast("Any", asyncpg).connect(url)
             try:
                 yield connection
             finally:
                 await connection.close()
         else:
-            connection = await psycopg.AsyncConnection.connect(url)
+            other = await psycopg.AsyncConnection.connect(url)
             try:
-                yield connection
+                yield other
             finally:
-                await connection.close()
+                await other.close()
 
     return get_session
 
