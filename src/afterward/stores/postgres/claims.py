@@ -31,7 +31,7 @@ async def claim(desk: Desk, connection: Connection, process: str, wanted: Sequen
     if not first["is_alive"]:
         return _NOTHING
     next_due = first["next_due"]
-    return Claimed(_leases(rows), first["more"], None if next_due is None else max(0.0, next_due))
+    return Claimed(_leases(rows), first["more"], None if next_due is None else max(0.0, next_due), first["for_others"])
 
 
 async def _care(desk: Desk, connection: Connection) -> None:

@@ -179,8 +179,8 @@ WHERE j.id = held.id AND j.process = held.process AND j.status = 'queued' RETURN
 
 -- name: claim
 -- queued -> running, for what each of some kinds of room wants ($4, JSON). Nothing when there is something to make
--- ready or to expire before ($5), or when this token has been given something. One row at least: `more`, `next_due` and
--- `needs_care` stand in each.
+-- ready or to expire before ($5), or when this token has been given something. One row at least: what follows the ten
+-- columns of the lease stands in each.
 WITH RECURSIVE moment AS MATERIALIZED (
     SELECT coalesce($1::float8, extract(epoch FROM statement_timestamp())::float8) AS now
 ), care AS MATERIALIZED (
@@ -240,6 +240,12 @@ SELECT given.id, given.attempt, given.process, given.task, given.arguments, give
     given.max_attempts, given.timeout,
     EXISTS (SELECT 1 FROM candidate WHERE place > room) OR EXISTS (SELECT 1 FROM again) AS more,
     (SELECT min(run_at) FROM afterward.jobs WHERE status = 'queued' AND NOT due) - now AS next_due,
+    EXISTS (
+        SELECT 1 FROM lane WHERE NOT EXISTS (
+            SELECT 1 FROM wanted WHERE wanted.tasks ? lane.task AND (wanted.queues IS NULL OR wanted.queues ? lane.queue)
+                AND NOT wanted.unfit_for ? lane.unfit_for
+        )
+    ) AS for_others,
     care.is_needed AS needs_care, EXISTS (SELECT 1 FROM afterward.processes p WHERE p.id = $2) AS is_alive
 FROM moment CROSS JOIN care LEFT JOIN given ON true
 ORDER BY given.number, given.place;

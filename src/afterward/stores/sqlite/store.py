@@ -77,6 +77,14 @@ class SQLiteStore:
         return str(self._path)
 
     @property
+    def reconcile_seconds(self) -> float:
+        return 1.0  # a look costs next to nothing
+
+    @property
+    def refuses_workers(self) -> None:
+        return None
+
+    @property
     def proves_death(self) -> bool:
         return True
 
