@@ -23,7 +23,7 @@ Perform = Callable[[Connection, str, Sequence[Operation]], Awaitable[None]]
 ONCE = frozenset({"cancel", "retry"})
 """A repetition of these answers that nothing is left to do: who asked is told of the trouble instead."""
 
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.01, 0.5
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.01, 1.0
 
 
 class Lane:
@@ -48,6 +48,7 @@ class Lane:
         self._patience = patience
         self._one_try = one_try
         self._connection: Connection | None = None
+        self._pause = _FIRST_PAUSE
         self._gathered: list[Operation] = []
         self._going: asyncio.Task[None] | None = None
         self._closed = False
@@ -106,13 +107,13 @@ class Lane:
     async def _carry_out(self, kind: str, operations: list[Operation]) -> None:
         """Again and again, as long as that may help and there is time."""
         deadline = self._loop.time() + self._patience
-        pause = _FIRST_PAUSE
         while (error := await self._try(kind, operations, deadline)) is not None:
+            pause, self._pause = self._pause, min(2 * self._pause, _LONGEST_PAUSE)
             if not is_passing(error) or kind in ONCE or self._loop.time() + pause >= deadline:
                 await self._fail(kind, operations, error)
                 return
             await asyncio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 - it spreads tries
-            pause = min(2 * pause, _LONGEST_PAUSE)
+        self._pause = _FIRST_PAUSE
 
     async def _try(self, kind: str, operations: list[Operation], deadline: float) -> BaseException | None:
         """Once; what went wrong."""
