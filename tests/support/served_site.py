@@ -38,6 +38,20 @@ class ServedSite(Site):
             )
         )
 
+    def end_backend(self, pid: int) -> bool:
+        """End one of those connections from the server's side; False when it is gone already."""
+        return self.tables.query("SELECT pg_terminate_backend(%s)", pid) == [(True,)]
+
+    def backends_that_lock(self, process: str) -> list[int]:
+        """Those that keep the lock which shows a process to live."""
+        rows = self.tables.query(
+            "SELECT pid FROM pg_locks, hashtextextended(%s, 0) AS key WHERE locktype = 'advisory' AND granted "
+            "AND mode = 'ExclusiveLock' AND classid::bigint = (key >> 32) & 4294967295 "
+            "AND objid::bigint = key & 4294967295",
+            process,
+        )
+        return [pid for (pid,) in rows]
+
     @contextmanager
     def listening_instead(self) -> Generator[Callable[[], int]]:
         """While the server is away, its port refuses whoever comes, and counts them."""
