@@ -26,7 +26,7 @@ SMALL = {"migrations", "processes", "store"}
 
 TABLES = ("jobs", "finished", "attempts", "aliases", "files", "chunks")
 
-TASK = dict.fromkeys(("jobs", "finished"), "task <> 'app:own'")
+OTHERS: dict[str, str] = {"jobs": "task <> 'app:own'", "finished": "task <> 'app:own'"}
 
 READ = """
 SELECT sum(pg_stat_get_xact_tuples_returned(oid))::bigint FROM pg_class
@@ -117,7 +117,7 @@ async def multiply(connection: Connection, times: int) -> None:
             f"INSERT INTO afterward.{table} {'OVERRIDING SYSTEM VALUE' * (table == 'jobs')} "
             f"SELECT (jsonb_populate_record(it, jsonb_build_object({changes}))).* "
             f"FROM afterward.{table} it CROSS JOIN generate_series(1, $1) AS n "
-            f"WHERE {TASK.get(table, 'true')}",
+            f"WHERE {OTHERS.get(table, 'true')}",
             times,
         )
 

@@ -34,7 +34,7 @@ async def _look(desk: Desk, connection: Connection, process: str, wanted: Sequen
     """A full look at all that is ready."""
     began = time.monotonic()
     text = _text(wanted)
-    most = desk.bookmarks.most_dead + 2 * sum(want.limit for want in wanted)
+    most = desk.bookmarks.most_dead
     rows = await connection.fetch(desk["claim"], desk.now, process, token, text, True, most)
     if rows[0]["needs_care"]:
         await _care(desk, connection)

@@ -180,8 +180,8 @@ WHERE j.id = ANY (ARRAY[held.id]) AND j.process IS NOT DISTINCT FROM held.proces
 -- name: claim
 -- queued -> running, for what each of some kinds of room wants ($4, JSON). Nothing when there is something to make
 -- ready or to expire before ($5), or when this token has been given something. One row at least: what follows the ten
--- columns of the lease stands in each; and bookmarks (below), where it has read more entries of the index than $6: most of them
--- are dead, then, and may not be removed yet.
+-- columns of the lease stands in each; and bookmarks (below), where some $6 entries of the index led to no job: they are
+-- dead, and may not be removed yet.
 WITH RECURSIVE state AS MATERIALIZED (
     SELECT
         coalesce($1::float8, extract(epoch FROM statement_timestamp())::float8) AS now,
@@ -229,7 +229,8 @@ WITH RECURSIVE state AS MATERIALIZED (
 ), look AS MATERIALIZED (
     SELECT
         EXISTS (SELECT 1 FROM candidate WHERE place > room) AS has_more,
-        pg_stat_get_xact_tuples_returned('afterward.jobs_ready'::regclass) - (SELECT entries_read FROM state) > $6 AS was_long
+        pg_stat_get_xact_tuples_returned('afterward.jobs_ready'::regclass) - (SELECT entries_read FROM state)
+            > $6 + 2 * (SELECT count(*) FROM candidate) AS was_long
 ), claimed AS (
     UPDATE afterward.jobs j SET
         status = 'running', process = $2, token = $3, attempt = j.attempt + 1, started_at = now, note = NULL, unfit_for = ''
