@@ -6,6 +6,7 @@ from afterward.app import Afterward
 from afterward.background import BackgroundTask
 from afterward.context import RunningJob, current_job
 from afterward.dependencies import lifespan_state
+from afterward.ending import finish, finish_sync
 from afterward.errors import (
     AfterwardError,
     ArgumentError,
@@ -72,5 +73,7 @@ __all__ = [
     "Task",
     "TaskError",
     "current_job",
+    "finish",
+    "finish_sync",
     "lifespan_state",
 ]

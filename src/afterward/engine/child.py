@@ -13,17 +13,20 @@ import threading
 import traceback
 from contextlib import AsyncExitStack
 from types import FrameType
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 from starlette.applications import Starlette
 
 from afterward.apps import lifespan_of
+from afterward.engine.endings import Endings
 from afterward.engine.executor import Executor, failure_of
 from afterward.engine.files import receive, received
+from afterward.engine.process import LEAVES
 from afterward.engine.threads import Threads
-from afterward.errors import ConfigurationError, TaskError
+from afterward.errors import ConfigurationError, StoreError, TaskError
 from afterward.job import Lease, Outcome, Released
-from afterward.task import Task
+from afterward.life import Life
+from afterward.task import Owner, Task
 
 _SHUTDOWN_SECONDS = 1.0
 """What the lifespans that a task asked for get to end in; its parent waits a little longer than the task's timeout."""
@@ -90,11 +93,29 @@ async def _attempt(
     )  # fmt: skip
     answer.write(b"ready\n")
     answer.flush()
+    try:
+        endings = await _endings(task.owner, answer)
+    except StoreError as error:
+        return Released(f"the store could not be opened in a child process: {error}", 10.0)
     threads = Threads()
     try:
-        return await Executor(threads, task.owner.restore_context, received(files)).run(task, lease)
+        return await Executor(threads, task.owner.restore_context, received(files), endings=endings).run(task, lease)
     finally:
         threads.stop()  # what is left behind waits for no thread of this process
+
+
+async def _endings(owner: Owner, answer: BinaryIO) -> Endings | None:
+    """For a function that ends its attempt by itself: its parent, who holds that, is told before."""
+    life: Life = cast("Any", owner).life
+
+    def leave(_: Lease) -> None:
+        answer.write(LEAVES)
+        answer.flush()
+
+    if life.store.joins is None:
+        return None
+    await life.store.open(migrate=False)
+    return Endings(life.intake.host, life.store, leave)
 
 
 def _find(module: str, path: str) -> Task[..., Any]:

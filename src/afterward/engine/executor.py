@@ -13,10 +13,20 @@ from types import TracebackType
 from typing import Any
 
 from afterward.context import RUNNING, RunningJob
+from afterward.ending import ENDING
+from afterward.engine.endings import AttemptEnding, Endings
 from afterward.engine.files import Chunks, WhenReturned, given
 from afterward.engine.provider import Provider
 from afterward.engine.threads import Threads
-from afterward.errors import ArgumentsDoNotFit, AttemptTimedOut, FileLost, ResultError, StoreError, kind_of
+from afterward.errors import (
+    ArgumentsDoNotFit,
+    AttemptTimedOut,
+    FileLost,
+    NotCommitted,
+    ResultError,
+    StoreError,
+    kind_of,
+)
 from afterward.job import Failed, Failure, Lease, Outcome, Released, Succeeded
 from afterward.retry import after_failure
 from afterward.task import Task, jitter
@@ -40,21 +50,38 @@ def _unfit_delay(attempt: int) -> float:
 class Executor:
     """Runs attempts. `restore` sets the context variables stored with a job, `chunks` has the content of its files.
 
-    `hear` is told of errors.
+    `hear` is told of errors. `endings`: for attempts that end themselves, where the store can be joined.
     """
 
     def __init__(
-        self, threads: Threads, restore: Callable[[str], None], chunks: Chunks, hear: Hear | None = None
+        self,
+        threads: Threads,
+        restore: Callable[[str], None],
+        chunks: Chunks,
+        hear: Hear | None = None,
+        endings: Endings | None = None,
     ) -> None:
         self._threads = threads
         self._provider = Provider(threads)
         self._restore = restore
         self._chunks = chunks
         self._hear = hear
+        self._endings = endings
 
     def run(self, task: Task[..., Any], lease: Lease) -> Coroutine[Any, Any, Outcome]:
         """One attempt. Must be awaited in a context of its own; raises only `CancelledError`, when it is cancelled."""
+        if self._endings is not None:
+            return self._run_with_ending(task, lease, AttemptEnding(self._endings, task, lease))
         return self._run_with_files(task, lease) if task.arguments.take_files else self._run(task, lease)
+
+    async def _run_with_ending(self, task: Task[..., Any], lease: Lease, ending: AttemptEnding) -> Outcome:
+        ENDING.set(ending)
+        run = self._run_with_files if task.arguments.take_files else self._run
+        outcome = await run(task, lease)
+        try:
+            return await ending.settled(outcome)
+        except NotCommitted as error:
+            return self._outcome_of(error, task, lease)
 
     async def _run_with_files(self, task: Task[..., Any], lease: Lease) -> Outcome:
         try:

@@ -9,6 +9,7 @@ import contextvars
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from afterward.engine.endings import Endings
 from afterward.engine.executor import Executor
 from afterward.engine.files import chunks_of
 from afterward.engine.threads import Threads
@@ -78,7 +79,8 @@ class Foreground:
                 loop.call_soon_threadsafe(self._lost.set)
 
         threads = Threads()
-        executor = Executor(threads, self._restore, chunks_of(self._store.get_chunk), self._hear)
+        endings = Endings.of(self._store, self._liveness)
+        executor = Executor(threads, self._restore, chunks_of(self._store.get_chunk), self._hear, endings)
         with self._liveness.telling_lost(hear_of_lost):
             attempt = loop.create_task(executor.run(self._tasks[lease.task], lease), context=contextvars.copy_context())
             await self._until_ended(attempt)

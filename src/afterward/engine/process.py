@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 from afterward.dependencies import needs_lifespan
@@ -24,13 +24,21 @@ _LATE_SECONDS = 1.5
 _BEGIN_SECONDS = 60.0
 """What a child gets to receive its files, to import the task, and to begin the lifespans that it asks for."""
 
+_PART_BYTES = 64 * 1024
+
+LEAVES = b"leaves\n"
+"""What a child says that is about to end its attempt by itself."""
+
 _OUTCOMES: dict[str, type[Any]] = {kind.__name__: kind for kind in (Succeeded, Failed, Retry, Released)}
 
 
-async def run_in_child(task: Task[..., Any], lease: Lease, chunks: Chunks) -> Outcome:
+async def run_in_child(
+    task: Task[..., Any], lease: Lease, chunks: Chunks, leave: Callable[[Lease], None] = lambda _: None
+) -> Outcome:
     """One attempt, in a fresh interpreter that imports the task's module. Cancelled, it kills the child.
 
-    The content of its files, from `chunks`, follows the order: the child has no need of the store.
+    The content of its files, from `chunks`, follows the order: the child has no need of the store, unless its function
+    ends the attempt by itself. Before it does, `leave` is called.
     """
     module, _, path = task.name_in_code.partition(":")
     if "<locals>" in path:
@@ -66,7 +74,7 @@ async def run_in_child(task: Task[..., Any], lease: Lease, chunks: Chunks) -> Ou
         timeout = task.task_options.timeout if lease.timeout is None else lease.timeout
         try:
             async with asyncio.timeout(None if timeout is None else timeout + _LATE_SECONDS):
-                said = await stdout.read()
+                said = await _read(stdout, lambda: leave(lease))
                 code = await child.wait()
         except TimeoutError:
             late = AttemptTimedOut(f"the attempt took longer than its timeout of {timeout} s")
@@ -77,6 +85,17 @@ async def run_in_child(task: Task[..., Any], lease: Lease, chunks: Chunks) -> Ou
             await child.wait()
         stdin.close()
     return _outcome(said, code, lease)
+
+
+async def _read(stdout: asyncio.StreamReader, leave: Callable[[], None]) -> bytes:
+    """What the child says in the end; `leave` is called when it says before that it ends its attempt by itself."""
+    said = b""
+    while part := await stdout.read(_PART_BYTES):
+        said += part
+        while said.startswith(LEAVES):
+            leave()
+            said = said.removeprefix(LEAVES)
+    return said
 
 
 async def _why_not_begun(child: asyncio.subprocess.Process, files: Sequence[str], chunks: Chunks) -> str | None:

@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from afterward.engine.endings import Endings
 from afterward.engine.executor import Executor, Hear, failure_of
 from afterward.engine.files import chunks_of
 from afterward.engine.process import run_in_child
@@ -106,7 +107,8 @@ class Worker:
         """Ready to start attempts. In the end, what still runs is released, and each outcome written."""
         self._loop = asyncio.get_running_loop()
         self._threads = Threads()
-        self._executor = Executor(self._threads, self._restore, chunks_of(self._store.get_chunk), hear)
+        endings = Endings.of(self._store, self._liveness)
+        self._executor = Executor(self._threads, self._restore, chunks_of(self._store.get_chunk), hear, endings)
         self._is_working = True
         with self._liveness.telling_lost(self._hear_of_lost):
             try:
@@ -287,9 +289,13 @@ class Worker:
         self._suspects += 1
         try:
             async with self._apart:
-                return await run_in_child(task, lease, chunks_of(self._store.get_chunk))
+                return await run_in_child(task, lease, chunks_of(self._store.get_chunk), self._let_end_itself)
         finally:
             self._suspects -= 1
+
+    def _let_end_itself(self, lease: Lease) -> None:
+        """Its child process is about to end it: when it holds its job no more, it is not lost."""
+        self._liveness.holdings.leave([(lease.id, lease.attempt)])
 
     # finishing
 

@@ -18,7 +18,7 @@ from afterward.stores.batch import Operation, answer, deliver
 from afterward.stores.postgres.connection import Connection, is_lost, is_of_all, is_passing, translated
 
 Perform = Callable[[Connection, str, Sequence[Operation]], Awaitable[None]]
-"""Does operations of one kind, and sets each one's answer."""
+"""Does operations of one kind, and sets each one's answer; or its kind, and then another lane answers it."""
 
 ONCE = frozenset({"cancel", "retry"})
 """A repetition of these answers that nothing is left to do: who asked is told of the trouble instead."""
@@ -93,7 +93,7 @@ class Lane:
                     by_kind.setdefault(operation.kind, []).append(operation)
                 for kind, operations in by_kind.items():
                     await self._carry_out(kind, operations)
-                    self._deliver(operations)
+                    self._deliver([operation for operation in operations if operation.kind == kind])
         finally:
             self._going = None
 

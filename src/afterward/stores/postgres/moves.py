@@ -19,12 +19,13 @@ Numbered = tuple[int, End]
 _CAN_BE_RETRIED = (Status.failed, Status.cancelled)
 
 
-async def finish(desk: Desk, connection: Connection, ends: Sequence[End]) -> list[bool]:
+async def finish(desk: Desk, connection: Connection, ends: Sequence[End], *, waits: bool) -> list[bool | None]:
     """running → succeeded, failed or queued, for attempts that still hold their jobs.
 
-    What another transaction has locked is passed over at first, and then waited for, one by one.
+    What another transaction has locked is passed over at first. `waits`: it is waited for then, one by one; else it is
+    answered with None.
     """
-    answers = [False] * len(ends)
+    answers: list[bool | None] = [False] * len(ends)
     left = list(enumerate(ends))
     while left:
         now, left = _one_of_each_job(left)
@@ -33,7 +34,10 @@ async def finish(desk: Desk, connection: Connection, ends: Sequence[End]) -> lis
         for number, (lease, _) in now:
             answers[number] = lease.id in accepted
         if refused:
-            left += await _see_to_refused(desk, connection, refused, answers)
+            locked = await _look_at_refused(desk, connection, refused, answers)
+            if waits:
+                await _wait_for(desk, connection, locked)
+                left += locked
     return answers
 
 
@@ -44,18 +48,21 @@ def _one_of_each_job(ends: Sequence[Numbered]) -> tuple[list[Numbered], list[Num
     return list(first.values()), rest
 
 
-async def _see_to_refused(
-    desk: Desk, connection: Connection, refused: Sequence[Numbered], answers: list[bool]
+async def _look_at_refused(
+    desk: Desk, connection: Connection, refused: Sequence[Numbered], answers: list[bool | None]
 ) -> list[Numbered]:
-    """Accept what ended just so before; the ends that are left to try, now that nobody else has their jobs locked."""
-    left: list[Numbered] = []
+    """Accept what ended just so before; the ends of those that hold their jobs, which somebody else had locked."""
     rows = await connection.fetch(desk["refused"], *_columns_of_refused([end for _, end in refused]))
-    for (number, end), row in zip(refused, rows, strict=True):
-        answers[number] = row["did"]
-        if row["holds"]:
-            await connection.execute(desk["wait_for"], end[0].id)
-            left.append((number, end))
-    return left
+    looked_at = list(zip(refused, rows, strict=True))
+    for (number, _), row in looked_at:
+        answers[number] = None if row["holds"] else row["did"]
+    return [one for one, row in looked_at if row["holds"]]
+
+
+async def _wait_for(desk: Desk, connection: Connection, locked: Sequence[Numbered]) -> None:
+    """Until nobody else has their jobs locked."""
+    for _, (lease, _) in locked:
+        await connection.execute(desk["wait_for"], lease.id)
 
 
 def has_more_to_write(outcome: Outcome) -> bool:

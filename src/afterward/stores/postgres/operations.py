@@ -41,10 +41,18 @@ async def _release(desk: Desk, connection: Connection, operations: Sequence[Oper
 
 
 async def _finish(desk: Desk, connection: Connection, operations: Sequence[Operation]) -> None:
+    """One with an end that has to wait for a transaction is left to another lane: whole, for it may be repeated."""
     ends: list[tuple[Lease, Outcome]] = [end for operation in operations for end in operation.items]
-    accepted = iter(await moves.finish(desk, connection, ends))
+    accepted = iter(await moves.finish(desk, connection, ends, waits=False))
     for operation in operations:
         operation.answer = [next(accepted) for _ in operation.items]
+        if None in operation.answer:
+            operation.kind = "finish_apart"
+
+
+async def _finish_apart(desk: Desk, connection: Connection, operations: Sequence[Operation]) -> None:
+    for operation in operations:
+        operation.answer = await moves.finish(desk, connection, operation.items, waits=True)
 
 
 async def _notify(desk: Desk, connection: Connection, operations: Sequence[Operation]) -> None:
@@ -74,6 +82,7 @@ CARRY_OUT: dict[str, CarryOut] = {
     "release": _release,
     "claim": _each(claims.claim),
     "finish": _finish,
+    "finish_apart": _finish_apart,
     "cancel": _each(moves.cancel),
     "retry": _each(moves.retry),
     "tidy": _each(tidying.tidy),

@@ -369,10 +369,22 @@ class PostgresStore:
             self._unlocked = {process for process in self._unlocked if not await life.lock(connection, process)}
         if not self.address.pooled or kind in IN_A_TRANSACTION:
             await CARRY_OUT[kind](self._desk, connection, operations)
-            return
-        async with connection.transaction():
-            await connection.execute(SETTINGS_OF_ONE_TRANSACTION)
-            await CARRY_OUT[kind](self._desk, connection, operations)
+        else:
+            async with connection.transaction():
+                await connection.execute(SETTINGS_OF_ONE_TRANSACTION)
+                await CARRY_OUT[kind](self._desk, connection, operations)
+        for operation in operations:
+            if operation.kind != kind:
+                self._pass_on(operation, kind)
+
+    def _pass_on(self, operation: Operation, kind: str) -> None:
+        """It may have to wait for another transaction: that must hold up nothing else."""
+        lanes = self._elsewhere.get(operation.loop, self._home)
+        if lanes is None:
+            operation.kind = kind
+            operation.error = StoreUnavailable(f"the store {self.location} is not open any more")
+        else:
+            lanes.submit("apart", operation)
 
 
 _INHERITED: list[Any] = []

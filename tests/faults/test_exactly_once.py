@@ -1,0 +1,93 @@
+"""A task that ends itself in the transaction of its effect, and is killed: the effect is there exactly once."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from afterward.identity import new_id
+from afterward.job import Job, NewJob, Placement, Status
+from afterward.stores.postgres import PostgresStore
+from servers.postgres import Server
+from tests.support.processes import Process, Starter, environment_of_users
+from tests.support.sessions import SORTS
+
+POINTS = {
+    "running": 2,
+    "before_own_end": 2,
+    "before_commit": 2,
+    "before_return": 1,
+    "before_finish": 1,
+    "after_finish": 1,
+}
+"""Where the worker is killed, and which attempt has the effect then: from the commit on, the first."""
+
+Work = Callable[..., Process]
+
+
+@pytest.fixture
+def work(tmp_path: Path, starter: Starter) -> Iterator[Work]:
+    """Start a worker, which ends with the test."""
+
+    def start(url: str, sort: str, crash: str | None) -> Process:
+        environment = {**environment_of_users(), "AFTERWARD_URL": url, "FINISHING_WITH": sort}
+        if crash is not None:
+            environment["AFTERWARD_CRASH"] = crash
+        process = starter.start("tests.faults.finishing", environment=environment, output=tmp_path / "output.txt")
+        ending.callback(process.kill)
+        return process
+
+    with ExitStack() as ending:
+        yield start
+    print((tmp_path / "output.txt").read_text(errors="replace"))
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    "sort", ["AsyncSession on asyncpg", "Session", "connection of asyncpg", "connection of psycopg"]
+)
+async def test_a_worker_is_killed(postgres_server: Server, work: Work, sort: str) -> None:
+    """By `kill -9`, at each step from before its effect to after its end; another goes on. Each in its own database."""
+
+    async def at(point: str, expected: int) -> None:
+        with postgres_server.database() as url:
+            rows = await _rows_after_a_kill(url, work, sort, f"{point}:1")
+        assert rows == [f"5 by attempt {expected}"], point
+
+    async with asyncio.TaskGroup() as group:
+        for point, expected in POINTS.items():
+            group.create_task(at(point, expected))
+
+
+async def _rows_after_a_kill(url: str, work: Work, sort: str, crash: str) -> list[str]:
+    with psycopg.connect(url) as connection:
+        connection.execute("CREATE TABLE orders (item text NOT NULL)")
+    store = PostgresStore(url)
+    await store.open()
+    try:
+        name = "deposit" if SORTS[sort].is_async else "deposit_in_a_thread"
+        job = NewJob(new_id(), name, "default", 0, '{"cents":5}')
+        await store.enqueue([(job, Placement.free)], None)
+        assert await asyncio.to_thread(work(url, sort, crash).wait) < 0, f"it was not killed at {crash}"
+        second = work(url, sort, None)
+        assert (await _soon_ended(store, job.id)).result == "5"
+        await asyncio.to_thread(second.stop)
+    finally:
+        await store.close()
+    with psycopg.connect(url) as connection:
+        return [row[0] for row in connection.execute("SELECT item FROM orders")]
+
+
+async def _soon_ended(store: PostgresStore, id_: str) -> Job:
+    """The job, once it has succeeded."""
+    async with asyncio.timeout(40):
+        while True:
+            [job] = await store.get([id_])
+            assert job is not None
+            assert job.status is not Status.failed, job
+            if job.status is Status.succeeded:
+                return job
+            await asyncio.sleep(0.02)
