@@ -12,7 +12,7 @@ from afterward.declaring import Declaring
 from afterward.engine.foreground import Foreground
 from afterward.engine.tidier import keep_tidy
 from afterward.engine.worker import Worker, WorkerOptions
-from afterward.errors import StoreError, StoreUnavailable
+from afterward.errors import ConfigurationError, StoreError, StoreUnavailable
 from afterward.job import Status
 from afterward.life import Life
 from afterward.observe import emit
@@ -34,6 +34,8 @@ class Living(Declaring):
         """Live, and run jobs if `options` say so, while the block lasts. Never delays a start-up: jobs follow after."""
         self.check()
         life = self.life
+        if options is not None and life.conductor is None and (reason := self.store.refuses_workers) is not None:
+            raise ConfigurationError(reason)
         life.apps += 1
         try:
             await self._open_soon()

@@ -7,15 +7,15 @@ import anyio
 import pytest
 
 from afterward import Afterward
-from afterward.engine import worker
 from afterward.engine.worker import WorkerOptions
+from afterward.stores.sqlite import SQLiteStore
 
 
 @pytest.mark.anyio
 async def test_a_waiting_def_job_starts_as_soon_as_a_thread_is_free(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker, "RECONCILE_SECONDS", 30.0)  # nothing but the freed slot wakes the worker
+    monkeypatch.setattr(SQLiteStore, "reconcile_seconds", 30.0)  # nothing but the freed slot wakes the worker
     tasks = Afterward(f"sqlite:///{tmp_path}/jobs.db")
     may_end = threading.Event()
     started: list[int] = []

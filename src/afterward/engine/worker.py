@@ -28,9 +28,6 @@ from afterward.observe import emit, is_enabled
 from afterward.stores.base import Store, Wanted
 from afterward.task import Task
 
-RECONCILE_SECONDS = 1.0
-"""How often a worker looks at the store though nothing called it: a hint may be lost."""
-
 UNFIT_SECONDS = 60.0
 """How long a worker passes over jobs whose arguments do not fit a function here, before it looks at them again."""
 
@@ -40,8 +37,11 @@ MOST_SUSPECTS = 100
 _CANCEL_SECONDS = 1.0
 """How long a cancelled job may take to heed it."""
 
-_FIRST_BACKOFF = 0.05
-_LONGEST_BACKOFF = 5.0
+_IDENTITY_SECONDS = 0.1
+"""How long a process that was taken for dead waits before it asks for its new identity again."""
+
+_FIRST_BACKOFF, _LONGEST_BACKOFF = 0.05, 2.0
+"""Between two tries at a store that cannot answer; each may have taken as long as the store's own patience."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,7 +208,7 @@ class Worker:
         process = self._liveness.process
         if process is None:  # not yet started, or taken for dead and about to take a new identity
             await self._liveness.start()
-            return RECONCILE_SECONDS / 10
+            return _IDENTITY_SECONDS
         for kind, limit in limits.items():
             self._free[kind] -= limit
         self._unasked = {kind for kind, limit in limits.items() if not limit}
@@ -238,7 +238,8 @@ class Worker:
         if claimed.more:
             self._store.ring()  # another process may have room for the rest
             return 0.0
-        return min(RECONCILE_SECONDS, RECONCILE_SECONDS if claimed.next_due is None else claimed.next_due + 0.001)
+        longest = self._store.reconcile_seconds
+        return longest if claimed.next_due is None else min(longest, claimed.next_due + 0.001)
 
     # running
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple, Protocol, TypeAlias, TypeVar
 
@@ -47,11 +47,13 @@ class Claimed:
     """The leases given, and what is left to wait for.
 
     `more`: the limit cut the answer short. `next_due`: seconds until a job that waits for its time is due, or None.
+    `for_others`: some are ready that were not wanted here, as far as the store has seen.
     """
 
     leases: list[Lease]
     more: bool
     next_due: float | None
+    for_others: bool = field(default=False, compare=False)
 
 
 class Held(NamedTuple):
@@ -166,6 +168,16 @@ class Store(Protocol):
     @property
     def proves_death(self) -> bool:
         """Is whoever `dead` names certainly dead? Else it names nobody, and `beat` tells signs."""
+        ...
+
+    @property
+    def reconcile_seconds(self) -> float:
+        """How often a worker looks for jobs though nothing called it: whatever calls is a hint, and may be lost."""
+        ...
+
+    @property
+    def refuses_workers(self) -> str | None:
+        """Why nobody can run jobs from here, as the store is reached, with the mend; None where one can."""
         ...
 
     async def schema(self) -> Schema:

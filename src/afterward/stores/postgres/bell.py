@@ -1,4 +1,7 @@
-"""Waking those who wait for jobs: here at once, elsewhere through the server's notifications."""
+"""Waking those who wait for jobs: here at once, elsewhere through the server's notifications.
+
+Who is woken here may not be the one that it was rung for: that shows when he has looked, and then it is passed on.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +19,21 @@ class Bell:
         self._mutex = threading.Lock()
         self._waiting: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
         self._has_rung = False
+        self._has_rung_here_alone = False
         self.was_waited_for = False
         """Has anybody waited here for jobs? Who does is one that runs them."""
 
     def ring(self) -> None:
         """Wake one who waits: here if there is one, else in another process."""
-        if not self._wake():
+        if self._wake():
+            self._has_rung_here_alone = True
+        else:
+            self._ring_elsewhere()
+
+    def has_looked(self, *, sees_others_jobs: bool) -> None:
+        """Somebody here has looked for jobs. `sees_others_jobs`: there are some that nobody here wants."""
+        rung, self._has_rung_here_alone = self._has_rung_here_alone, False
+        if rung and sees_others_jobs:
             self._ring_elsewhere()
 
     def hear(self) -> None:

@@ -45,7 +45,7 @@ async def _look(desk: Desk, connection: Connection, process: str, wanted: Sequen
     if not first["is_alive"]:
         return _NOTHING
     next_due = first["next_due"]
-    return Claimed(_leases(rows), first["more"], None if next_due is None else max(0.0, next_due))
+    return Claimed(_leases(rows), first["more"], None if next_due is None else max(0.0, next_due), first["for_others"])
 
 
 async def _claim_on(  # noqa: PLR0917 - a claim, and where it begins
@@ -58,7 +58,7 @@ async def _claim_on(  # noqa: PLR0917 - a claim, and where it begins
         return _NOTHING
     desk.bookmarks.move(first["bookmarks"])
     leases = _leases(rows)
-    return Claimed(leases, bool(leases), desk.bookmarks.seconds_until_look())
+    return Claimed(leases, bool(leases), desk.bookmarks.seconds_until_look(), for_others=True)  # there may be
 
 
 async def _care(desk: Desk, connection: Connection) -> None:

@@ -9,7 +9,7 @@ from typing import Any, Protocol, cast
 
 import asyncpg  # pyright: ignore[reportMissingTypeStubs] - it has none of its own
 
-from afterward.errors import StoreError, StoreUnavailable
+from afterward.errors import StoreError, StoreUnavailable, StoreUnusable
 from afterward.faults import Crash
 from afterward.stores.postgres.address import Address
 
@@ -42,6 +42,10 @@ class Connection(Protocol):
 
     async def add_listener(self, channel: str, callback: Callable[..., None]) -> None: ...
 
+    def add_termination_listener(self, callback: Callable[..., None]) -> None: ...
+
+    def get_server_pid(self) -> int: ...
+
     def is_closed(self) -> bool: ...
 
     def is_in_transaction(self) -> bool: ...
@@ -51,8 +55,7 @@ class Connection(Protocol):
     async def close(self, *, timeout: float | None = None) -> None: ...
 
 
-_SETTINGS = {
-    "application_name": "afterward",
+_PLANS = {
     # Each query is written for one index, and the statistics of tables that fill and empty in seconds mislead.
     "enable_seqscan": "off",
     "enable_bitmapscan": "off",
@@ -65,53 +68,117 @@ _SETTINGS = {
     "synchronous_commit": "on",
 }
 
+_SETTINGS = _PLANS | {
+    "application_name": "afterward",
+    # A process that is cut off or stands still in mid-transaction must not keep its rows locked for hours; and what is
+    # left of its sessions at the server goes as well.
+    "idle_in_transaction_session_timeout": "10s",
+    "tcp_keepalives_idle": "10",
+    "tcp_keepalives_interval": "5",
+    "tcp_keepalives_count": "3",
+}
+
+SETTINGS_OF_ONE_TRANSACTION = "; ".join(f"SET LOCAL {name} = {value}" for name, value in _PLANS.items())
+"""Where the session is not this process's own. One round trip."""
+
 _connect = cast("Any", asyncpg).connect
+
+_LOST = (
+    OSError,
+    TimeoutError,
+    asyncio.IncompleteReadError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    asyncpg.PostgresConnectionError,  # class 08
+    asyncpg.OperatorInterventionError,  # class 57: the server is shut down, or starts, or has cancelled the statement
+    asyncpg.ReadOnlySQLTransactionError,  # a standby, or a primary that was
+    asyncpg.IdleInTransactionSessionTimeoutError,
+)
+"""The connection is gone, or of no use any more."""
 
 _PASSING = (
     asyncpg.DeadlockDetectedError,
     asyncpg.SerializationError,
-    asyncpg.PostgresConnectionError,  # class 08
-    asyncpg.OperatorInterventionError,  # class 57: the server is shut down, or starts
     asyncpg.TooManyConnectionsError,
-    asyncpg.ReadOnlySQLTransactionError,  # a standby, or a primary that was
-    asyncpg.IdleInTransactionSessionTimeoutError,
+    asyncpg.InvalidCachedStatementError,  # a table has changed under a prepared statement
 )
-"""What is over soon, or on another connection."""
+"""What is over soon, on the same connection or the next."""
+
+_OF_THE_SERVER = (
+    asyncpg.InsufficientResourcesError,  # class 53: disk, memory, connections
+    asyncpg.PostgresSystemError,  # class 58: it cannot read or write its files
+    asyncpg.LockNotAvailableError,
+)
+"""Trouble that is no single statement's own."""
+
+_POOLED = (
+    asyncpg.InvalidSQLStatementNameError,  # what was prepared is in another session
+    asyncpg.DuplicatePreparedStatementError,  # another was prepared by that name
+)
+"""What happens to prepared statements behind a pooler that changes sessions between two transactions."""
+
+NEEDS_SESSIONS = (
+    "a pooler such as PgBouncer stands before it and keeps no session for this process; where jobs are only stored, "
+    "add ?pgbouncer=true to its URL; a worker needs a URL that leads to the server itself"
+)
+"""What is wrong with a pooler that the URL says nothing of, and the mend."""
 
 
-async def connect(address: Address, patience: float) -> Connection:
-    """A new connection, within so many seconds. Raises what the driver raises."""
-    how: dict[str, Any] = {"statement_cache_size": 0} if address.pooled else {"server_settings": _SETTINGS}
+async def connect(address: Address, patience: float, *, limit: float | None = None) -> Connection:
+    """A new connection, within so many seconds. Raises what the driver raises.
+
+    `limit`: how many seconds the server lets one statement take: also one whose client is gone.
+    """
+    how: dict[str, Any] = {"statement_cache_size": 0}
+    if not address.pooled:
+        how = {"server_settings": _SETTINGS | {"statement_timeout": str(int((limit or 0) * 1000))}}
     return cast("Connection", await _connect(address.dsn, timeout=patience, **how))
+
+
+async def check_session(connection: Connection) -> None:
+    """See that the session is this process's own, as a new one begins. Raises `StoreUnusable`."""
+    pid = await connection.fetchval("SELECT pg_backend_pid()")
+    plans = await connection.fetchval("SELECT current_setting('plan_cache_mode')")
+    if pid != connection.get_server_pid() or plans != _PLANS["plan_cache_mode"]:
+        raise StoreUnusable(NEEDS_SESSIONS)
 
 
 def is_lost(error: BaseException) -> bool:
     """Is the connection gone, or of no use any more?"""
-    return isinstance(
-        error,
-        OSError | TimeoutError | asyncio.IncompleteReadError | asyncpg.InterfaceError | asyncpg.InternalClientError
-        | asyncpg.PostgresConnectionError | asyncpg.OperatorInterventionError | asyncpg.ReadOnlySQLTransactionError
-        | asyncpg.IdleInTransactionSessionTimeoutError,
-    )  # fmt: skip
+    return isinstance(error, _LOST) and not isinstance(error, ValueError)  # the driver's, for a wrong parameter
 
 
 def is_passing(error: BaseException) -> bool:
     """May the same work when it is tried again?"""
-    return is_lost(error) or isinstance(error, _PASSING)
+    return (is_lost(error) or isinstance(error, _PASSING)) and not is_refused_by_pooler(error)
+
+
+def is_of_all(error: BaseException) -> bool:
+    """Would it have befallen any other statement as well?"""
+    return is_passing(error) or isinstance(error, (StoreError, Crash, *_OF_THE_SERVER, *_POOLED))
+
+
+def is_refused_by_pooler(error: BaseException) -> bool:
+    """Is it what a pooler says to settings that a session of its own would have taken?"""
+    return isinstance(error, asyncpg.ProtocolViolationError) and "startup parameter" in str(error)
 
 
 def translated(error: BaseException, location: str) -> StoreError | Crash:
     """An error of the driver as ours."""
     if isinstance(error, StoreError | Crash):
         return error
-    if isinstance(error, TimeoutError):
-        said = "it did not answer in time"
-    elif isinstance(error, asyncpg.LockNotAvailableError):
-        said = "another transaction has locked what it needs"
-    elif isinstance(error, asyncpg.DiskFullError):
-        said = "its disk is full"
-    else:
-        said = f"{type(error).__name__}: {error}"
-    unavailable = StoreUnavailable(f"the store {location} could not be used: {said}")
+    unavailable = StoreUnavailable(f"the store {location} could not be used: {_said_of(error)}")
     unavailable.__cause__ = error
     return unavailable
+
+
+def _said_of(error: BaseException) -> str:
+    if isinstance(error, TimeoutError):
+        return "it did not answer in time"
+    if isinstance(error, asyncpg.LockNotAvailableError):
+        return "another transaction has locked what it needs"
+    if isinstance(error, asyncpg.DiskFullError):
+        return "its disk is full"
+    if isinstance(error, _POOLED) or is_refused_by_pooler(error):
+        return NEEDS_SESSIONS
+    return f"{type(error).__name__}: {error}"

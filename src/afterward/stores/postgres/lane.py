@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Generator, Sequence
+from contextlib import contextmanager
 
-from afterward.errors import StoreError, StoreUnavailable
+from afterward.errors import StoreUnavailable
 from afterward.faults import Crash
 from afterward.stores.batch import Operation, answer, deliver
-from afterward.stores.postgres.connection import Connection, is_lost, is_passing, translated
+from afterward.stores.postgres.connection import Connection, is_lost, is_of_all, is_passing, translated
 
 Perform = Callable[[Connection, str, Sequence[Operation]], Awaitable[None]]
 """Does operations of one kind, and sets each one's answer."""
@@ -22,11 +23,15 @@ Perform = Callable[[Connection, str, Sequence[Operation]], Awaitable[None]]
 ONCE = frozenset({"cancel", "retry"})
 """A repetition of these answers that nothing is left to do: who asked is told of the trouble instead."""
 
-_LONGEST_PAUSE = 0.5
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.01, 1.0
 
 
 class Lane:
-    """The one user of a connection; at any time at most one batch of it is under way."""
+    """The one user of a connection; at any time at most one batch of it is under way.
+
+    `patience`: seconds that operations are tried for. `one_try`: seconds that one try may take, before another
+    connection is made: nobody says that a network has swallowed the last one.
+    """
 
     def __init__(
         self,
@@ -34,13 +39,16 @@ class Lane:
         perform: Perform,
         location: str,
         patience: float,
+        one_try: float,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._connect = connect
         self._perform = perform
         self._location = location
         self._patience = patience
+        self._one_try = one_try
         self._connection: Connection | None = None
+        self._pause = _FIRST_PAUSE
         self._gathered: list[Operation] = []
         self._going: asyncio.Task[None] | None = None
         self._closed = False
@@ -97,29 +105,54 @@ class Lane:
             deliver(elsewhere)
 
     async def _carry_out(self, kind: str, operations: list[Operation]) -> None:
+        """Again and again, as long as that may help and there is time."""
         deadline = self._loop.time() + self._patience
-        pause = 0.01
-        while True:
-            try:
-                async with asyncio.timeout_at(deadline):
-                    await self._perform(await self._connected(), kind, operations)
-            except (Exception, Crash) as error:  # noqa: BLE001 - it becomes the operations' answer
-                is_over = self._loop.time() + pause >= deadline
-                if is_passing(error) and kind not in ONCE and not is_over:
-                    self._let_go_if_lost(error)
-                    await asyncio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 - it spreads tries
-                    pause = min(2 * pause, _LONGEST_PAUSE)
-                    continue
-                self._let_go_if_lost(error)
-                if len(operations) == 1 or is_passing(error) or isinstance(error, StoreError | Crash):
-                    for operation in operations:
-                        operation.error = translated(error, self._location)
-                    return
-                for operation in operations:  # one bad row never stops the rest
-                    await self._carry_out(kind, [operation])
+        while (error := await self._try(kind, operations, deadline)) is not None:
+            pause, self._pause = self._pause, min(2 * self._pause, _LONGEST_PAUSE)
+            if not is_passing(error) or kind in ONCE or self._loop.time() + pause >= deadline:
+                await self._fail(kind, operations, error)
                 return
-            else:
-                return
+            await asyncio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 - it spreads tries
+        self._pause = _FIRST_PAUSE
+
+    async def _try(self, kind: str, operations: list[Operation], deadline: float) -> BaseException | None:
+        """Once; what went wrong."""
+        try:
+            async with asyncio.timeout_at(min(deadline, self._loop.time() + self._one_try)):
+                connection = await self._connected()
+            with self._cut_off_at(connection, deadline):
+                await self._perform(connection, kind, operations)
+        except (Exception, Crash) as error:  # noqa: BLE001 - it becomes the operations' answer
+            self._let_go_if_lost(error)
+            return error
+        return None
+
+    @contextmanager
+    def _cut_off_at(self, connection: Connection, deadline: float) -> Generator[None]:
+        """End the connection when time is up, which ends whatever waits for an answer on it.
+
+        A cancellation would not: the driver then asks the server to cancel, and a transaction to roll back, and waits
+        for that, for ever where the network swallows everything.
+        """
+        deadline = min(deadline, self._loop.time() + self._one_try)
+        cutting = self._loop.call_at(deadline, connection.terminate)
+        try:
+            yield
+        except Exception as error:
+            if connection.is_closed() and self._loop.time() >= deadline:
+                raise TimeoutError from error
+            raise
+        finally:
+            cutting.cancel()
+
+    async def _fail(self, kind: str, operations: list[Operation], error: BaseException) -> None:
+        """What is wrong with one does not stop the rest."""
+        if len(operations) > 1 and not is_of_all(error):
+            for operation in operations:
+                await self._carry_out(kind, [operation])
+            return
+        for operation in operations:
+            operation.error = translated(error, self._location)
 
     async def _connected(self) -> Connection:
         if self._connection is None or self._connection.is_closed():

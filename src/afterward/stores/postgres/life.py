@@ -17,6 +17,13 @@ PAGE = 200
 
 _TRIES, _TRY_SECONDS = 5, 0.02
 
+_END_OTHER_SESSIONS = """
+SELECT pg_terminate_backend(l.pid) FROM hashtextextended($1, 0) AS key CROSS JOIN pg_locks l
+WHERE l.locktype = 'advisory' AND l.mode = 'ExclusiveLock' AND l.granted AND l.pid <> pg_backend_pid()
+    AND l.objsubid = 1 AND l.classid::bigint = (key >> 32) & 4294967295 AND l.objid::bigint = key & 4294967295
+    AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+"""
+
 _DIED = json.dumps({"kind": kind_of(WorkerDied), "message": "the worker process died while running this job"})
 
 
@@ -27,15 +34,18 @@ async def join(desk: Desk, connection: Connection, process: Process, has_lock: b
     await connection.execute(desk["join"], desk.now, process.id, process.pid, process.host, has_lock)
 
 
-async def lock(connection: Connection, process: str) -> None:
-    """Keep the lock that shows a process to live. Others look at it by sharing it for a moment: then it waits a little.
+async def lock(connection: Connection, process: str) -> bool:
+    """Take the lock that shows a process to live; False when it is not to be had yet.
 
-    A session of this process that the server has not yet missed may have it: it is a sign of life all the same.
+    Others look at it by sharing it for a moment: then it waits a little. And a session of this same process may have it
+    that the server has not missed yet: it is ended, for it would show a life for as long as the server believes in it.
     """
     for _ in range(_TRIES):
         if await connection.fetchval("SELECT pg_try_advisory_lock(hashtextextended($1, 0))", process):
-            return
+            return True
+        await connection.fetch(_END_OTHER_SESSIONS, process)
         await asyncio.sleep(_TRY_SECONDS)
+    return False
 
 
 async def leave(desk: Desk, connection: Connection, process: str, has_lock: bool) -> None:

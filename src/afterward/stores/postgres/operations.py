@@ -53,12 +53,20 @@ async def _notify(desk: Desk, connection: Connection, operations: Sequence[Opera
     await connection.execute(desk["notify"], channel)
 
 
+async def _listen(_desk: Desk, _connection: Connection, _operations: Sequence[Operation]) -> None:
+    """There is a connection again, and that was all."""
+
+
+IN_A_TRANSACTION = frozenset({"changed", "stats"})
+"""Those that are a transaction of their own, whatever the connection: one that sees all at one moment."""
+
 CARRY_OUT: dict[str, CarryOut] = {
     "join": _each(life.join),
     "leave": _each(life.leave),
     "beat": _each(life.beat),
     "give_back": _each(life.give_back),
     "reap": _each(life.reap),
+    "listen": _listen,
     "notify": _notify,
     "enqueue": _enqueue,
     "enqueue_apart": _each(entry.enqueue_apart),

@@ -180,7 +180,7 @@ WHERE j.id = ANY (ARRAY[held.id]) AND j.process IS NOT DISTINCT FROM held.proces
 -- name: claim
 -- queued -> running, for what each of some kinds of room wants ($4, JSON). Nothing when there is something to make
 -- ready or to expire before ($5), or when this token has been given something. One row at least: `more`, `next_due` and
--- `needs_care` stand in each; and bookmarks (below), where it has read more entries of the index than $6: most of them
+-- `needs_care`, among others, stand in each; and bookmarks (below), where it has read more entries of the index than $6: most of them
 -- are dead, then, and may not be removed yet.
 WITH RECURSIVE state AS MATERIALIZED (
     SELECT
@@ -246,7 +246,12 @@ SELECT given.id, given.attempt, given.process, given.task, given.arguments, give
     given.max_attempts, given.timeout,
     has_more OR EXISTS (SELECT 1 FROM again) AS more,
     (SELECT min(run_at) FROM afterward.jobs WHERE status = 'queued' AND NOT due) - now AS next_due,
-    needs_care, is_alive,
+    needs_care, is_alive, EXISTS (
+        SELECT 1 FROM lane WHERE NOT EXISTS (
+            SELECT 1 FROM wanted WHERE wanted.tasks ? lane.task AND (wanted.queues IS NULL OR wanted.queues ? lane.queue)
+                AND NOT wanted.unfit_for ? lane.unfit_for
+        )
+    ) AS for_others,
     CASE WHEN was_long THEN (
         SELECT coalesce(jsonb_agg(last), '[]') FROM (
             SELECT DISTINCT ON (j.queue, j.task, j.unfit_for, j.priority)

@@ -28,8 +28,11 @@ async def schema_of(connection: Connection, schema: str) -> Schema:
     return Schema(await version_of(connection, schema), load_migrations(_PACKAGE)[-1][0])
 
 
-async def prepare(connection: Connection, schema: str, location: str, *, migrate: bool) -> None:
-    """See that the schema is one that this version works with. Raises `StoreUnusable` when it cannot be."""
+async def is_current(connection: Connection, schema: str, location: str, *, migrate: bool) -> bool:
+    """Is the schema the one that this version works with? If not, it is to be migrated.
+
+    Raises `StoreUnusable` when it cannot be, or is not to be (`migrate`).
+    """
     found, newest = dataclasses.astuple(await schema_of(connection, schema))
     if found > newest:
         raise StoreUnusable(
@@ -42,8 +45,7 @@ async def prepare(connection: Connection, schema: str, location: str, *, migrate
             f"the store {location} has schema {found}, and this version of afterward works with {newest}; "
             f"bring it up to date with `afterward migrate`, or use the version that the app has"
         )
-    if found < newest:
-        await _migrate(connection, schema, load_migrations(_PACKAGE))
+    return found == newest
 
 
 async def version_of(connection: Connection, schema: str) -> int:
@@ -55,13 +57,13 @@ async def version_of(connection: Connection, schema: str) -> int:
     )
 
 
-async def _migrate(connection: Connection, schema: str, migrations: list[tuple[int, str]]) -> None:
-    """Under a lock that lasts as long as the transaction: who waited for it finds all done."""
+async def migrate(connection: Connection, schema: str) -> None:
+    """Bring it up to date, under a lock that lasts as long as the transaction: who waited for it finds all done."""
     async with connection.transaction():
         await connection.execute("SELECT pg_advisory_xact_lock(hashtextextended($1, 7))", f"afterward.{schema}")
         await connection.execute(in_schema(_MIGRATIONS.format(schema=schema), schema))
         version = await version_of(connection, schema)
-        for number, statements in migrations:
+        for number, statements in load_migrations(_PACKAGE):
             if number > version:
                 await connection.execute(in_schema(statements, schema))
                 await connection.execute(

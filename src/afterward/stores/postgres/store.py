@@ -19,13 +19,23 @@ from afterward.stores.batch import Operation
 from afterward.stores.postgres import entry, life, moves
 from afterward.stores.postgres.address import Address, address_of
 from afterward.stores.postgres.bell import Bell
-from afterward.stores.postgres.connection import Connection, connect, is_passing, translated
+from afterward.stores.postgres.connection import (
+    NEEDS_SESSIONS,
+    SETTINGS_OF_ONE_TRANSACTION,
+    Connection,
+    check_session,
+    connect,
+    is_passing,
+    is_refused_by_pooler,
+    translated,
+)
 from afterward.stores.postgres.desk import desk_for
 from afterward.stores.postgres.joining import Joining, identity_of
 from afterward.stores.postgres.lane import Lane
 from afterward.stores.postgres.lanes import Lanes
-from afterward.stores.postgres.operations import CARRY_OUT
-from afterward.stores.postgres.schema import prepare, schema_of
+from afterward.stores.postgres.operations import CARRY_OUT, IN_A_TRANSACTION
+from afterward.stores.postgres.schema import is_current, schema_of
+from afterward.stores.postgres.schema import migrate as bring_up_to_date
 from afterward.stores.watchers import Watchers
 
 T = TypeVar("T")
@@ -33,6 +43,9 @@ T = TypeVar("T")
 
 _NOTIFY_SECONDS = 0.003
 """How long after one notification the next may follow: each costs the server a lock that all of them share."""
+
+_MIGRATING_SECONDS = 3600.0
+"""How long the schema may take to be brought up to date, with the wait for others who do it."""
 
 _CLOSING_SECONDS = 2.0
 """How long a close waits for a loop that is not its own."""
@@ -52,6 +65,7 @@ class PostgresStore:
         self._home: Lanes | None = None
         self._elsewhere: dict[asyncio.AbstractEventLoop, Lanes] = {}
         self._joined: set[str] = set()
+        self._unlocked: set[str] = set()
         self._has_listened = False
         self._is_notifying = self._rang_meanwhile = False
         self._bell = Bell(self._notify)
@@ -69,6 +83,20 @@ class PostgresStore:
         return False  # a session that ended is a sign
 
     @property
+    def reconcile_seconds(self) -> float:
+        return 5.0  # notifications are sure as long as the connection lasts; a new one begins with a look
+
+    @property
+    def refuses_workers(self) -> str | None:
+        if not self.address.pooled:
+            return None
+        return (
+            f"the store {self.location} is reached through a pooler (pgbouncer=true): it keeps no session for a worker "
+            f"to listen in, and to hold the lock that shows it to live; give the worker a URL that leads to the server "
+            f"itself, and where jobs are only stored, say install(app, worker=False)"
+        )
+
+    @property
     def location(self) -> str:
         return self.address.location
 
@@ -77,17 +105,27 @@ class PostgresStore:
             return await schema_of(connection, self.address.schema)
 
     async def open(self, *, migrate: bool = True) -> None:
-        if self._home is None:
-            async with self._apart() as connection:
-                await prepare(connection, self.address.schema, self.location, migrate=migrate)
-                self._joining.identity = await identity_of(connection, self.address.schema)
-            self._home = Lanes(self._make_lane)
+        if self._home is not None:
+            return
+        schema = self.address.schema
+        async with self._apart() as connection:
+            if not self.address.pooled:
+                await check_session(connection)
+            is_ready = await is_current(connection, schema, self.location, migrate=migrate)
+            if is_ready:
+                self._joining.identity = await identity_of(connection, schema)
+        if not is_ready:
+            async with self._apart(_MIGRATING_SECONDS) as connection:
+                await bring_up_to_date(connection, schema)
+                self._joining.identity = await identity_of(connection, schema)
+        self._home = Lanes(self._make_lane)
 
     async def close(self) -> None:
         home, self._home = self._home, None
         if home is None:
             return
         self._joined.clear()
+        self._unlocked.clear()
         self._has_listened = self._is_notifying = self._rang_meanwhile = False
         if home.loop is asyncio.get_running_loop():
             await home.close()
@@ -121,6 +159,7 @@ class PostgresStore:
     async def leave(self, process: str) -> None:
         await self._ask("vital", "leave", (process, process in self._joined and not self.address.pooled))
         self._joined.discard(process)
+        self._unlocked.discard(process)
         self._bell.ring()
 
     async def beat(self, process: str) -> Beat | None:
@@ -155,7 +194,9 @@ class PostgresStore:
         return self._ringing(self._ask("writes", "release", (process, jobs)))
 
     def claim(self, process: str, wanted: Sequence[Wanted], token: str) -> Answer[Claimed]:
-        return self._ask("claims", "claim", (process, wanted, token))
+        answer: Answer[Claimed] = self._ask("claims", "claim", (process, wanted, token))
+        answer.add_done_callback(self._has_looked)
+        return answer
 
     def finish(self, ends: Sequence[tuple[Lease, Outcome]]) -> Answer[list[bool]]:
         answer = self._ask("writes", "finish", ends)
@@ -207,6 +248,10 @@ class PostgresStore:
 
     def ring(self) -> None:
         self._bell.ring()
+
+    def _has_looked(self, answer: Answer[Claimed]) -> None:
+        if answer.exception() is None:
+            self._bell.has_looked(sees_others_jobs=answer.result().for_others)
 
     # asking
 
@@ -261,49 +306,73 @@ class PostgresStore:
     def _forget_inherited(self) -> None:
         """In a forked child: the connections are the parent's; closed here, they would be closed there."""
         _INHERITED.append((self._home, self._elsewhere))
-        self._home, self._elsewhere, self._joined = None, {}, set()
+        self._home, self._elsewhere, self._joined, self._unlocked = None, {}, set(), set()
+        self._has_listened = self._is_notifying = self._rang_meanwhile = False
         self._bell = Bell(self._notify)
 
     # connecting
 
     @contextlib.asynccontextmanager
-    async def _apart(self) -> AsyncGenerator[Connection]:
-        """A connection for the block alone; what the driver raises in it is ours."""
+    async def _apart(self, seconds: float | None = None) -> AsyncGenerator[Connection]:
+        """A connection for the block alone, which may take so long; what the driver raises in it is ours."""
+        seconds = seconds or self._patience
         try:
-            connection = await self._connect(self._patience)
+            connection = await connect(self.address, self._patience)
+            cutting = asyncio.get_running_loop().call_later(seconds, connection.terminate)
             try:
                 yield connection
-            finally:
                 await connection.close(timeout=self._patience)
+            finally:
+                cutting.cancel()
+                connection.terminate()
         except (StoreError, Crash):
             raise
         except Exception as error:
             raise what_is_wrong(error, self.location) from error
 
     def _make_lane(self, sort: str) -> Lane:
-        connects = self._connect_vital if sort == "vital" else self._connect
-        return Lane(connects, self._carry_out, self.location, self._patience)
+        if sort == "vital":  # a heart must not stand still for as long as others may wait
+            return Lane(self._connect_vital, self._carry_out, self.location, self._patience, self._patience / 2)
+        return Lane(self._connect, self._carry_out, self.location, self._patience, self._patience)
 
     async def _connect(self, patience: float) -> Connection:
-        return await connect(self.address, patience)
+        return await connect(self.address, patience, limit=self._patience)
 
     async def _connect_vital(self, patience: float) -> Connection:
         """With the locks of this process, and an ear for those who ring; what was rung meanwhile is looked for."""
-        connection = await connect(self.address, patience)
-        if not self.address.pooled:
-            for process in self._joined:
-                await life.lock(connection, process)
-            await connection.add_listener(self._channel, self._hear)
+        connection = await self._connect(patience)
+        try:
+            if not self.address.pooled:
+                self._unlocked = {process for process in self._joined if not await life.lock(connection, process)}
+                await connection.add_listener(self._channel, self._hear)
+                connection.add_termination_listener(self._listen_again)
+        except BaseException:
+            connection.terminate()
+            raise
         if self._has_listened:
             self._bell.hear()
         self._has_listened = True
         return connection
 
+    def _listen_again(self, *_: Any) -> None:
+        """The session is lost: who rings meanwhile is not heard."""
+        if self._home is not None:
+            operation = Operation("listen", (), self._home.loop)
+            operation.future.add_done_callback(lambda answer: answer.exception())  # then the next beat does
+            self._home.submit("vital", operation)
+
     def _hear(self, *_: Any) -> None:
         self._bell.hear()
 
     async def _carry_out(self, connection: Connection, kind: str, operations: Sequence[Operation]) -> None:
-        await CARRY_OUT[kind](self._desk, connection, operations)
+        if kind == "beat" and self._unlocked:
+            self._unlocked = {process for process in self._unlocked if not await life.lock(connection, process)}
+        if not self.address.pooled or kind in IN_A_TRANSACTION:
+            await CARRY_OUT[kind](self._desk, connection, operations)
+            return
+        async with connection.transaction():
+            await connection.execute(SETTINGS_OF_ONE_TRANSACTION)
+            await CARRY_OUT[kind](self._desk, connection, operations)
 
 
 _INHERITED: list[Any] = []
@@ -311,6 +380,8 @@ _INHERITED: list[Any] = []
 
 def what_is_wrong(error: BaseException, location: str) -> StoreError:
     """Why a store could not be opened, with the mend."""
+    if is_refused_by_pooler(error):
+        return StoreUnusable(f"the store {location}: {NEEDS_SESSIONS}")
     if isinstance(error, asyncpg.InvalidCatalogNameError):
         return StoreUnusable(f"the store {location}: there is no such database; make it with CREATE DATABASE")
     if isinstance(error, asyncpg.InvalidAuthorizationSpecificationError):

@@ -81,6 +81,14 @@ class SQLiteStore:
         return None  # its file is its own
 
     @property
+    def reconcile_seconds(self) -> float:
+        return 1.0  # a look costs next to nothing
+
+    @property
+    def refuses_workers(self) -> None:
+        return None
+
+    @property
     def proves_death(self) -> bool:
         return True
 
