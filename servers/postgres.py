@@ -80,6 +80,11 @@ class Server:
         if self._daemon:
             self._daemon.end(signal.SIGINT)
 
+    def abort(self) -> None:
+        """Shut it down at once, as `pg_ctl stop -m immediate` does: it recovers when it starts. Lawful as above."""
+        if self._daemon:
+            self._daemon.end(signal.SIGQUIT)
+
     def kill(self) -> None:
         """`kill -9` of all its processes at once. Lawful when it does not run."""
         pid = self.pid

@@ -7,8 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from servers.postgres import Server
+from tests.support.database import Database
 from tests.support.processes import Starter
+from tests.support.served_site import ServedSite
 from tests.support.site import Site
+from tests.support.tables import Tables
 
 
 @pytest.fixture
@@ -22,11 +26,39 @@ def site(tmp_path: Path, starter: Starter) -> Iterator[Site]:
     _check_what_holds_always(site)
 
 
+@pytest.fixture(scope="session")
+def own_server() -> Iterator[Server]:
+    """A PostgreSQL server for tests that stop it. As in life: what it answers is on its disk."""
+    with Server() as server:
+        yield server
+
+
+@pytest.fixture
+def served(tmp_path: Path, starter: Starter, own_server: Server) -> Iterator[ServedSite]:
+    """A site on that server."""
+    own_server.start()
+    with ExitStack() as ending:
+        site = ServedSite(tmp_path, starter, ending, own_server)
+        yield site
+        print(site.outputs())
+        for process in site.processes:
+            process.kill()
+        own_server.start()
+        assert site.not_hit() == []
+        if site.tables.is_there():
+            site.tables.check()
+            _check_jobs_and_runs(site, site.tables)
+
+
 def _check_what_holds_always(site: Site) -> None:
     if not site.database.path.exists():
         return
     site.database.check()
-    jobs = site.database.jobs()
+    _check_jobs_and_runs(site, site.database)
+
+
+def _check_jobs_and_runs(site: Site, database: Database | Tables) -> None:
+    jobs = database.jobs()
     runs = [run for run in site.effects.runs() if run.key not in site.pruned]
     assert {run.key for run in runs} <= jobs.keys(), "nothing runs that is not stored"
     assert not [n for n in Counter((run.job, run.attempt) for run in runs).values() if n > 1], "an attempt runs once"

@@ -7,11 +7,32 @@ import resource
 import signal
 import socket
 import sys
+import time
+from contextlib import ExitStack
 
 import uvicorn
 
 from afterward.engine.worker import WorkerOptions
+from afterward.faults import armed
 from tests.faults.app_under_test import app, tasks
+
+
+def stand_still_at(point: str) -> None:
+    """When it is passed for the first time, as if somebody had sent SIGSTOP at that moment."""
+
+    def stand_still() -> None:
+        passed.close()
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+    passed = ExitStack()
+    passed.enter_context(armed(point, stand_still))
+
+
+def set_clock(seconds: float) -> None:
+    """This process believes that it is so much later than it is."""
+    now, now_ns = time.time, time.time_ns
+    time.time = lambda: now() + seconds
+    time.time_ns = lambda: now_ns() + int(seconds * 1e9)
 
 
 def serve() -> None:
@@ -38,6 +59,9 @@ if __name__ == "__main__":
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if limit := int(os.environ.get("APP_FILE_SIZE", "0")):
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+    if point := os.environ.get("APP_STOP"):
+        stand_still_at(point)
+    set_clock(float(os.environ.get("APP_CLOCK", "0")))
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("afterward").setLevel(os.environ.get("APP_LOG", "INFO"))
     if sys.argv[1] == "server":

@@ -82,6 +82,11 @@ class Process:
         self._send(signal.SIGCONT)
         return at
 
+    @property
+    def stands_still(self) -> bool:
+        """Do all its threads stand where they are, as after SIGSTOP?"""
+        return self.is_alive() and self._state() == "T"
+
     def output(self) -> str:
         """All that it has said until now."""
         return self._output.read_text(errors="replace")

@@ -127,6 +127,11 @@ class Site:
     def database(self) -> Database:
         return Database(self.store_folder / "jobs.db")
 
+    @property
+    def url(self) -> str:
+        """Where its processes find the store, unless they are told otherwise."""
+        return f"sqlite:///{self.database.path}"
+
     def another_door(self, ending: ExitStack | None = None) -> Door:
         door = Door()
         (ending or self._ending).callback(door.socket.close)
@@ -135,7 +140,7 @@ class Site:
     def serve(
         self, *, door: Door | None = None, ready: bool = True, leasing: bool = False, crash: str = "", **settings: Any
     ) -> Process:
-        """Start a server, and wait until it answers. `crash`: where it dies, as `point:n`.
+        """Start a server, and wait until it answers. `crash`: where it dies, as `point:n`. `url`: of another store.
 
         `leasing`: and until jobs of its requests are leased to its own worker; before, they are held.
         """
@@ -174,7 +179,7 @@ class Site:
     def _start(self, role: str, listening: socket.socket | None, crash: str, settings: dict[str, Any]) -> Process:
         environment = {
             **environment_of_users(),
-            "AFTERWARD_URL": f"sqlite:///{self.database.path}",
+            "AFTERWARD_URL": settings.pop("url", self.url),
             "APP_EFFECTS": str(self.effects.path),
             **{f"APP_{name.upper()}": str(value) for name, value in settings.items()},
         }
