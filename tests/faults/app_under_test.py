@@ -276,6 +276,8 @@ def _add(background_tasks: BackgroundTasks, names: str, key: str, request: Reque
                 arguments[option] = kind(request.query_params[option])
         if "delay" in query:
             task = task.options(delay=float(request.query_params["delay"]))
+        if "expires" in query:
+            task = task.options(expires=float(request.query_params["expires"]))
         handles.append(background_tasks.add_task(task, **arguments).id)
     return handles
 

@@ -63,7 +63,6 @@ def test_while_a_server_is_away_nobody_turns_in_circles_and_jobs_run_soon_after_
     web, worker = served.serve(worker=0), served.work()
     served.door.add("slow", "key~running", seconds=1)
     wait_until(lambda: served.effects.count() == 1)
-    refused_before = served.server.log().count("not yet accepting")
     served.server.stop()
     with served.listening_instead() as tries:
         began = time.monotonic()
@@ -83,7 +82,6 @@ def test_while_a_server_is_away_nobody_turns_in_circles_and_jobs_run_soon_after_
 
     served.server.start()
     back = time.monotonic()
-    assert refused_before == 0
     wait_until(lambda: served.tables.job("key~running").status == "succeeded", "what ended meanwhile is written", 5)
     wait_until(lambda: served.door.add("quick", f"key~{time.monotonic()}").status == 202, "it stores again", 5)
     wait_until(lambda: runs_since(served, back), "it runs again", 5)

@@ -120,6 +120,19 @@ def test_all_passes_both_ways(client: Client) -> None:
     sending.join()
 
 
+def test_what_is_open_is_swallowed_for_good_with_its_end_and_what_comes_after_is_well(
+    proxy: Proxy, echo: Echo, client: Client, connect: Callable[[], Client]
+) -> None:
+    proxy.swallow()
+    client.send(b"lost")
+    assert connect().asks(b"well") == b"well"
+    assert client.hears_nothing()
+    client.close()
+    assert connect().asks(b"well") == b"well"
+    assert len(echo.open) == 3
+    assert b"lost" not in echo.heard
+
+
 def test_it_takes_a_url_and_gives_its_own(proxy: Proxy) -> None:
     assert proxy.url("postgresql://a@127.0.0.1:1/b?c=d") == f"postgresql://a@127.0.0.1:{proxy.port}/b?c=d"
 

@@ -22,13 +22,13 @@ class FullDisk(Protocol):
 
 
 class SmallDisk:
-    """A file system in memory, of eight megabytes; filled by a file."""
+    """A small file system in memory, filled by a file."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._filler = folder / "filler"
 
-    def fill(self, process: Process) -> None:
+    def fill(self, process: Process | None = None) -> None:
         with self._filler.open("wb", buffering=0) as file:
             for size in (65536, 4096, 1):
                 try:
@@ -37,7 +37,7 @@ class SmallDisk:
                 except OSError:
                     continue
 
-    def free(self, process: Process) -> None:
+    def free(self, process: Process | None = None) -> None:
         self._filler.unlink()
 
 
@@ -59,10 +59,10 @@ class FileSizeLimit:
 
 
 @contextmanager
-def small_disk(folder: Path) -> Generator[SmallDisk]:
+def small_disk(folder: Path, megabytes: int = 8) -> Generator[SmallDisk]:
     """Mounted at `folder` while the block lasts. Needs the right to mount."""
     folder.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", folder], check=True, timeout=20)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", folder], check=True, timeout=20)
     try:
         yield SmallDisk(folder)
     finally:

@@ -73,6 +73,10 @@ class Proxy:
         """
         self._switch(lambda: self._network.hold(way))
 
+    def swallow(self) -> None:
+        """Nothing arrives any more on connections that are open now, nor their end, for good. New ones are well."""
+        self._switch(self._swallow)
+
     def slow(self, seconds: float) -> None:
         """Every piece of data takes so long, each way."""
         self._switch(lambda: self._network.slow(seconds))
@@ -137,6 +141,10 @@ class Proxy:
         self._network.heal()
         for line in self._lines.values():
             line.spare()
+
+    def _swallow(self) -> None:
+        for line in self._lines.values():
+            line.swallow()
 
     def _reset(self) -> None:
         self._network.is_resetting = True
@@ -235,6 +243,7 @@ class _Line:
         self._client: _End | None = None
         self._server: _End | None = None
         self._cut: _Cut | None = None
+        self._is_swallowed = False
 
     def reset(self) -> None:
         """Both connections."""
@@ -251,6 +260,10 @@ class _Line:
             if end:
                 end.close()
 
+    def swallow(self) -> None:
+        """Let nothing pass any more."""
+        self._is_swallowed = True
+
     def spare(self) -> None:
         """Cut no reply that has not been cut."""
         self._cut = None
@@ -260,7 +273,7 @@ class _Line:
         self._client = client = _End(*await asyncio.open_connection(sock=self._accepted))
         if self._network.is_resetting:
             return client.reset()
-        await self._network.passage(Way.requests)
+        await self._passage(Way.requests)
         try:
             self._server = server = _End(*await asyncio.open_connection("127.0.0.1", server_port))
         except OSError:
@@ -281,26 +294,31 @@ class _Line:
             while await server.receive():
                 pass
 
+    async def _passage(self, way: Way) -> None:
+        await self._network.passage(way)
+        if self._is_swallowed:
+            await asyncio.Event().wait()
+
     async def _pass_requests(self, client: _End, server: _End) -> None:
         before = b""
         try:
             while data := await client.receive():
-                await self._network.passage(Way.requests)
+                await self._passage(Way.requests)
                 self._cut = self._cut or self._network.cut_for(data, before)
                 await server.send(data)
                 before = data
         except ConnectionError:
-            await self._network.passage(Way.requests)
+            await self._passage(Way.requests)
             server.reset()
         else:
-            await self._network.passage(Way.requests)
+            await self._passage(Way.requests)
             server.send_end()
 
     async def _pass_replies(self, client: _End, server: _End) -> bool:
         """Until the server has ended; whether instead a reply is to be cut here."""
         try:
             while data := await server.receive():
-                await self._network.passage(Way.replies)
+                await self._passage(Way.replies)
                 if self._cut is None:
                     await client.send(data)
                     continue
@@ -309,9 +327,9 @@ class _Line:
                 if len(data) > cut.after:
                     return True
         except ConnectionError:
-            await self._network.passage(Way.replies)
+            await self._passage(Way.replies)
             raise
-        await self._network.passage(Way.replies)
+        await self._passage(Way.replies)
         return False
 
 

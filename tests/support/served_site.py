@@ -38,6 +38,20 @@ class ServedSite(Site):
             )
         )
 
+    @property
+    def waiting(self) -> int:
+        """How many of those wait for a lock."""
+        return self._count("wait_event_type = 'Lock'")
+
+    @property
+    def in_transaction(self) -> int:
+        """How many of those have begun a transaction, and do nothing."""
+        return self._count("state = 'idle in transaction'")
+
+    def _count(self, condition: str) -> int:
+        mine = "datname = current_database() AND application_name = 'afterward'"
+        return self.tables.query(f"SELECT count(*) FROM pg_stat_activity WHERE {mine} AND {condition}")[0][0]
+
     def end_backend(self, pid: int) -> bool:
         """End one of those connections from the server's side; False when it is gone already."""
         return self.tables.query("SELECT pg_terminate_backend(%s)", pid) == [(True,)]

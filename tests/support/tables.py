@@ -17,6 +17,14 @@ class Tables:
 
     def query(self, sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
         """The rows of one statement. The connection is kept, and made anew where the server has ended it."""
+        try:
+            return self._answer_to(sql, parameters)
+        except psycopg.OperationalError:
+            if self._connection is None or not self._connection.closed:
+                raise
+            return self._answer_to(sql, parameters)
+
+    def _answer_to(self, sql: str, parameters: tuple[Any, ...]) -> list[tuple[Any, ...]]:
         if self._connection is None or self._connection.closed:
             self._connection = psycopg.connect(self.url, autocommit=True, application_name="test")
         cursor = self._connection.execute(sql.encode(), parameters or None)
@@ -57,6 +65,8 @@ class Tables:
 
     def processes(self) -> dict[str, int]:
         """The pids of the processes that have a row, by their ids."""
+        if not self.is_there():
+            return {}
         return dict(self.query("SELECT id, pid FROM afterward.processes"))
 
     def beats(self) -> dict[str, int]:

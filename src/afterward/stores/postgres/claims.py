@@ -58,7 +58,7 @@ async def _claim_on(  # noqa: PLR0917 - a claim, and where it begins
         return _NOTHING
     desk.bookmarks.move(first["bookmarks"])
     leases = _leases(rows)
-    return Claimed(leases, bool(leases), desk.bookmarks.seconds_until_look())
+    return Claimed(leases, bool(leases), desk.bookmarks.seconds_until_look(), for_others=True)  # there may be
 
 
 async def _care(desk: Desk, connection: Connection) -> None:
