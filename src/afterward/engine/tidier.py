@@ -18,9 +18,6 @@ JOBS = 100
 CHUNKS = 8
 """How much of the content of files is freed in one transaction: a millisecond or so for two mebibytes."""
 
-PERIOD_SECONDS = 1.0
-"""How often it is looked whether there is anything to do."""
-
 
 async def rounds(store: Store, ages: Mapping[Status, float]) -> AsyncGenerator[Tidied]:
     """Tidy until nothing is left to do; between two rounds the store is left to others for as long as the last took.
@@ -39,8 +36,12 @@ async def rounds(store: Store, ages: Mapping[Status, float]) -> AsyncGenerator[T
             began = clock()
 
 
-async def keep_tidy(store: Store, ages: Mapping[Status, float], period: float = PERIOD_SECONDS) -> None:
-    """Until it is cancelled, tidy again and again. Every process may do it: each thing is done once."""
+async def keep_tidy(store: Store, ages: Mapping[Status, float], period: float | None = None) -> None:
+    """Until it is cancelled, tidy again and again. Every process may do it: each thing is done once.
+
+    `period`: how often it is looked whether there is anything to do; without it, as often as the store wants looks.
+    """
+    period = store.reconcile_seconds if period is None else period
     while True:
         pruned = 0
         try:

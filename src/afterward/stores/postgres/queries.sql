@@ -462,6 +462,30 @@ WITH old AS MATERIALIZED (
 )
 DELETE FROM afterward.finished f USING old WHERE f.ctid = old.address RETURNING f.id;
 
+-- name: untidy
+-- Is there anything to do away with: what has expired, what ended long ago (by status and age), files that nobody wants?
+WITH RECURSIVE moment AS MATERIALIZED (
+    SELECT coalesce($1::float8, extract(epoch FROM statement_timestamp())::float8) AS now
+), owner (process) AS (
+    SELECT min(process) FROM afterward.files WHERE job IS NULL
+    UNION ALL
+    SELECT (SELECT min(f.process) FROM afterward.files f WHERE f.job IS NULL AND f.process > owner.process)
+    FROM owner WHERE owner.process IS NOT NULL
+)
+SELECT
+    EXISTS (
+        SELECT 1 FROM afterward.jobs j WHERE j.status = 'queued' AND j.process IS NULL
+            AND j.expires_at <= coalesce($1::float8, extract(epoch FROM statement_timestamp())::float8)
+    ) AS has_expired,
+    EXISTS (
+        SELECT 1 FROM unnest($2::text[], $3::float8[]) AS old (status, age), moment
+        WHERE (SELECT min(f.finished_at) FROM afterward.finished f WHERE f.status = old.status) <= now - old.age
+    ) AS has_old,
+    EXISTS (
+        SELECT 1 FROM owner WHERE owner.process IS NOT NULL
+            AND NOT EXISTS (SELECT 1 FROM afterward.processes p WHERE p.id = owner.process)
+    ) AS has_loose;
+
 -- name: prunable
 SELECT count(*) FROM afterward.finished
 WHERE status = $2 AND finished_at <= coalesce($1::float8, extract(epoch FROM statement_timestamp())::float8) - $3::float8;
