@@ -1,4 +1,4 @@
-"""PostgreSQL: an old transaction keeps dead entries in every index, and claims pass over them at no cost."""
+"""PostgreSQL: an old transaction keeps dead entries in every index, and what is done all the time passes over them."""
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -7,12 +7,13 @@ import pytest
 
 from afterward.identity import new_id
 from afterward.job import Lease, Process, Released, Succeeded
-from afterward.stores.base import Claimed, Store, Wanted
-from afterward.stores.postgres import PostgresStore, claims, moves
+from afterward.stores.base import Beat, Claimed, Store, Wanted
+from afterward.stores.postgres import PostgresStore, claims, life, moves
 from afterward.stores.postgres.address import address_of
 from afterward.stores.postgres.bookmarks import Bookmarks
 from afterward.stores.postgres.connection import Connection, connect
 from afterward.stores.postgres.desk import Desk, desk_for
+from afterward.stores.postgres.pace import Pace
 from tests.support.stores import Clock, ids, new_job, put
 
 pytestmark = pytest.mark.anyio
@@ -34,11 +35,16 @@ class Opened:
     watch: Clock = field(default_factory=Clock)
 
     def __post_init__(self) -> None:
-        self.desk = Desk(self.queries, None, Bookmarks(FEW, self.watch))
+        self.desk = Desk(self.queries, None, Bookmarks(FEW, self.watch), Pace(self.watch))
 
     async def claim(self, *tasks: str, limit: int = PAGE, token: str | None = None) -> Claimed:
         wanted = [Wanted(tasks or {"app:send"}, limit)]
         return await claims.claim(self.desk, self.connection, "worker", wanted, token or new_id())
+
+    async def beat(self) -> Beat:
+        beat = await life.beat(self.desk, self.connection, "worker", False)
+        assert beat is not None
+        return beat
 
     async def reads(self) -> int:
         """Claim and finish a page; how many entries of the index of what is ready the claim has read."""
@@ -133,3 +139,28 @@ async def test_a_full_look_that_passes_over_little_ends_the_use_of_bookmarks(ope
     opened.watch.advance(1)
     await opened.claim()
     assert opened.desk.bookmarks.text() is None
+
+
+async def test_a_beat_looks_at_what_is_held_for_a_tenth_of_the_time_at_most_and_beats_all_the_same(
+    opened: Opened,
+) -> None:
+    await opened.leave_dead_entries()
+    await put(opened.store, new_job())
+    [lease] = (await opened.claim()).leases
+    look = await opened.beat()
+    assert (look.has_looked, set(look.held)) == (True, {lease.id})
+    opened.desk.looks.done(0.2)
+    beat = await opened.beat()
+    assert (beat.has_looked, beat.held, beat.has_orphans) == (False, {}, False)
+    opened.watch.advance(1.9)
+    assert set((await opened.beat()).held) == {lease.id}
+    counted = await opened.connection.fetchval("SELECT beat FROM afterward.processes WHERE id = 'worker'")
+    assert counted == 3
+
+
+async def test_a_look_that_was_long_is_paused_after_and_a_short_one_is_not(opened: Opened) -> None:
+    await opened.beat()
+    assert opened.desk.looks.seconds_left == 0
+    await opened.leave_dead_entries()
+    await opened.beat()
+    assert opened.desk.looks.seconds_left > 0

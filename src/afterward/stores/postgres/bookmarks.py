@@ -14,11 +14,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from afterward.stores.postgres.pace import Pace
+
 MOST_DEAD = 2000
-"""How many dead entries a full look may pass over before claims begin at bookmarks."""
+"""How many dead entries a look at an index may pass over before it is taken for a long one."""
 
 _LONGEST_SECONDS = 1.0
-_PAUSE_PER_LOOK = 9
 _MANY = 500
 
 _STREAM = ("queue", "task", "unfit_for", "priority")
@@ -29,23 +30,22 @@ class Bookmarks:
 
     def __init__(self, most_dead: int = MOST_DEAD, clock: Callable[[], float] = time.monotonic) -> None:
         self.most_dead = most_dead
-        self._clock = clock
         self._marks: dict[tuple[Any, ...], Any] | None = None
-        self._looked_at = self._took = 0.0
+        self._pace = Pace(clock)
 
     def text(self) -> str | None:
         """What a claim is to begin at, as the query takes it; None: it is to make a full look."""
-        if self._marks is None or self._clock() >= self._looked_at + max(_LONGEST_SECONDS, self._pause):
+        if self._marks is None or self._pace.is_due(_LONGEST_SECONDS):
             return None
         return json.dumps(list(self._marks.values()))
 
     def seconds_until_look(self) -> float:
         """How long a claim that found nothing at the bookmarks has to wait for a full look."""
-        return max(0.0, self._looked_at + self._pause - self._clock())
+        return self._pace.seconds_left
 
     def looked(self, took: float, told: str | None) -> None:
         """A full look took so many seconds; and what the server told of it, when it was long."""
-        self._looked_at, self._took = self._clock(), took
+        self._pace.done(took)
         if told is None:
             self._marks = None
         else:
@@ -57,7 +57,3 @@ class Bookmarks:
             self._marks = {}
         for mark in json.loads(told or "[]"):
             self._marks[tuple(mark[column] for column in _STREAM)] = mark
-
-    @property
-    def _pause(self) -> float:
-        return self._took * _PAUSE_PER_LOOK
