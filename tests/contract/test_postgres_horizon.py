@@ -1,6 +1,7 @@
 """PostgreSQL: an old transaction keeps dead entries in every index, and what is done all the time passes over them."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import pytest
@@ -19,10 +20,11 @@ from tests.support.stores import Clock, ids, new_job, put
 pytestmark = pytest.mark.anyio
 
 PAGE = 50
-FEW = 20
+FEW = 100
 """How many dead entries a full look passes over here before bookmarks are used."""
 
 READ = "SELECT pg_stat_get_xact_tuples_returned('afterward.jobs_ready'::regclass)"
+PAGES = "SELECT pg_stat_get_xact_blocks_fetched('afterward.jobs_ready'::regclass)"
 
 
 @dataclass
@@ -68,12 +70,19 @@ class Opened:
 
 @pytest.fixture
 async def opened(postgres_url: str) -> AsyncIterator[Opened]:
+    async with a_store(postgres_url, has_old_transaction=True) as opened:
+        yield opened
+
+
+@asynccontextmanager
+async def a_store(postgres_url: str, *, has_old_transaction: bool) -> AsyncGenerator[Opened]:
     store = PostgresStore(postgres_url)
     await store.open()
     await store.join(Process("worker", 1, "example"))
     connection, old = [await connect(address_of(postgres_url), 5.0) for _ in range(2)]
-    await old.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
-    await old.execute("SELECT 1 FROM afterward.store")
+    if has_old_transaction:
+        await old.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
+        await old.execute("SELECT 1 FROM afterward.store")
     yield Opened(store, connection, desk_for("afterward", None).queries)
     await old.close()
     await connection.close()
@@ -98,7 +107,7 @@ async def test_claims_go_on_in_order(opened: Opened) -> None:
     assert all(claimed.more for claimed in given)
 
 
-async def test_what_stands_elsewhere_is_found_by_the_next_full_look_within_a_second(opened: Opened) -> None:
+async def test_what_stands_elsewhere_is_found_by_the_next_full_look(opened: Opened) -> None:
     """More urgent jobs, other tasks, and jobs that were given back."""
     await put(opened.store, new_job())
     [early] = (await opened.claim()).leases
@@ -123,6 +132,21 @@ async def test_a_claim_that_finds_nothing_makes_a_full_look_unless_these_take_a_
     assert claimed.next_due == pytest.approx(0.45)
     opened.watch.advance(0.46)
     assert ids((await opened.claim("app:other")).leases) == [other]
+
+
+async def test_a_claim_reads_few_pages_of_the_index_however_many_were_claimed_since_the_last_vacuum(
+    postgres_url: str,
+) -> None:
+    """Without an old transaction too: nobody reads their entries twice, but the pages that are full of them."""
+    async with a_store(postgres_url, has_old_transaction=False) as opened:
+        await opened.connection.execute("ALTER TABLE afterward.jobs SET (autovacuum_enabled = off)")
+        for _ in range(10):
+            await put(opened.store, *(new_job() for _ in range(500)))
+            await opened.finish((await opened.claim(limit=500)).leases)
+        await put(opened.store, *(new_job() for _ in range(10)))
+        before = await opened.connection.fetchval(PAGES)
+        assert len((await opened.claim(limit=10)).leases) == 10
+        assert await opened.connection.fetchval(PAGES) - before <= 8
 
 
 async def test_a_claim_that_is_said_again_gives_the_same(opened: Opened) -> None:

@@ -1,10 +1,10 @@
 """Where claims ended, for those that follow to begin there, as long as dead entries make a full look long.
 
-An entry of a claimed job stays in the index until no transaction on the server, whoever's it is, could still see it: as
-long as one stays open, each full look walks over all that was claimed since. When that is much, claims begin at
-bookmarks, one for each stream: the jobs of one lane that have one priority. What stands before them (a job that was
-given back, or has come due) and in other streams is found by the next full look. That comes after a second, or sooner
-when a claim comes back empty; but full looks never take more than a tenth of the time.
+The entry of a claimed job stays in the index until a vacuum that comes once a minute, and as long as any transaction
+on the server, whoever's it is, could still see it: each full look walks over all that was claimed since. When that is
+much, claims begin at bookmarks, one for each stream: the jobs of one lane that have one priority. What stands before
+them (a job that was given back, or has come due) and in other streams is found by the next full look. These come as
+often as is possible without taking more than a tenth of the time.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from afterward.stores.postgres.pace import Pace
 MOST_DEAD = 2000
 """How many dead entries a look at an index may pass over before it is taken for a long one."""
 
-_LONGEST_SECONDS = 1.0
 _MANY = 500
 
 _STREAM = ("queue", "task", "unfit_for", "priority")
@@ -35,7 +34,7 @@ class Bookmarks:
 
     def text(self) -> str | None:
         """What a claim is to begin at, as the query takes it; None: it is to make a full look."""
-        if self._marks is None or self._pace.is_due(_LONGEST_SECONDS):
+        if self._marks is None or self._pace.is_due():
             return None
         return json.dumps(list(self._marks.values()))
 

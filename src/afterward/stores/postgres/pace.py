@@ -24,6 +24,6 @@ class Pace:
         """How long to wait before it is done again."""
         return max(0.0, self._done_at + self._took * _PAUSE_FOR_SECOND - self._clock())
 
-    def is_due(self, seconds: float = 0.0) -> bool:
-        """May it be done again, and have so many seconds passed since the last time?"""
-        return self.seconds_left == 0 and self._clock() >= self._done_at + seconds
+    def is_due(self) -> bool:
+        """May it be done again?"""
+        return self.seconds_left == 0

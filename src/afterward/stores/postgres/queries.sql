@@ -186,8 +186,8 @@ WHERE j.id = ANY (ARRAY[held.id]) AND j.process IS NOT DISTINCT FROM held.proces
 -- name: claim
 -- queued -> running, for what each of some kinds of room wants ($4, JSON). Nothing when there is something to make
 -- ready or to expire before ($5), or when this token has been given something. One row at least: what follows the ten
--- columns of the lease stands in each; and bookmarks (below), where some $6 entries of the index led to no job: they are
--- dead, and may not be removed yet.
+-- columns of the lease stands in each; and bookmarks (below), where it has read some $6 entries of the index that led to
+-- no job: dead ones, which may not be removed yet. (A page of such as nobody looks at again costs as much as 20.)
 WITH RECURSIVE state AS MATERIALIZED (
     SELECT
         coalesce($1::float8, extract(epoch FROM statement_timestamp())::float8) AS now,
@@ -201,7 +201,8 @@ WITH RECURSIVE state AS MATERIALIZED (
                     AND expires_at <= coalesce($1::float8, extract(epoch FROM statement_timestamp())::float8)
             )
         ) AS needs_care,
-        pg_stat_get_xact_tuples_returned('afterward.jobs_ready'::regclass) AS entries_read
+        pg_stat_get_xact_tuples_returned('afterward.jobs_ready'::regclass)
+            + 20 * pg_stat_get_xact_blocks_fetched('afterward.jobs_ready'::regclass) AS read_before
 ), again AS MATERIALIZED (
     SELECT j.* FROM afterward.jobs j
     WHERE j.process = $2 AND j.token = $3 AND j.status = 'running' AND (SELECT is_alive FROM state)
@@ -235,7 +236,8 @@ WITH RECURSIVE state AS MATERIALIZED (
 ), look AS MATERIALIZED (
     SELECT
         EXISTS (SELECT 1 FROM candidate WHERE place > room) AS has_more,
-        pg_stat_get_xact_tuples_returned('afterward.jobs_ready'::regclass) - (SELECT entries_read FROM state)
+        pg_stat_get_xact_tuples_returned('afterward.jobs_ready'::regclass)
+            + 20 * pg_stat_get_xact_blocks_fetched('afterward.jobs_ready'::regclass) - (SELECT read_before FROM state)
             > $6 + 2 * (SELECT count(*) FROM candidate) AS was_long
 ), claimed AS (
     UPDATE afterward.jobs j SET
