@@ -33,6 +33,8 @@ def differences(before: Known, beat: Beat, after: Known) -> Differences:
       nor need it: to give back compares and swaps, and finds nothing to give back of what has been let go by then, for
       an attempt is never in a process's name twice.
     """
+    if not beat.has_looked:
+        return Differences({}, [], [])
     return Differences(
         {job: attempt for job, attempt in before.certain.items() if _is_lost(job, attempt, beat, after)},
         list(_unknown(before, beat, after)),

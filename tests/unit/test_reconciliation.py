@@ -1,7 +1,7 @@
 """What a process has lost, and what it does not know to hold: at whatever moments its heartbeat looks."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import pytest
@@ -226,3 +226,13 @@ def test_what_was_not_claimed_is_not_known_by_a_token() -> None:
 def test_a_file_that_one_look_knows_is_known() -> None:
     first, second = Known({}, {}, frozenset(), frozenset({"a"})), Known({}, {}, frozenset(), frozenset({"b"}))
     assert differences(first, beat({}, frozenset({"a", "b", "c"})), second).unknown_files == ["c"]
+
+
+def test_a_beat_that_has_not_looked_shows_no_differences() -> None:
+    """It names nothing, and that is no reason to give up what this process runs."""
+    holdings = Holdings()
+    holdings.expect("job", 1)
+    holdings.have("job", 1)
+    known = holdings.known()
+    assert differences(known, beat({}), known).lost == {"job": 1}
+    assert differences(known, replace(beat({}), has_looked=False), known) == IN_ACCORD

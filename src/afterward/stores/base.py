@@ -70,6 +70,7 @@ class Beat:
     `others`: the counter of every other process. `signs`: those of them that show a sign of death which is no proof.
     `held`: what the store holds in this process's name, by job id. `files`: those in its name that are no job's.
     `has_orphans`: something belongs to processes without a row: there is work for `reap`.
+    `has_looked`: False where the store had no time for more than the beat: then it tells nothing of these three.
     """
 
     others: dict[str, int]
@@ -77,6 +78,7 @@ class Beat:
     held: dict[str, Held]
     files: frozenset[str]
     has_orphans: bool
+    has_looked: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,10 +1,10 @@
 """Where claims ended, for those that follow to begin there, as long as dead entries make a full look long.
 
-An entry of a claimed job stays in the index until no transaction on the server, whoever's it is, could still see it: as
-long as one stays open, each full look walks over all that was claimed since. When that is much, claims begin at
-bookmarks, one for each stream: the jobs of one lane that have one priority. What stands before them (a job that was
-given back, or has come due) and in other streams is found by the next full look. That comes after a second, or sooner
-when a claim comes back empty; but full looks never take more than a tenth of the time.
+The entry of a claimed job stays in the index until a vacuum that comes once a minute, and as long as any transaction
+on the server, whoever's it is, could still see it: each full look walks over all that was claimed since. When that is
+much, claims begin at bookmarks, one for each stream: the jobs of one lane that have one priority. What stands before
+them (a job that was given back, or has come due) and in other streams is found by the next full look. These come as
+often as is possible without taking more than a tenth of the time.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-MOST_DEAD = 2000
-"""How many dead entries a full look may pass over before claims begin at bookmarks."""
+from afterward.stores.postgres.pace import Pace
 
-_LONGEST_SECONDS = 1.0
-_PAUSE_PER_LOOK = 9
+MOST_DEAD = 2000
+"""How many dead entries a look at an index may pass over before it is taken for a long one."""
+
 _MANY = 500
 
 _STREAM = ("queue", "task", "unfit_for", "priority")
@@ -29,23 +29,22 @@ class Bookmarks:
 
     def __init__(self, most_dead: int = MOST_DEAD, clock: Callable[[], float] = time.monotonic) -> None:
         self.most_dead = most_dead
-        self._clock = clock
         self._marks: dict[tuple[Any, ...], Any] | None = None
-        self._looked_at = self._took = 0.0
+        self._pace = Pace(clock)
 
     def text(self) -> str | None:
         """What a claim is to begin at, as the query takes it; None: it is to make a full look."""
-        if self._marks is None or self._clock() >= self._looked_at + max(_LONGEST_SECONDS, self._pause):
+        if self._marks is None or self._pace.is_due():
             return None
         return json.dumps(list(self._marks.values()))
 
     def seconds_until_look(self) -> float:
         """How long a claim that found nothing at the bookmarks has to wait for a full look."""
-        return max(0.0, self._looked_at + self._pause - self._clock())
+        return self._pace.seconds_left
 
     def looked(self, took: float, told: str | None) -> None:
         """A full look took so many seconds; and what the server told of it, when it was long."""
-        self._looked_at, self._took = self._clock(), took
+        self._pace.done(took)
         if told is None:
             self._marks = None
         else:
@@ -57,7 +56,3 @@ class Bookmarks:
             self._marks = {}
         for mark in json.loads(told or "[]"):
             self._marks[tuple(mark[column] for column in _STREAM)] = mark
-
-    @property
-    def _pause(self) -> float:
-        return self._took * _PAUSE_PER_LOOK

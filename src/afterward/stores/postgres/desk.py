@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from afterward.stores.postgres.bookmarks import Bookmarks
+from afterward.stores.postgres.pace import Pace
 from afterward.stores.sql import load_queries
 
 _SCHEMA = "afterward."
@@ -13,11 +14,12 @@ _SCHEMA = "afterward."
 
 @dataclass(frozen=True, slots=True)
 class Desk:
-    """`clock`: None in life, where the server's clock is the store's."""
+    """`clock`: None in life, where the server's clock is the store's. `looks`: those of beats at what is held."""
 
     queries: dict[str, str]
     clock: Callable[[], float] | None = None
     bookmarks: Bookmarks = field(default_factory=Bookmarks)
+    looks: Pace = field(default_factory=Pace)
 
     @property
     def now(self) -> float | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Sequence
 
 from afterward.errors import WorkerDied, kind_of
@@ -56,8 +57,15 @@ async def leave(desk: Desk, connection: Connection, process: str, has_lock: bool
 
 
 async def beat(desk: Desk, connection: Connection, process: str, waits: bool) -> Beat | None:
-    """One beat more; None without a row."""
-    row = await connection.fetchrow(desk["beat"], process, waits)
+    """One beat more; None without a row. It looks at what is held, too, unless that takes too much of the time."""
+    looks, began = desk.looks.is_due(), time.monotonic()
+    row = None
+    try:
+        row = await connection.fetchrow(desk["beat"], process, waits, looks, desk.bookmarks.most_dead)
+    finally:
+        if looks:  # where it gave no answer in time, those that follow are not to do the same
+            is_over_soon = row is not None and not row["was_long"]
+            desk.looks.done(0.0 if is_over_soon else time.monotonic() - began)
     if row is None:
         return None
     others: dict[str, tuple[int, bool]] = json.loads(row["others"] or "{}")
@@ -68,6 +76,7 @@ async def beat(desk: Desk, connection: Connection, process: str, waits: bool) ->
         held={id_: Held(attempt, token) for id_, (attempt, token) in held.items()},
         files=frozenset(json.loads(row["files"] or "[]")),
         has_orphans=row["has_orphans"],
+        has_looked=looks,
     )
 
 

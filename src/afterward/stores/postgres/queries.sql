@@ -11,11 +11,15 @@ WITH given AS (
 DELETE FROM afterward.processes WHERE id = $1;
 
 -- name: beat
--- One beat more; and what there is to see of the others, and of what is in this process's name.
+-- One beat more; and what there is to see of the others, and ($3) of what is in this process's name. That was long where
+-- some $4 entries of the index led to no job: they are dead, and may not be removed yet.
 WITH RECURSIVE me AS (
-    UPDATE afterward.processes SET beat = beat + 1, waits = $2 WHERE id = $1 RETURNING id
+    UPDATE afterward.processes SET beat = beat + 1, waits = $2 WHERE id = $1
+    RETURNING id, pg_stat_get_xact_tuples_returned('afterward.jobs_taken'::regclass) AS entries_read
+), held AS MATERIALIZED (
+    SELECT j.id, j.attempt, j.token FROM afterward.jobs j WHERE j.process = $1 AND $3::bool
 ), owner (process) AS (
-    SELECT min(process) FROM afterward.jobs WHERE process IS NOT NULL
+    SELECT min(process) FROM afterward.jobs WHERE process IS NOT NULL AND $3::bool
     UNION ALL
     SELECT (SELECT min(j.process) FROM afterward.jobs j WHERE j.process IS NOT NULL AND j.process > owner.process)
     FROM owner WHERE owner.process IS NOT NULL
@@ -24,12 +28,14 @@ SELECT
     (SELECT json_object_agg(p.id, json_build_array(
         p.beat, p.has_lock AND pg_try_advisory_xact_lock_shared(hashtextextended(p.id, 0))
     )) FROM afterward.processes p WHERE p.id <> $1) AS others,
-    (SELECT json_object_agg(j.id, json_build_array(j.attempt, j.token)) FROM afterward.jobs j WHERE j.process = $1) AS held,
-    (SELECT json_agg(f.id) FROM afterward.files f WHERE f.job IS NULL AND f.process = $1) AS files,
+    (SELECT json_object_agg(held.id, json_build_array(held.attempt, held.token)) FROM held) AS held,
+    (SELECT json_agg(f.id) FROM afterward.files f WHERE f.job IS NULL AND f.process = $1 AND $3::bool) AS files,
     EXISTS (
         SELECT 1 FROM owner WHERE owner.process IS NOT NULL
             AND NOT EXISTS (SELECT 1 FROM afterward.processes p WHERE p.id = owner.process)
-    ) AS has_orphans
+    ) AS has_orphans,
+    pg_stat_get_xact_tuples_returned('afterward.jobs_taken'::regclass) - me.entries_read
+        > $4 + 2 * (SELECT count(*) FROM held) AS was_long
 FROM me;
 
 -- name: give_back
@@ -180,8 +186,8 @@ WHERE j.id = ANY (ARRAY[held.id]) AND j.process IS NOT DISTINCT FROM held.proces
 -- name: claim
 -- queued -> running, for what each of some kinds of room wants ($4, JSON). Nothing when there is something to make
 -- ready or to expire before ($5), or when this token has been given something. One row at least: what follows the ten
--- columns of the lease stands in each; and bookmarks (below), where some $6 entries of the index led to no job: they are
--- dead, and may not be removed yet.
+-- columns of the lease stands in each; and bookmarks (below), where it has read some $6 entries of the index that led to
+-- no job: dead ones, which may not be removed yet. (A page of such as nobody looks at again costs as much as 20.)
 WITH RECURSIVE state AS MATERIALIZED (
     SELECT
         coalesce($1::float8, extract(epoch FROM statement_timestamp())::float8) AS now,
@@ -195,7 +201,8 @@ WITH RECURSIVE state AS MATERIALIZED (
                     AND expires_at <= coalesce($1::float8, extract(epoch FROM statement_timestamp())::float8)
             )
         ) AS needs_care,
-        pg_stat_get_xact_tuples_returned('afterward.jobs_ready'::regclass) AS entries_read
+        pg_stat_get_xact_tuples_returned('afterward.jobs_ready'::regclass)
+            + 20 * pg_stat_get_xact_blocks_fetched('afterward.jobs_ready'::regclass) AS read_before
 ), again AS MATERIALIZED (
     SELECT j.* FROM afterward.jobs j
     WHERE j.process = $2 AND j.token = $3 AND j.status = 'running' AND (SELECT is_alive FROM state)
@@ -229,7 +236,8 @@ WITH RECURSIVE state AS MATERIALIZED (
 ), look AS MATERIALIZED (
     SELECT
         EXISTS (SELECT 1 FROM candidate WHERE place > room) AS has_more,
-        pg_stat_get_xact_tuples_returned('afterward.jobs_ready'::regclass) - (SELECT entries_read FROM state)
+        pg_stat_get_xact_tuples_returned('afterward.jobs_ready'::regclass)
+            + 20 * pg_stat_get_xact_blocks_fetched('afterward.jobs_ready'::regclass) - (SELECT read_before FROM state)
             > $6 + 2 * (SELECT count(*) FROM candidate) AS was_long
 ), claimed AS (
     UPDATE afterward.jobs j SET
