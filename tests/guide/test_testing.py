@@ -13,10 +13,13 @@ from unittest.mock import ANY
 
 import httpx
 import pytest
+import sqlalchemy
 from fastapi import Depends, FastAPI, UploadFile, WebSocket
 from fastapi.responses import StreamingResponse
 from fastapi.testclient import TestClient
 from pydantic import BaseModel
+from sqlalchemy.orm import Session
+from sqlalchemy.pool import NullPool
 from starlette.applications import Starlette
 from starlette.datastructures import Headers
 from starlette.requests import Request
@@ -35,6 +38,7 @@ from afterward import (
     Status,
     Task,
     current_job,
+    finish_sync,
 )
 from afterward.testing import AttemptFailed, Bench
 from tests.support.opening import opened
@@ -935,3 +939,53 @@ def upload(content: bytes, name: str | None = None, content_type: str | None = N
     """A file that a test expects."""
     headers = None if content_type is None else Headers({"content-type": content_type})
     return UploadFile(BytesIO(content), filename=name, headers=headers)
+
+
+# Transactions of the application's own
+
+
+@pytest.mark.parametrize("ends", ["commit", "rollback"])
+def test_a_task_that_joins_a_transaction_is_stored_once_that_is_committed(tmp_path: Path, ends: str) -> None:
+    """Whatever database the test has the app use: nothing of afterward's is in it."""
+    tasks = Afterward("postgresql://localhost/shop")
+    app = FastAPI()
+    tasks.install(app)
+    engine = sqlalchemy.create_engine(f"sqlite:///{tmp_path}/shop.db", poolclass=NullPool)
+    ran: list[str] = []
+
+    def get_session() -> Iterator[Session]:
+        with Session(engine) as session:
+            yield session
+
+    @tasks.task
+    async def ship(item: str) -> None:
+        ran.append(item)
+
+    @app.post("/orders/{item}")
+    def place_order(
+        item: str, session: Annotated[Session, Depends(tasks.joining(get_session))], background_tasks: BackgroundTasks
+    ) -> None:
+        session.execute(sqlalchemy.text("SELECT 1"))
+        background_tasks.add_task(ship, item)
+        getattr(session, ends)()
+
+    with Bench(tasks) as bench, TestClient(app) as client:
+        assert client.post("/orders/lamp").status_code == 200
+        assert ran == (["lamp"] if ends == "commit" else [])
+        assert len(bench.jobs) == len(ran)
+
+
+def test_a_task_that_ends_itself_has_succeeded_when_it_returns(tmp_path: Path) -> None:
+    """A Bench does not look into the database of the test."""
+    tasks = Afterward("postgresql://localhost/shop")
+    engine = sqlalchemy.create_engine(f"sqlite:///{tmp_path}/shop.db", poolclass=NullPool)
+
+    @tasks.task
+    def ship(item: str) -> int:
+        with Session(engine) as session:
+            finish_sync(session, result=5)
+            session.commit()
+        return 0
+
+    with Bench(tasks):
+        assert ship.enqueue_sync("lamp").result_sync() == 5

@@ -6,7 +6,7 @@ serves every driver, with an event loop or without.
 
 from __future__ import annotations
 
-from asyncio import Future
+from asyncio import Future, get_running_loop
 from collections.abc import Awaitable, Callable, Collection, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
@@ -41,6 +41,11 @@ class Entered:
 class Joins(Protocol):
     """Jobs and ends of attempts that are written by transactions of others, on their connections."""
 
+    @property
+    def is_pretended(self) -> bool:
+        """Is nothing written, for the store is in no database of the application's? So it is in tests."""
+        ...
+
     def enter(self, jobs: Sequence[NewJob]) -> Script[Entered]:
         """new → queued and free, when the transaction commits: `stored`, or `exists`.
 
@@ -63,6 +68,28 @@ class Joins(Protocol):
     def in_progress(self, transactions: Collection[str]) -> Future[frozenset[str]]:
         """Which of these transactions have neither been committed nor rolled back."""
         ...
+
+
+class Pretended:
+    """Joins a transaction by no statement at all: who has it join stores the jobs once it is committed."""
+
+    is_pretended = True
+
+    def enter(self, jobs: Sequence[NewJob]) -> Script[Entered]:
+        yield from ()
+        return Entered("", [Stored.stored for _ in jobs])
+
+    def end(self, lease: Lease, outcome: Succeeded) -> Script[bool]:  # noqa: ARG002 - as the real one has it
+        yield from ()
+        return True
+
+    def explained(self, error: Exception) -> Exception:
+        return error
+
+    def in_progress(self, transactions: Collection[str]) -> Future[frozenset[str]]:  # noqa: ARG002 - as above
+        answer: Future[frozenset[str]] = get_running_loop().create_future()
+        answer.set_result(frozenset())
+        return answer
 
 
 def carry_out(script: Script[T], execute: Callable[[Statement], str], joins: Joins) -> T:

@@ -12,6 +12,7 @@ from afterward.job import NewJob
 from afterward.life import Conductor, Life
 from afterward.liveness import Liveness
 from afterward.stores.base import Answer
+from afterward.stores.joining import Joins, Pretended
 from afterward.stores.sqlite import SQLiteStore
 
 Point = Literal["added", "inserted", "stored", "answered", "claimed", "started", "ended", "finished"]
@@ -29,6 +30,8 @@ POINTS: dict[Point, str] = {
 }
 """What has just happened at each point, and the crash point in the code that comes after it."""
 
+_JOINS = Pretended()
+
 _LEASE_SECONDS = 3600.0
 """No test is slower, not one that stands in a debugger: what it holds is lost only when it says so."""
 
@@ -40,6 +43,10 @@ class MortalStore(SQLiteStore):
     """The store, as one process sees it: once that has died, nothing it asks for is done."""
 
     is_dead = False
+
+    @property
+    def joins(self) -> Joins:
+        return _JOINS
 
     def die(self) -> None:
         """From now on, whoever asks for something is unwound by `Crash`. May be called from any thread."""
@@ -92,6 +99,7 @@ class HeardIntake(Intake):
     def __init__(self, store: MortalStore, liveness: Liveness, listener: Listener) -> None:
         super().__init__(store, liveness)
         self._listener = listener
+        self.host.stores_after = self._store_joined
 
     async def keep(self, jobs: Sequence[NewJob], kept: Kept, *, direct: bool) -> None:
         self._listener.hear_of_jobs(jobs)
@@ -110,6 +118,11 @@ class HeardIntake(Intake):
         self._listener.hear_of_jobs(jobs)
         self.liveness.run(super().put(jobs))
         self._listener.hear_of_put_sync()
+
+    def _store_joined(self, jobs: Sequence[NewJob]) -> None:
+        """A transaction of the application's own has been committed, in whatever database that is. It blocks."""
+        self._listener.hear_of_jobs(jobs)
+        self.liveness.run(super().put(jobs))
 
 
 class MortalLife(Life):

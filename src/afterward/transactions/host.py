@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from afterward.contents import Contents
 from afterward.errors import ConfigurationError, NotCommitted, StoreUnavailable
@@ -17,7 +17,12 @@ _FIRST_LOOK_SECONDS, _LONGEST_PAUSE_SECONDS = 0.005, 2.0
 
 
 class Host:
-    """One for each store that this process lives in."""
+    """One for each store that this process lives in.
+
+    `stores_after`: for a store that only pretends to be joined, what stores jobs once their transaction is committed.
+    """
+
+    stores_after: Callable[[Sequence[NewJob]], None] | None = None
 
     def __init__(self, store: Store, liveness: Liveness, contents: Contents) -> None:
         self._store = store
@@ -62,7 +67,9 @@ class Host:
     def settle(self, jobs: Sequence[NewJob], *, are_stored: bool) -> None:
         """Their transaction is over: whoever runs jobs is called, and files that are no job's are nobody's."""
         self._forget(jobs)
-        if are_stored:
+        if are_stored and self.stores_after is not None:
+            self.stores_after(jobs)
+        elif are_stored:
             self._store.ring()
 
     async def check_committed(self, joined: Sequence[Joined]) -> None:
@@ -75,7 +82,10 @@ class Host:
 
     def follow(self, transaction: str, jobs: Sequence[NewJob]) -> None:
         """Call whoever runs jobs when this transaction is over, for it does not tell. A hint: nobody waits for it."""
-        self._liveness.spawn(lambda: self._follow(transaction, jobs))
+        if self.joins.is_pretended:
+            self.settle(jobs, are_stored=True)
+        else:
+            self._liveness.spawn(lambda: self._follow(transaction, jobs))
 
     def _forget(self, jobs: Sequence[NewJob]) -> None:
         self._liveness.holdings.forget_files(_files(jobs))

@@ -26,6 +26,8 @@ _FORBIDDEN = "42501"
 class Joining:
     """What a transaction of somebody else's has to do to join this store. `ask`: an operation of the store."""
 
+    is_pretended = False
+
     def __init__(self, desk: Desk, schema: str, location: str, ask: Callable[[str, str, Any], Future[Any]]) -> None:
         queries = load_queries("afterward.stores.postgres", "joining.sql")
         self._queries = {name: in_schema(query, schema) for name, query in queries.items()}

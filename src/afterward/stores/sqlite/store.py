@@ -21,6 +21,7 @@ from afterward.faults import crash_point
 from afterward.job import Died, Job, Lease, NewJob, Outcome, Placement, Process, Released, Retry, Ruling, Status, Stored
 from afterward.stores.base import Answer, Beat, Chunk, Claimed, Held, Reaped, Schema, Stats, Tidied, Wanted
 from afterward.stores.batch import Operation, by_kind
+from afterward.stores.joining import Joins
 from afterward.stores.rows import job_of
 from afterward.stores.sql import load_queries
 from afterward.stores.sqlite import contents, looks, moves
@@ -77,7 +78,7 @@ class SQLiteStore:
         return str(self._path)
 
     @property
-    def joins(self) -> None:
+    def joins(self) -> Joins | None:
         return None  # its file is its own
 
     @property
