@@ -18,8 +18,8 @@ JOBS = 100
 CHUNKS = 8
 """How much of the content of files is freed in one transaction: a millisecond or so for two mebibytes."""
 
-PERIOD_SECONDS = 1.0
-"""How often it is looked whether there is anything to do."""
+RECONCILIATIONS = 2
+"""How much rarer than for jobs it is looked whether there is anything to tidy."""
 
 
 async def rounds(store: Store, ages: Mapping[Status, float]) -> AsyncGenerator[Tidied]:
@@ -39,8 +39,12 @@ async def rounds(store: Store, ages: Mapping[Status, float]) -> AsyncGenerator[T
             began = clock()
 
 
-async def keep_tidy(store: Store, ages: Mapping[Status, float], period: float = PERIOD_SECONDS) -> None:
-    """Until it is cancelled, tidy again and again. Every process may do it: each thing is done once."""
+async def keep_tidy(store: Store, ages: Mapping[Status, float], period: float | None = None) -> None:
+    """Until it is cancelled, tidy again and again. Every process may do it: each thing is done once.
+
+    `period`: seconds from one look to the next; by default what such a look may cost this store.
+    """
+    period = RECONCILIATIONS * store.reconcile_seconds if period is None else period
     while True:
         pruned = 0
         try:
