@@ -51,7 +51,7 @@ class Opened:
 
     async def finish(self, leases: list[Lease]) -> None:
         ends = [(lease, Succeeded()) for lease in leases]
-        assert await moves.finish(self.desk, self.connection, ends) == [True] * len(leases)
+        assert await moves.finish(self.desk, self.connection, ends, waits=False) == [True] * len(leases)
 
     async def leave_dead_entries(self) -> None:
         """More than a few, and a full look that has seen them."""
@@ -98,7 +98,7 @@ async def test_what_stands_elsewhere_is_found_by_the_next_full_look_within_a_sec
     [early] = (await opened.claim()).leases
     await opened.leave_dead_entries()
     urgent, other = await put(opened.store, new_job(priority=5), new_job(task="app:other"))
-    await moves.finish(opened.desk, opened.connection, [(early, Released("a shutdown"))])
+    await moves.finish(opened.desk, opened.connection, [(early, Released("a shutdown"))], waits=False)
     await put(opened.store, *(new_job() for _ in range(PAGE)))
     assert len((await opened.claim(limit=PAGE - 1)).leases) == PAGE - 1, "at the bookmark"
     opened.watch.advance(1)

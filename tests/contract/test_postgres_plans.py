@@ -236,15 +236,15 @@ class Own:
 
     async def finish_all(self, opened: Opened) -> None:
         ends = [(lease, Succeeded()) for lease in self.leases]
-        assert await moves.finish(opened.desk, opened.connection, ends) == [True] * AT_ONCE
+        assert await moves.finish(opened.desk, opened.connection, ends, waits=False) == [True] * AT_ONCE
 
     async def queue_all_again(self, opened: Opened) -> None:
         ends = [(lease, Retry(OOPS, 5)) for lease in self.leases]
-        assert await moves.finish(opened.desk, opened.connection, ends) == [True] * AT_ONCE
+        assert await moves.finish(opened.desk, opened.connection, ends, waits=False) == [True] * AT_ONCE
 
     async def be_refused(self, opened: Opened) -> None:
         ends = [(altered(lease, attempt=2), Succeeded()) for lease in self.leases]
-        assert await moves.finish(opened.desk, opened.connection, ends) == [False] * AT_ONCE
+        assert await moves.finish(opened.desk, opened.connection, ends, waits=False) == [False] * AT_ONCE
 
     async def release(self, opened: Opened) -> None:
         rows = await opened.connection.fetch(opened.desk["release"], [self.held.id], ["worker"])

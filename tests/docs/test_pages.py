@@ -16,9 +16,11 @@ LANGUAGES = {"", "console", "diff", "dockerfile", "ini", "json", "python", "sh",
 
 
 @pytest.mark.parametrize("name", [name for name, path in PAGES.items() if read(path).of("python")])
-def test_the_code_of_the_page_runs(name: str, tmp_path: Path) -> None:
-    """In a process of its own, with warnings as errors, in an empty folder."""
-    run(read(PAGES[name]), tmp_path)
+def test_the_code_of_the_page_runs(name: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    """In a process of its own, with warnings as errors, in an empty folder; with a database, where it asks for one."""
+    page = read(PAGES[name])
+    asks = any("DATABASE_URL" in block.code for block in page.of("python"))
+    run(page, tmp_path, **({"DATABASE_URL": request.getfixturevalue("postgres_url")} if asks else {}))
 
 
 @pytest.mark.parametrize("name", PAGES)

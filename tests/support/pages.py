@@ -14,7 +14,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,8 +87,8 @@ def parse(name: str, text: str) -> Page:
     return Page(name, blocks)
 
 
-def run(page: Page, folder: Path) -> None:
-    """Run the Python of a page in a folder of its own. Raises `BrokenPage`."""
+def run(page: Page, folder: Path, **variables: str) -> None:
+    """Run the Python of a page in a folder of its own, with these environment variables. Raises `BrokenPage`."""
     blocks = [block for block in page.of("python") if block.not_run is None]
     for block in blocks:
         write_file(block, folder)
@@ -103,12 +103,12 @@ def run(page: Page, folder: Path) -> None:
         _write(folder / f"{page.module}.py", _as_on_the_page(rest))
         modules.append(page.module)
     if modules:
-        said = _python(page, folder, "-c", _IMPORT, *modules)
+        said = _python(page, folder, variables, "-c", _IMPORT, *modules)
         expected = [line.strip() for block in blocks for line in _PRINTED.findall(block.code)]
         if said.splitlines() != expected:
             raise BrokenPage(f"{page.name} prints {said.splitlines()}, and says that it prints {expected}")
     if tests:
-        _python(page, folder, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "error", *tests)
+        _python(page, folder, variables, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "error", *tests)
 
 
 _IMPORT = "import importlib, sys\nfor name in sys.argv[1:]: importlib.import_module(name)"
@@ -128,12 +128,12 @@ def environment(folder: Path) -> dict[str, str]:
     return {**kept, "PATH": path, "PYTHONPATH": f"{folder}{os.pathsep}{REPOSITORY}", "PYTHONDONTWRITEBYTECODE": "1"}
 
 
-def _python(page: Page, folder: Path, *arguments: str) -> str:
+def _python(page: Page, folder: Path, variables: Mapping[str, str], *arguments: str) -> str:
     ended = subprocess.run(
         [sys.executable, "-W", "error", *arguments],
         check=False,
         cwd=folder,
-        env=environment(folder),
+        env={**environment(folder), **variables},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

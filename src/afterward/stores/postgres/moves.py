@@ -19,7 +19,7 @@ Numbered = tuple[int, End]
 _CAN_BE_RETRIED = (Status.failed, Status.cancelled)
 
 
-async def finish(desk: Desk, connection: Connection, ends: Sequence[End], *, waits: bool) -> list[bool | None]:
+async def finish(desk: Desk, connection: Connection, ends: Sequence[End], *, waits: bool = True) -> list[bool | None]:
     """running → succeeded, failed or queued, for attempts that still hold their jobs.
 
     What another transaction has locked is passed over at first. `waits`: it is waited for then, one by one; else it is
