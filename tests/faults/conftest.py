@@ -29,7 +29,7 @@ def site(tmp_path: Path, starter: Starter) -> Iterator[Site]:
 @pytest.fixture(scope="session")
 def own_server() -> Iterator[Server]:
     """A PostgreSQL server for tests that stop it. As in life: what it answers is on its disk."""
-    with Server() as server:
+    with Server(shared_preload_libraries="pg_stat_statements") as server:
         yield server
 
 

@@ -52,6 +52,26 @@ class ServedSite(Site):
         mine = "datname = current_database() AND application_name = 'afterward'"
         return self.tables.query(f"SELECT count(*) FROM pg_stat_activity WHERE {mine} AND {condition}")[0][0]
 
+    def forget_statements(self) -> None:
+        """Count them from here on."""
+        self.server.execute("CREATE EXTENSION IF NOT EXISTS pg_stat_statements")
+        self.server.execute(
+            "SELECT pg_stat_statements_reset(0, oid, 0) FROM pg_database WHERE datname = %s", self._name
+        )
+
+    def statements(self) -> dict[str, int]:
+        """The statements that were carried out in this database since, with the test's own; and how often."""
+        counted = self.server.execute(
+            "SELECT query, sum(calls)::int FROM pg_stat_statements JOIN pg_database d ON d.oid = dbid "
+            "WHERE datname = %s AND toplevel GROUP BY query ORDER BY 2 DESC",
+            self._name,
+        )
+        return dict(counted)
+
+    @property
+    def _name(self) -> str:
+        return self._url.rpartition("/")[2]
+
     def end_backend(self, pid: int) -> bool:
         """End one of those connections from the server's side; False when it is gone already."""
         return self.tables.query("SELECT pg_terminate_backend(%s)", pid) == [(True,)]

@@ -13,6 +13,8 @@ class Tables:
 
     def __init__(self, url: str) -> None:
         self.url = url
+        self.asked = 0
+        """How many statements it has carried out."""
         self._connection: psycopg.Connection[tuple[Any, ...]] | None = None
 
     def query(self, sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
@@ -27,6 +29,7 @@ class Tables:
     def _answer_to(self, sql: str, parameters: tuple[Any, ...]) -> list[tuple[Any, ...]]:
         if self._connection is None or self._connection.closed:
             self._connection = psycopg.connect(self.url, autocommit=True, application_name="test")
+        self.asked += 1
         cursor = self._connection.execute(sql.encode(), parameters or None)
         return cursor.fetchall() if cursor.description else []
 

@@ -68,7 +68,7 @@ _PLANS = {
     "synchronous_commit": "on",
 }
 
-_SETTINGS = _PLANS | {
+SETTINGS = _PLANS | {
     "application_name": "afterward",
     # A process that is cut off or stands still in mid-transaction must not keep its rows locked for hours; and what is
     # left of its sessions at the server goes as well.
@@ -76,7 +76,10 @@ _SETTINGS = _PLANS | {
     "tcp_keepalives_idle": "10",
     "tcp_keepalives_interval": "5",
     "tcp_keepalives_count": "3",
+    # What nobody waits for any more; how long that is, each connection says.
+    "statement_timeout": "0",
 }
+"""Of each session, as it begins."""
 
 SETTINGS_OF_ONE_TRANSACTION = "; ".join(f"SET LOCAL {name} = {value}" for name, value in _PLANS.items())
 """Where the session is not this process's own. One round trip."""
@@ -131,7 +134,7 @@ async def connect(address: Address, patience: float, *, limit: float | None = No
     """
     how: dict[str, Any] = {"statement_cache_size": 0}
     if not address.pooled:
-        how = {"server_settings": _SETTINGS | {"statement_timeout": str(int((limit or 0) * 1000))}}
+        how = {"server_settings": SETTINGS | {"statement_timeout": str(int((limit or 0) * 1000))}}
     return cast("Connection", await _connect(address.dsn, timeout=patience, **how))
 
 

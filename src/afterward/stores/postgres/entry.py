@@ -53,7 +53,7 @@ async def enqueue_apart(desk: Desk, connection: Connection, entering: Sequence[E
 
 
 async def enter_all(desk: Desk, connection: Connection, entering: Sequence[Entering]) -> list[Stored]:
-    """One after the other, within a transaction that has begun."""
+    """Within a transaction that has begun: one after the other, but for those that one statement can store."""
     present = await _present(desk, connection, entering)
     incomplete = {
         job.id
@@ -63,7 +63,11 @@ async def enter_all(desk: Desk, connection: Connection, entering: Sequence[Enter
     if incomplete:
         return [Stored.incomplete if job.id in incomplete else Stored.dropped for job, _, _ in entering]
     answers = present | await _strangers(desk, connection, entering)
-    for one in entering:
+    left = [one for one in entering if one[0].id not in answers]
+    if len(left) > 1 and all(is_plain(job) for job, _, _ in left):
+        entered = set((await _insert(desk, connection, left))["entered"])
+        answers |= {job.id: Stored.stored if job.id in entered else Stored.stranger for job, _, _ in left}
+    for one in left:
         if one[0].id not in answers:
             answers[one[0].id] = await _enter(desk, connection, one)
     told = [answers[job.id] for job, _, _ in entering]

@@ -79,17 +79,22 @@ async def _end_all(desk: Desk, connection: Connection, ends: Sequence[End]) -> s
         return await _move(desk, connection, ends)  # one statement, which is a transaction by itself
     async with connection.transaction():
         accepted = await _move(desk, connection, ends)
-        for lease, outcome in ends:
-            if lease.id in accepted:
-                await _write_more(desk, connection, lease, outcome)
+        await _write_more(desk, connection, [end for end in ends if end[0].id in accepted])
     return accepted
 
 
-async def _write_more(desk: Desk, connection: Connection, lease: Lease, outcome: Outcome) -> None:
-    if isinstance(outcome, Succeeded | Failed | Died) and outcome.then is not None:
-        await enter_all(desk, connection, [(outcome.then, Placement.free, None)])
-    if isinstance(outcome, Succeeded) and outcome.files:
-        await contents.unlink(desk, connection, outcome.files, lease.id)
+async def _write_more(desk: Desk, connection: Connection, ends: Sequence[End]) -> None:
+    """What follows them is stored together; each lets go of its files."""
+    following = [
+        outcome.then
+        for _, outcome in ends
+        if isinstance(outcome, Succeeded | Failed | Died) and outcome.then is not None
+    ]
+    if following:
+        await enter_all(desk, connection, [(job, Placement.free, None) for job in following])
+    for lease, outcome in ends:
+        if isinstance(outcome, Succeeded) and outcome.files:
+            await contents.unlink(desk, connection, outcome.files, lease.id)
 
 
 async def _move(desk: Desk, connection: Connection, ends: Sequence[End]) -> set[str]:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
+import random
+
+import asyncpg  # pyright: ignore[reportMissingTypeStubs] - it has none of its own
 
 from afterward.errors import StoreUnusable
 from afterward.faults import crash_point
@@ -12,6 +16,9 @@ from afterward.stores.postgres.desk import in_schema
 from afterward.stores.sql import load_migrations
 
 _PACKAGE = "afterward.stores.postgres"
+
+_LOCK_MILLISECONDS = 300
+"""How long a change waits for those who use a table."""
 
 
 _MIGRATIONS = """
@@ -58,9 +65,23 @@ async def version_of(connection: Connection, schema: str) -> int:
 
 
 async def migrate(connection: Connection, schema: str) -> None:
-    """Bring it up to date, under a lock that lasts as long as the transaction: who waited for it finds all done."""
+    """Bring it up to date, while others use it.
+
+    Who changes a table waits for those who use it, and whoever comes then waits behind him: so he does not wait long,
+    but comes again. A deadlock with those who have locked the tables in another order is over in this way, too.
+    """
+    while True:
+        try:
+            return await _migrate(connection, schema)
+        except (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError):
+            await asyncio.sleep(random.uniform(0.1, 0.5))  # noqa: S311 - it spreads tries
+
+
+async def _migrate(connection: Connection, schema: str) -> None:
+    """Under a lock that lasts as long as the transaction: who waited for it finds all done."""
     async with connection.transaction():
         await connection.execute("SELECT pg_advisory_xact_lock(hashtextextended($1, 7))", f"afterward.{schema}")
+        await connection.execute(f"SET LOCAL lock_timeout = {_LOCK_MILLISECONDS}")
         await connection.execute(in_schema(_MIGRATIONS.format(schema=schema), schema))
         version = await version_of(connection, schema)
         for number, statements in load_migrations(_PACKAGE):
