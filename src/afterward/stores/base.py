@@ -174,8 +174,9 @@ class Store(Protocol):
 
     @property
     def reconcile_seconds(self) -> float:
-        """How often a worker looks for jobs though nothing called it, for whatever calls is a hint, and may be lost; and
-        how often it is looked whether there is anything to tidy.
+        """How often a worker looks for jobs though nothing called it, for whatever calls is a hint, and may be lost.
+
+        And how often it is looked whether there is anything to tidy.
         """
         ...
 
