@@ -488,6 +488,20 @@ def test_a_job_may_start_at_the_commit(shop: Shop) -> None:
     assert shop.client.post("/orders").json() == ["lamp"]
 
 
+@pytest.mark.parametrize("name", SORTS)
+def test_workers_are_called_at_the_commit(shop: Shop, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also by a connection that does not tell of it: its transaction is asked for until it is over."""
+    monkeypatch.setattr(PostgresStore, "reconcile_seconds", 60.0)
+    sort = SORTS[name]
+
+    async def work(session: Uniform, background_tasks: BackgroundTasks) -> None:
+        background_tasks.add_task(shop.ship, "lamp")
+
+    shop.endpoint_with(sort, shop.tasks.joining(sort.committer(shop.url), scope="function"), work)
+    assert shop.client.post("/orders").status_code == 200
+    wait_until(lambda: shop.happened == ["lamp"])
+
+
 # When the commit goes wrong
 
 
