@@ -16,7 +16,7 @@ from typing import Annotated, Any, LiteralString
 import psycopg
 import pytest
 import sqlalchemy
-from fastapi import Depends, FastAPI, HTTPException, Response, UploadFile
+from fastapi import Depends, FastAPI, HTTPException, Response, UploadFile, WebSocket
 from fastapi.responses import JSONResponse, StreamingResponse
 from fastapi.testclient import TestClient
 from sqlalchemy import event
@@ -29,6 +29,7 @@ from afterward import (
     BackgroundTasks,
     ConfigurationError,
     DuplicateJob,
+    EndedJob,
     JobHandle,
     Status,
     Task,
@@ -476,6 +477,28 @@ def test_a_stream_ends_after_the_commit(shop: Shop) -> None:
     assert shop.jobs() == ['{"item":"lamp"}']
 
 
+def test_a_websocket_commits_as_it_goes(shop: Shop) -> None:
+    """What is added is stored by the next commit, and runs."""
+
+    @shop.app.websocket("/orders")
+    async def take_orders(
+        websocket: WebSocket,
+        session: Annotated[AsyncSession, Depends(shop.tasks.joining(shop.get_session))],
+        background_tasks: BackgroundTasks,
+    ) -> None:
+        await websocket.accept()
+        async for item in websocket.iter_text():
+            background_tasks.add_task(shop.ship, item)
+            before = shop.jobs()
+            await session.commit()
+            await websocket.send_json(before)
+
+    with shop.client.websocket_connect("/orders") as websocket:
+        websocket.send_text("lamp")
+        assert websocket.receive_json() == []
+        wait_until(lambda: shop.happened == ["lamp"])
+
+
 def test_a_job_may_start_at_the_commit(shop: Shop) -> None:
     """Before the response is sent: the transaction is over, and so is what it could wait for."""
 
@@ -888,6 +911,18 @@ def test_what_is_prepared_joins_nothing_by_itself(shop: Shop) -> None:
     """It would be forgotten."""
     with pytest.raises(TaskError, match="enqueue_many"):
         shop.ship.options(transaction=object()).prepare("lamp")
+
+
+def test_what_follows_a_job_joins_nothing(shop: Shop) -> None:
+    """It is stored with the end of that job."""
+
+    @shop.tasks.task
+    def thank(ended: EndedJob) -> None: ...
+
+    def place() -> None: ...
+
+    with pytest.raises(TaskError, match="transaction="):
+        shop.tasks.task(on_success=thank.options(transaction=object()))(place)
 
 
 def test_what_is_kept_on_an_error_joins_nothing(shop: Shop) -> None:
