@@ -759,6 +759,20 @@ async def test_a_unique_key_that_may_not_be_taken(shop: Shop) -> None:
     assert shop.jobs() == ['{"item":"first"}']
 
 
+def test_a_request_whose_commit_is_refused_is_answered_as_any_that_asks_for_what_is_there(shop: Shop) -> None:
+    """With 409, unless the endpoint handles it."""
+
+    async def work(session: AsyncSession, background_tasks: BackgroundTasks) -> None:
+        await session.execute(sqlalchemy.text("INSERT INTO orders VALUES ('lamp')"))
+        background_tasks.add_task(shop.ship.options(unique="lamp", on_duplicate="refuse", delay=60), "lamp")
+        await session.commit()
+
+    shop.endpoint(work)
+    assert shop.client.post("/orders").status_code == 200
+    assert shop.client.post("/orders").status_code == 409
+    assert shop.rows() == ["lamp"]
+
+
 @pytest.mark.anyio
 async def test_an_expired_job_keeps_its_key_from_nobody(shop: Shop) -> None:
     """As without a transaction."""
