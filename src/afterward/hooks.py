@@ -52,6 +52,11 @@ def _try(task: str, option: str, hook: Task[..., Any], ended: EndedJob) -> None:
             f'task {task}: {option}={hook.name} has on_duplicate="refuse", and there is nobody to be told of it; '
             f'take "keep" or "replace"'
         )
+    if hook.joins_one_transaction:
+        raise TaskError(
+            f"task {task}: {option}={hook.name} has transaction=, and what follows a job is stored with its end; "
+            f"leave it out"
+        )
     try:
         hook.arguments.dump((ended,), {}, limited=False)
     except ArgumentError as error:

@@ -223,6 +223,10 @@ class Call:
             return False  # the answer is ours to give
         if self._joined is not None:
             self.start = start
+            error = sys.exception()
+            if isinstance(error, DuplicateJob) and start["status"] == 500:  # of a commit, and nobody has handled it
+                self.refusal = error
+                return False
             await self._see_that_all_is_committed(promises=start["status"] < 400)
         if self._pending:
             if not self.is_seen_inside:

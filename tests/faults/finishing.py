@@ -21,7 +21,10 @@ from tests.support.sessions import SORTS, Uniform
 SORT = SORTS[os.environ.get("FINISHING_WITH", "AsyncSession on asyncpg")]
 URL = os.environ["AFTERWARD_URL"]
 
-tasks = Afterward(URL)
+LINGERS_SECONDS = float(os.environ.get("FINISHING_LINGERS", "0"))
+"""What the function goes on for after its end is committed."""
+
+tasks = Afterward(URL, lease=1)
 
 
 @tasks.task(max_attempts=1, name="deposit")
@@ -35,6 +38,7 @@ async def deposit(cents: int) -> int:
         crash_point("before_commit")
         await session.commit()
         crash_point("before_return")
+        await asyncio.sleep(LINGERS_SECONDS)
     return cents
 
 

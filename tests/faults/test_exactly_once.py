@@ -1,8 +1,8 @@
 """A task that ends itself in the transaction of its effect, and is killed: the effect is there exactly once."""
 
 import asyncio
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 
 import psycopg
@@ -10,10 +10,14 @@ import pytest
 
 from afterward.identity import new_id
 from afterward.job import Job, NewJob, Placement, Status
+from afterward.job import Process as LivingProcess
+from afterward.liveness import SUSPECT_AFTER
+from afterward.stores.base import Wanted
 from afterward.stores.postgres import PostgresStore
 from servers.postgres import Server
 from tests.support.processes import Process, Starter, environment_of_users
 from tests.support.sessions import SORTS
+from tests.support.waiting import soon
 
 POINTS = {
     "running": 2,
@@ -32,8 +36,8 @@ Work = Callable[..., Process]
 def work(tmp_path: Path, starter: Starter) -> Iterator[Work]:
     """Start a worker, which ends with the test."""
 
-    def start(url: str, sort: str, crash: str | None) -> Process:
-        environment = {**environment_of_users(), "AFTERWARD_URL": url, "FINISHING_WITH": sort}
+    def start(url: str, sort: str, crash: str | None, **settings: str) -> Process:
+        environment = {**environment_of_users(), "AFTERWARD_URL": url, "FINISHING_WITH": sort, **settings}
         if crash is not None:
             environment["AFTERWARD_CRASH"] = crash
         process = starter.start("tests.faults.finishing", environment=environment, output=tmp_path / "output.txt")
@@ -62,21 +66,48 @@ async def test_a_worker_is_killed(postgres_server: Server, work: Work, sort: str
             group.create_task(at(point, expected))
 
 
+@pytest.mark.anyio
+async def test_a_suspect_ends_itself_in_a_process_of_its_own(postgres_server: Server, work: Work) -> None:
+    """Its parent, which holds the job, is told before: what the store does not have any more is not lost."""
+    with postgres_server.database() as url:
+        async with _store_with_a_job(url, "deposit") as (store, job):
+            for death in range(SUSPECT_AFTER):
+                await store.join(LivingProcess(f"dies-{death}", 1, "example"))
+                [_] = (await store.claim(f"dies-{death}", [Wanted({"deposit"}, 1)], f"token-{death}")).leases
+                await store.reap([(f"dies-{death}", None)], SUSPECT_AFTER, 0.0)
+            worker = work(url, "AsyncSession on asyncpg", None, FINISHING_LINGERS="2")
+            assert (await _soon_ended(store, job.id)).attempt == SUSPECT_AFTER + 1
+            await soon(lambda: worker.events("job.finished") or worker.events("job.lost"), seconds=20)
+            assert not worker.events("job.lost")
+            await asyncio.to_thread(worker.stop)
+        assert _rows(url) == ["5 by attempt 3"]
+
+
 async def _rows_after_a_kill(url: str, work: Work, sort: str, crash: str) -> list[str]:
+    name = "deposit" if SORTS[sort].is_async else "deposit_in_a_thread"
+    async with _store_with_a_job(url, name) as (store, job):
+        assert await asyncio.to_thread(work(url, sort, crash).wait) < 0, f"it was not killed at {crash}"
+        second = work(url, sort, None)
+        assert (await _soon_ended(store, job.id)).result == "5"
+        await asyncio.to_thread(second.stop)
+    return _rows(url)
+
+
+@asynccontextmanager
+async def _store_with_a_job(url: str, name: str) -> AsyncGenerator[tuple[PostgresStore, NewJob]]:
     with psycopg.connect(url) as connection:
         connection.execute("CREATE TABLE orders (item text NOT NULL)")
     store = PostgresStore(url)
     await store.open()
     try:
-        name = "deposit" if SORTS[sort].is_async else "deposit_in_a_thread"
         job = NewJob(new_id(), name, "default", 0, '{"cents":5}')
         await store.enqueue([(job, Placement.free)], None)
-        assert await asyncio.to_thread(work(url, sort, crash).wait) < 0, f"it was not killed at {crash}"
-        second = work(url, sort, None)
-        assert (await _soon_ended(store, job.id)).result == "5"
-        await asyncio.to_thread(second.stop)
+        yield store, job
     finally:
         await store.close()
+
+
+def _rows(url: str) -> list[str]:
     with psycopg.connect(url) as connection:
         return [row[0] for row in connection.execute("SELECT item FROM orders")]
 

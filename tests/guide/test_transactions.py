@@ -16,7 +16,7 @@ from typing import Annotated, Any, LiteralString
 import psycopg
 import pytest
 import sqlalchemy
-from fastapi import Depends, FastAPI, HTTPException, Response, UploadFile
+from fastapi import Depends, FastAPI, HTTPException, Response, UploadFile, WebSocket
 from fastapi.responses import JSONResponse, StreamingResponse
 from fastapi.testclient import TestClient
 from sqlalchemy import event
@@ -29,6 +29,7 @@ from afterward import (
     BackgroundTasks,
     ConfigurationError,
     DuplicateJob,
+    EndedJob,
     JobHandle,
     Status,
     Task,
@@ -476,6 +477,28 @@ def test_a_stream_ends_after_the_commit(shop: Shop) -> None:
     assert shop.jobs() == ['{"item":"lamp"}']
 
 
+def test_a_websocket_commits_as_it_goes(shop: Shop) -> None:
+    """What is added is stored by the next commit, and runs."""
+
+    @shop.app.websocket("/orders")
+    async def take_orders(
+        websocket: WebSocket,
+        session: Annotated[AsyncSession, Depends(shop.tasks.joining(shop.get_session))],
+        background_tasks: BackgroundTasks,
+    ) -> None:
+        await websocket.accept()
+        async for item in websocket.iter_text():
+            background_tasks.add_task(shop.ship, item)
+            before = shop.jobs()
+            await session.commit()
+            await websocket.send_json(before)
+
+    with shop.client.websocket_connect("/orders") as websocket:
+        websocket.send_text("lamp")
+        assert websocket.receive_json() == []
+        wait_until(lambda: shop.happened == ["lamp"])
+
+
 def test_a_job_may_start_at_the_commit(shop: Shop) -> None:
     """Before the response is sent: the transaction is over, and so is what it could wait for."""
 
@@ -486,6 +509,20 @@ def test_a_job_may_start_at_the_commit(shop: Shop) -> None:
 
     shop.endpoint(work)
     assert shop.client.post("/orders").json() == ["lamp"]
+
+
+@pytest.mark.parametrize("name", SORTS)
+def test_workers_are_called_at_the_commit(shop: Shop, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also by a connection that does not tell of it: its transaction is asked for until it is over."""
+    monkeypatch.setattr(PostgresStore, "reconcile_seconds", 60.0)
+    sort = SORTS[name]
+
+    async def work(session: Uniform, background_tasks: BackgroundTasks) -> None:
+        background_tasks.add_task(shop.ship, "lamp")
+
+    shop.endpoint_with(sort, shop.tasks.joining(sort.committer(shop.url), scope="function"), work)
+    assert shop.client.post("/orders").status_code == 200
+    wait_until(lambda: shop.happened == ["lamp"])
 
 
 # When the commit goes wrong
@@ -722,6 +759,20 @@ async def test_a_unique_key_that_may_not_be_taken(shop: Shop) -> None:
     assert shop.jobs() == ['{"item":"first"}']
 
 
+def test_a_request_whose_commit_is_refused_is_answered_as_any_that_asks_for_what_is_there(shop: Shop) -> None:
+    """With 409, unless the endpoint handles it."""
+
+    async def work(session: AsyncSession, background_tasks: BackgroundTasks) -> None:
+        await session.execute(sqlalchemy.text("INSERT INTO orders VALUES ('lamp')"))
+        background_tasks.add_task(shop.ship.options(unique="lamp", on_duplicate="refuse", delay=60), "lamp")
+        await session.commit()
+
+    shop.endpoint(work)
+    assert shop.client.post("/orders").status_code == 200
+    assert shop.client.post("/orders").status_code == 409
+    assert shop.rows() == ["lamp"]
+
+
 @pytest.mark.anyio
 async def test_an_expired_job_keeps_its_key_from_nobody(shop: Shop) -> None:
     """As without a transaction."""
@@ -874,6 +925,18 @@ def test_what_is_prepared_joins_nothing_by_itself(shop: Shop) -> None:
     """It would be forgotten."""
     with pytest.raises(TaskError, match="enqueue_many"):
         shop.ship.options(transaction=object()).prepare("lamp")
+
+
+def test_what_follows_a_job_joins_nothing(shop: Shop) -> None:
+    """It is stored with the end of that job."""
+
+    @shop.tasks.task
+    def thank(ended: EndedJob) -> None: ...
+
+    def place() -> None: ...
+
+    with pytest.raises(TaskError, match="transaction="):
+        shop.tasks.task(on_success=thank.options(transaction=object()))(place)
 
 
 def test_what_is_kept_on_an_error_joins_nothing(shop: Shop) -> None:

@@ -8,6 +8,8 @@ from typing import Annotated, Any, assert_type
 
 from fastapi import APIRouter, Depends, FastAPI, UploadFile, WebSocket
 from fastapi.responses import JSONResponse, StreamingResponse
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
 from starlette.applications import Starlette
 from starlette.datastructures import State
 from starlette.requests import Request
@@ -28,6 +30,8 @@ from afterward import (
     Status,
     Task,
     current_job,
+    finish,
+    finish_sync,
     lifespan_state,
 )
 from afterward.testing import Bench, Clock, fixture
@@ -253,6 +257,31 @@ def careful(number: int) -> int:
 
 careful.options(unique="one", on_duplicate="replace", expires=60, max_attempts=2, timeout=timedelta(seconds=5))
 careful.options(expires=datetime.now(UTC))
+
+
+# In a transaction of the app's own
+
+
+async def get_session() -> AsyncIterator[AsyncSession]:
+    async with AsyncSession() as session:
+        yield session
+
+
+SessionDep = Annotated[AsyncSession, Depends(tasks.joining(get_session))]
+FunctionSessionDep = Annotated[AsyncSession, Depends(tasks.joining(get_session, scope="function"))]
+
+
+async def in_a_transaction(session: SessionDep, background_tasks: BackgroundTasks) -> None:
+    assert_type(background_tasks.add_task(double.options(transaction=session), 4), JobHandle[int])
+    assert_type(await double.options(transaction=None).enqueue(4), JobHandle[int])
+    assert_type(await tasks.enqueue_many([double.prepare(4)], transaction=session), list[JobHandle[Any]])
+    await background_tasks.flush()
+    await finish(session, result=5)
+
+
+def in_a_blocking_transaction(session: Session) -> None:
+    assert_type(double.options(transaction=session).enqueue_sync(4), JobHandle[int])
+    finish_sync(session)
 
 
 # In tests
