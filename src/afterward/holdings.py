@@ -44,21 +44,25 @@ class Holdings:
         """It is stored in this process's name."""
         with self._mutex:
             self._certain[job] = attempt
-            _drop(self._possible, job, attempt)
+            if self._possible.get(job) == attempt:
+                del self._possible[job]
 
     def leave(self, attempts: Iterable[tuple[str, int]]) -> None:
         """They are about to be let go."""
         with self._mutex:
             for job, attempt in attempts:
-                if _drop(self._certain, job, attempt):
+                if self._certain.get(job) == attempt:
+                    del self._certain[job]
                     self._possible[job] = attempt
 
     def forget(self, attempts: Iterable[tuple[str, int]]) -> None:
         """They are let go, or were never got."""
         with self._mutex:
-            for job, attempt in attempts:
-                _drop(self._certain, job, attempt)
-                _drop(self._possible, job, attempt)
+            for job, attempt in attempts:  # no other of the same job
+                if self._certain.get(job) == attempt:
+                    del self._certain[job]
+                if self._possible.get(job) == attempt:
+                    del self._possible[job]
 
     def has(self, job: str, attempt: int) -> bool:
         """Is this attempt still ours, as far as this process knows?"""
@@ -94,11 +98,3 @@ class Holdings:
         with self._mutex:
             lost, self._certain = self._certain, {}
         return lost
-
-
-def _drop(attempts: dict[str, int], job: str, attempt: int) -> bool:
-    """Remove this attempt, and no other of the same job."""
-    if attempts.get(job) != attempt:
-        return False
-    del attempts[job]
-    return True

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from afterward.contents import Contents
-from afterward.errors import ConfigurationError, DuplicateJob, StoreUnavailable
+from afterward.errors import ArgumentError, ConfigurationError, DuplicateJob, StoreError, StoreUnavailable
+from afterward.faults import crash_point
 from afterward.job import Lease, NewJob, Placement, Stored
 from afterward.liveness import Liveness
 from afterward.stores.base import Answer, Store
@@ -19,6 +19,9 @@ from afterward.transactions.kinds import transaction_of
 
 _NEW_IDENTITY_SECONDS = 5.0
 _TO_BE_STORED_AGAIN = (Stored.stranger, Stored.incomplete, Stored.dropped)
+
+Placed: TypeAlias = list[tuple[NewJob, Placement]]
+"""New jobs, each with how it enters the store."""
 
 
 class Direct(Protocol):
@@ -37,12 +40,15 @@ class Direct(Protocol):
         ...
 
 
-@dataclass(slots=True)
-class Kept:
-    """Jobs that are stored and wait for their request to end: leased to the worker here, or held."""
+class Keeper(Protocol):
+    """Who has jobs stored that wait for its end, as a request does: `leases` of the worker here, and those `held`."""
 
-    leases: Sequence[Lease] = ()
-    held: Sequence[str] = ()
+    leases: Sequence[Lease]
+    held: Sequence[str]
+
+    def take_back(self, jobs: Sequence[NewJob], error: StoreError | ArgumentError) -> None:
+        """They could not be stored."""
+        ...
 
 
 class Intake:
@@ -55,40 +61,46 @@ class Intake:
         self._contents = Contents(store, liveness.holdings)
         self.host = Host(store, liveness, self._contents)
 
-    def keep(self, jobs: Sequence[NewJob], kept: Kept, *, direct: bool) -> Awaitable[None]:
-        """Store jobs so that nobody starts them before `let_go`; what is stored is added to `kept`.
+    def keep(self, jobs: Sequence[NewJob], keeper: Keeper, *, direct: bool) -> Awaitable[None]:
+        """Store jobs so that nobody starts them before `let_go`; what is stored is added to what `keeper` keeps.
 
         `direct`: they may be leased to the worker of this process. When this is cancelled, the jobs are stored first,
-        and `kept` is right; unless their files are still being stored: then none of them is. Raises `StoreError`, and
-        `ArgumentError` for a file that cannot be stored; then none of them is stored, unless it is `StoreUnavailable`:
-        what was stored all the same is given back by the next heartbeat, and runs.
+        and `keeper` is right; unless their files are still being stored: then none of them is. Raises `StoreError`, and
+        `ArgumentError` for a file that cannot be stored, when `keeper` has taken them back; then none of them is
+        stored, unless it is `StoreUnavailable`: what was stored all the same is given back by the next heartbeat, and
+        runs.
         """
-        return self._keep_with_files(jobs, kept, direct) if _have_files(jobs) else self._keep(jobs, kept, direct)
+        return self._keep_with_files(jobs, keeper, direct) if _have_files(jobs) else self._keep(jobs, keeper, direct)
 
-    async def _keep_with_files(self, jobs: Sequence[NewJob], kept: Kept, direct: bool) -> None:
+    async def _keep_with_files(self, jobs: Sequence[NewJob], keeper: Keeper, direct: bool) -> None:
         with self._contents.expected(jobs):
-            await self._keep(jobs, kept, direct, have_files=True)
+            await self._keep(jobs, keeper, direct, have_files=True)
 
-    async def _keep(self, jobs: Sequence[NewJob], kept: Kept, direct: bool, *, have_files: bool = False) -> None:
-        process = self.liveness.process or await self.liveness.start()
-        while jobs:
-            if have_files:
-                process = await self._store_files(jobs, process)
-            placed = self._place(jobs, direct)
-            answer: Answer[list[Stored]] | None = None
-            answers: list[Stored] | None = None
-            try:
-                answer = self.store.enqueue(placed, process)
-                await answer
-            finally:  # cancelled, too: what was stored is accounted for
-                if answer is not None and answer.done() and answer.exception() is None:
-                    answers = answer.result()
-                left = self._account(placed, answers, process, kept)
-            _raise_if_refused(jobs, answers)
-            jobs = left
-            if jobs and answers is not None and Stored.stranger in answers:
-                process = await self._new_identity(process)  # its row was gone
-                direct = False  # the store may have it all the same, from a try whose answer was lost
+    async def _keep(self, jobs: Sequence[NewJob], keeper: Keeper, direct: bool, *, have_files: bool = False) -> None:
+        placed: Placed = []
+        try:
+            process = self.liveness.process or await self.liveness.start()
+            while jobs:
+                if have_files:
+                    process = await self._store_files(jobs, process)
+                placed, jobs = self._place(jobs, direct), ()
+                answer: Answer[list[Stored]] | None = None
+                answers: list[Stored] | None = None
+                try:
+                    answer = self.store.enqueue(placed, process)
+                    await answer
+                finally:  # cancelled, too: what was stored is accounted for
+                    if answer is not None and answer.done() and answer.exception() is None:
+                        answers = answer.result()
+                    jobs = self._account(placed, answers, process, keeper)
+                _raise_if_refused(placed, answers)
+                if jobs and answers is not None and Stored.stranger in answers:
+                    process = await self._new_identity(process)  # its row was gone
+                    direct = False  # the store may have it all the same, from a try whose answer was lost
+        except (StoreError, ArgumentError) as error:
+            keeper.take_back(jobs or [job for job, _ in placed], error)
+            raise
+        crash_point("after_store")
 
     async def _store_files(self, jobs: Sequence[NewJob], process: str) -> str:
         """Store what their files contain, and answer in whose name: this process may get another while it does."""
@@ -96,17 +108,17 @@ class Intake:
             process = await self._new_identity(process)
         return process
 
-    async def let_go(self, kept: Kept) -> None:
+    async def let_go(self, keeper: Keeper) -> None:
         """The request is over: start what is leased to this process, and give the rest to whoever claims it."""
         holdings = self.liveness.holdings
-        for lease in kept.leases:
+        for lease in keeper.leases:
             if self.direct is not None and holdings.has(lease.id, lease.attempt):
                 self.direct.start(lease)
             else:
                 self._abandon(lease)
-        kept.leases = ()
-        if kept.held:
-            held, kept.held = kept.held, ()
+        keeper.leases = ()
+        if keeper.held:
+            held, keeper.held = keeper.held, ()
             process = self.liveness.process
             holdings.leave((job, 0) for job in held)
             try:
@@ -125,8 +137,9 @@ class Intake:
             while jobs:
                 if have_files:
                     process = await self._store_files(jobs, self.liveness.process or process)
-                answers = await self.store.enqueue([(job, Placement.free) for job in jobs], None)
-                _raise_if_refused(jobs, answers)
+                placed = [(job, Placement.free) for job in jobs]
+                answers = await self.store.enqueue(placed, None)
+                _raise_if_refused(placed, answers)
                 jobs = jobs if Stored.incomplete in answers else []
 
     def put_sync(self, jobs: Sequence[NewJob]) -> None:
@@ -159,20 +172,18 @@ class Intake:
             self.host.prepare_sync(jobs)
         return transaction.add(jobs)
 
-    def _place(self, jobs: Sequence[NewJob], direct: bool) -> list[tuple[NewJob, Placement]]:
+    def _place(self, jobs: Sequence[NewJob], direct: bool) -> Placed:
         """Leased to the worker of this process where it has a slot, which is then reserved; else held."""
         worker = self.direct if direct else None
         expect = self.liveness.holdings.expect
-        placed: list[tuple[NewJob, Placement]] = []
+        placed: Placed = []
         for job in jobs:
             leased = worker is not None and worker.reserve(job)
             placed.append((job, Placement.leased if leased else Placement.held))
             expect(job.id, 1 if leased else 0)
         return placed
 
-    def _account(
-        self, placed: list[tuple[NewJob, Placement]], answers: list[Stored] | None, process: str, kept: Kept
-    ) -> list[NewJob]:
+    def _account(self, placed: Placed, answers: list[Stored] | None, process: str, keeper: Keeper) -> list[NewJob]:
         """Note what became of each job; those that are to be stored again are given back."""
         again: list[NewJob] = []
         leases: list[Lease] = []
@@ -180,20 +191,22 @@ class Intake:
         holdings = self.liveness.holdings
         for (job, placement), stored in zip(placed, answers or [None] * len(placed), strict=True):
             leased = placement is Placement.leased
-            if stored is Stored.stored:
-                holdings.have(job.id, 1 if leased else 0)
-                if leased:
-                    leases.append(_first_lease(job, process))
-                else:
-                    held.append(job.id)
-                continue
-            holdings.forget([(job.id, 1 if leased else 0)])
-            if leased and self.direct is not None:
-                self.direct.give_up(job.task)
-            if stored in _TO_BE_STORED_AGAIN:
-                again.append(job)
-        kept.leases = [*kept.leases, *leases]
-        kept.held = [*kept.held, *held]
+            if stored is not Stored.stored:
+                holdings.forget([(job.id, 1 if leased else 0)])
+                if leased and self.direct is not None:
+                    self.direct.give_up(job.task)
+                if stored in _TO_BE_STORED_AGAIN:
+                    again.append(job)
+            elif leased:
+                holdings.have(job.id, 1)
+                leases.append(_first_lease(job, process))
+            else:
+                holdings.have(job.id, 0)
+                held.append(job.id)
+        if leases:
+            keeper.leases = [*keeper.leases, *leases]
+        if held:
+            keeper.held = [*keeper.held, *held]
         return again
 
     def _abandon(self, lease: Lease) -> None:
@@ -221,9 +234,9 @@ def _first_lease(job: NewJob, process: str) -> Lease:
     return Lease(job.id, 1, process, job.task, job.arguments, job.context, 0, 0, job.max_attempts, job.timeout)
 
 
-def _raise_if_refused(jobs: Sequence[NewJob], answers: Sequence[Stored] | None) -> None:
+def _raise_if_refused(placed: Placed, answers: Sequence[Stored] | None) -> None:
     if answers is not None and Stored.refused in answers:
-        job = jobs[answers.index(Stored.refused)]
+        job, _ = placed[answers.index(Stored.refused)]
         raise DuplicateJob(
             f"task {job.task}: an unfinished job has the unique key {job.unique!r} already; nothing was stored "
             f'(on_duplicate="keep" would lead to that job, "replace" take its place)'

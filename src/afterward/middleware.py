@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from afterward.life import Life
 from afterward.onlookers import Onlookers, are_indifferent
 from afterward.refusal import answer
-from afterward.request import SCOPE_KEY, Call, Within, calls_in
+from afterward.request import CALLS, SCOPE_KEY, Call, calls_in
 from afterward.task import Owner
 from afterward.websocket import WebSocketCall
 
@@ -27,9 +27,7 @@ class DurableTasksMiddleware:
         self._onlookers = Onlookers(DurableTasksMiddleware._serve.__code__)
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        if scope["type"] not in ("http", "websocket"):
-            return self._app(scope, receive, send)
-        if self._owner in calls_in(scope):
+        if scope["type"] not in ("http", "websocket") or self._owner in calls_in(scope):
             return self._app(scope, receive, send)
         self._served()
         conductor = self._life().conductor
@@ -43,9 +41,15 @@ class DurableTasksMiddleware:
         scope[SCOPE_KEY] = calls = {**calls_in(scope), self._owner: call}
         try:
             try:
-                with Within(calls):
+                within = CALLS.set(calls)
+                try:
                     await self._app(scope, receive, call.send)
-                await call.conclude()
+                finally:
+                    CALLS.reset(within)
+                    del within  # what is not needed while this waits is not kept alive
+                if call.is_withheld:
+                    await call.store_withheld()
+                    await call.send_withheld()
             except Exception:
                 if not call.answer_is_due:
                     raise

@@ -6,7 +6,7 @@ import inspect
 import logging
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from contextvars import ContextVar
 from typing import Any, NamedTuple, cast
 
@@ -25,8 +25,8 @@ from afterward.errors import (
 )
 from afterward.faults import crash_point
 from afterward.handle import JobHandle
-from afterward.intake import Intake, Kept
-from afterward.job import NewJob, OnDuplicate
+from afterward.intake import Intake
+from afterward.job import Lease, NewJob, OnDuplicate
 from afterward.observe import emit
 from afterward.onlookers import Onlookers
 from afterward.task import UNSAID, Joinable, Owner, Task
@@ -39,27 +39,11 @@ _ADDING = threading.Lock()
 """Held for a few steps of what a request has pending; threads may add to it."""
 
 
-class Within:
-    """While the block lasts, the calling code runs in these requests."""
-
-    __slots__ = ("_calls", "_token")
-
-    def __init__(self, calls: dict[Owner, Call]) -> None:
-        self._calls = calls
-
-    def __enter__(self) -> None:
-        self._token = CALLS.set(self._calls)
-
-    def __exit__(self, *_: object) -> None:
-        CALLS.reset(self._token)
-
-
 class _Pending(NamedTuple):
     """A job added in a request and not yet stored; `origin` is the container that it was added to."""
 
     job: NewJob
     origin: StockBackgroundTask | None
-    run_on_error: bool
 
 
 _NOTHING: list[_Pending] = []
@@ -79,7 +63,10 @@ class Call:
 
     # What most requests never change costs them nothing.
     _pending = _NOTHING
-    _kept: Kept | None = None
+    _on_error: frozenset[str] = frozenset()
+    """The ids of those that are to run though the request ends in an error."""
+    leases: Sequence[Lease] = ()
+    held: Sequence[str] = ()
     _started = _sent = _over = False
     _joined: list[Joined] | None = None
     _transactions: Sequence[tuple[Joinable, Transaction]] = ()
@@ -127,7 +114,9 @@ class Call:
             return task.handle(job.id)
         with _ADDING:
             self._admit(task)
-            pending = _Pending(job, origin, task.call_options.run_on_error)
+            if task.call_options.run_on_error:
+                self._on_error |= {job.id}
+            pending = _Pending(job, origin)
             if self._pending:
                 self._pending.append(pending)
             else:
@@ -185,7 +174,9 @@ class Call:
         """Drop what is not yet stored: of one container, or of all; but never what is to run on an error."""
         with _ADDING:
             self._pending = [
-                p for p in self._pending if p.run_on_error or (origin is not None and p.origin is not origin)
+                p
+                for p in self._pending
+                if p.job.id in self._on_error or (origin is not None and p.origin is not origin)
             ]
 
     def fail(self) -> None:
@@ -204,54 +195,69 @@ class Call:
             with_it = _background_being_sent()
             with _ADDING:
                 self._pending = [
-                    p for p in self._pending if p.run_on_error or any(p.origin is task for task in with_it)
+                    p for p in self._pending if p.job.id in self._on_error or any(p.origin is task for task in with_it)
                 ]
 
-    async def send(self, message: Message) -> None:
+    def send(self, message: Message) -> Awaitable[None]:
         """The application's `send`: nothing that promises a job leaves before the job is stored."""
+        # Not a coroutine function: where nothing is to be done, what awaits this awaits the server's `send` itself.
         kind = message["type"]
-        leaves = True
         if kind == "http.response.start":
-            leaves = await self._begin_response(message)
-        elif kind == "http.response.body":
-            leaves = await self._go_on_with_response(message)
-        if leaves:
-            await self._send(message)
+            return self._begin_response(message)
+        if kind == "http.response.body":
+            return self._go_on_with_response(message)
+        return self._send(message)
 
-    async def _begin_response(self, start: Message) -> bool:
+    def _begin_response(self, start: Message) -> Awaitable[None]:
         if self.refusal is not None:
-            return False  # the answer is ours to give
+            return _send_nothing()  # the answer is ours to give
         if self._joined is not None:
-            self.start = start
             error = sys.exception()
             if isinstance(error, DuplicateJob) and start["status"] == 500:  # of a commit, and nobody has handled it
-                self.refusal = error
-                return False
-            await self._see_that_all_is_committed(promises=start["status"] < 400)
+                self.start, self.refusal = start, error
+                return _send_nothing()
+            return self._begin_committed(start)
         if self._pending:
             if not self.is_seen_inside:
                 self.sift(self._around)
             self.start = start
             if self._can_wait(start):
                 self._withheld = [start]
-                return False
-            await self._store(direct=_has_length(start))
+                return _send_nothing()
+            return self._begin_stored(start)
         self._started = True
-        return True
+        return self._send(start)
 
-    async def _go_on_with_response(self, chunk: Message) -> bool:
-        if self.answer_is_due:
-            return False
+    async def _begin_committed(self, start: Message) -> None:
+        self.start = start
+        await self._see_that_all_is_committed(promises=start["status"] < 400)
+        await self._begin_response(start)
+
+    async def _begin_stored(self, start: Message) -> None:
+        await self._store(direct=_has_length(start))
+        self._started = True
+        await self._send(start)
+
+    def _go_on_with_response(self, chunk: Message) -> Awaitable[None]:
         if self._withheld is not None:
             self._withheld.append(chunk)
-            return False
-        if not chunk.get("more_body", False):
-            if self._joined is not None:
-                await self._see_that_all_is_committed(promises=True)
-            if self._pending:
-                await self._store(direct=False)
-            self._sent = True
-        return True
+            return _send_nothing()
+        if self.answer_is_due:
+            return _send_nothing()
+        if chunk.get("more_body", False):
+            return self._send(chunk)
+        if self._joined is not None or self._pending:
+            return self._end_stored(chunk)
+        self._sent = True
+        return self._send(chunk)
+
+    async def _end_stored(self, chunk: Message) -> None:
+        if self._joined is not None:
+            await self._see_that_all_is_committed(promises=True)
+        if self._pending:
+            await self._store(direct=False)
+        self._sent = True
+        await self._send(chunk)
 
     async def _see_that_all_is_committed(self, *, promises: bool) -> None:
         """Refuse the response where it promises what is not committed; one that tells of a failure promises nothing."""
@@ -273,15 +279,22 @@ class Call:
             and not self._onlookers.look_on(self)
         )
 
-    async def conclude(self) -> None:
-        """The application has returned: store the tasks of a response that is withheld, then let it leave."""
-        messages, self._withheld = self._withheld, None
-        if messages is not None:
-            await self._store(direct=True)
-            self._started = True
-            for message in messages:
-                await self._send(message)
-            self._sent = True
+    @property
+    def is_withheld(self) -> bool:
+        """Has the application returned a response that waits for the store?"""
+        return self._withheld is not None
+
+    def store_withheld(self) -> Awaitable[None]:
+        """Store the tasks of a response that is withheld."""
+        return self._store(direct=True)
+
+    async def send_withheld(self) -> None:
+        """They are stored: let the response leave."""
+        messages, self._withheld = self._withheld or (), None
+        self._started = True
+        for message in messages:
+            await self._send(message)
+        self._sent = True
 
     async def end(self) -> None:
         """The call is over: store what was added late, and start all that is stored."""
@@ -299,42 +312,37 @@ class Call:
             for lost in self._pending:
                 emit(logging.ERROR, "job.not_stored", error, job_id=lost.job.id, task=lost.job.task)
         finally:
-            if self._kept is not None:
+            if self.leases or self.held:
                 crash_point("after_response")
-                await self._intake.let_go(self._kept)
+                await self._intake.let_go(self)
             self._send = _send_nowhere  # the server's leads back here by its scope: a circle for each request
 
     def _admit_no_more(self) -> None:
         with _ADDING:
             self._over = True
 
-    async def _store(self, *, direct: bool) -> None:
+    def _store(self, *, direct: bool) -> Awaitable[None]:
         with _ADDING:
             pending, self._pending = self._pending, _NOTHING
-        jobs = [p.job for p in pending]
-        on_error = [p.job for p in pending if p.run_on_error] or None
-        del pending  # what is not needed while this waits is not kept alive: the garbage collector would come by for it
-        if self._kept is None:
-            self._kept = Kept()
         crash_point("before_store")
-        try:
-            await self._intake.keep(jobs, self._kept, direct=direct)
-        except (StoreError, ArgumentError) as error:  # the second for a file that turned out not to be storable
-            left = [
-                _Pending(job, None, on_error is not None and job in on_error)
-                for job in jobs
-                if not (isinstance(error, DuplicateJob) and job.on_duplicate is OnDuplicate.refuse)
-            ]
-            with _ADDING:
-                self._pending = [*left, *self._pending]
-            self.refusal = error
-            raise
-        crash_point("after_store")
+        return self._intake.keep([p.job for p in pending], self, direct=direct)
+
+    def take_back(self, jobs: Sequence[NewJob], error: StoreError | ArgumentError) -> None:
+        """They could not be stored: they are pending again, but for those that refuse to be there twice."""
+        is_duplicate = isinstance(error, DuplicateJob)
+        left = [_Pending(job, None) for job in jobs if not (is_duplicate and job.on_duplicate is OnDuplicate.refuse)]
+        with _ADDING:
+            self._pending = [*left, *self._pending]
+        self.refusal = error
 
 
 def calls_in(scope: Scope) -> dict[Owner, Call]:
     calls: dict[Owner, Call] | None = scope.get(SCOPE_KEY)
     return {} if calls is None else calls
+
+
+async def _send_nothing() -> None:
+    """In place of what is withheld, or is not wanted any more."""
 
 
 async def _send_nowhere(_message: Message) -> None:

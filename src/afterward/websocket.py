@@ -72,8 +72,8 @@ class WebSocketCall(Call):
     async def _store_and_start(self) -> None:
         if self._pending:  # another may have come before
             await self._store(direct=True)
-        if self._kept is not None:
-            await self._intake.let_go(self._kept)
+        if self.leases or self.held:
+            await self._intake.let_go(self)
 
     async def _stored(self) -> None:
         """Wait until all that has begun to be stored is. Raises what one of them raised."""

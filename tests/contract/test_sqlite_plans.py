@@ -135,6 +135,17 @@ async def test_each_query_goes_by_its_index(opened: Opened, name: str, index: st
     assert any(index in str(row[3]) for row in steps)
 
 
+@pytest.mark.parametrize("status", ["", "done"])
+async def test_an_unknown_status_is_refused_without_a_table_of_the_known_ones(opened: Opened, status: str) -> None:
+    """SQLite makes one of a list with more than two members, anew for each row that is checked against it."""
+    [id_] = await put(opened.store, new_job())
+    with pytest.raises(apsw.ConstraintError, match="CHECK constraint failed"):
+        opened.connection.execute("UPDATE jobs SET status = ? WHERE id = ?", (status, id_))
+    enqueue = QUERIES["enqueue"]
+    instructions = opened.connection.execute("EXPLAIN " + enqueue, [None] * enqueue.count("?"))
+    assert "OpenEphemeral" not in {str(row[1]) for row in instructions}
+
+
 def _bindings(name: str) -> list[None]:
     counts = {"candidates": 4, "lanes": 0, "promote": 2, "next_due": 0, "claimed": 2, "succeed": 5, "expire": 2}
     counts |= {"replace_waiting": 4, "replace_running": 3, "prune": 3, "cancel": 2, "retry": 2}

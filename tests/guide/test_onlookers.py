@@ -3,6 +3,7 @@
 An onlooker is whatever could learn that its response was not sent after all, or does something once it has been sent.
 """
 
+import asyncio
 import inspect
 import socket
 import subprocess
@@ -10,7 +11,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from textwrap import dedent
-from types import FrameType
+from types import CoroutineType, FrameType
 from typing import Any
 
 import pytest
@@ -32,7 +33,7 @@ from tests.support.disk import jobs_on_disk
 from tests.support.insides import liveness_of
 from tests.support.lock import held
 from tests.support.serving import served
-from tests.support.waiting import wait_until
+from tests.support.waiting import soon, wait_until
 
 Note = Task[[str], Any]
 Build = Callable[[Afterward, FastAPI, Note], None]
@@ -347,6 +348,45 @@ def test_a_response_sent_by_hand_may_be_followed_by_anything(
         assert client.get("/").text == "accepted"
         assert places == ["inside"]
         wait_until(lambda: happened == ["sent", "durable"])
+
+
+@pytest.mark.anyio
+async def test_a_request_that_waits_for_the_store_keeps_no_call_that_only_passes_on(
+    tasks: Afterward, database: Path, note: Note
+) -> None:
+    """What so many requests keep alive at once, Python's garbage collector comes by for."""
+    app = FastAPI()
+    add(app, note)
+    tasks.install(app)
+    sent: list[str] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Any) -> None:
+        sent.append(message["type"])
+
+    scope: Scope = {"type": "http", "method": "POST", "path": "/", "query_string": b"", "headers": []}
+    async with app.router.lifespan_context(app):
+        with held(database) as lock:
+            request = asyncio.create_task(app(scope, receive, send))
+            await soon(lambda: _calls_of(request) == ["DurableTasksMiddleware._serve", "Intake._keep"])
+            assert sent == []
+            lock.let_go()
+            await request
+    assert sent == ["http.response.start", "http.response.body"]
+
+
+def _calls_of(task: "asyncio.Task[None]") -> list[str]:
+    """The coroutines of ours that a task has entered, from the outermost in."""
+    found: list[str] = []
+    coroutine: Any = task.get_coro()
+    while isinstance(coroutine, CoroutineType):
+        assert coroutine.cr_frame is not None
+        if coroutine.cr_frame.f_globals["__name__"].startswith("afterward."):
+            found.append(coroutine.__qualname__)
+        coroutine = coroutine.cr_await
+    return found
 
 
 @pytest.mark.parametrize("worker", [True, False], ids=["leased", "held"])

@@ -35,9 +35,9 @@ async def test_each_gets_its_answer_or_its_error() -> None:
     good, bad = answered(), operation()
     bad.error = StoreUnavailable("its disk is full")
     answer([good, bad])
-    assert await good.future == "the answer to enqueue"
+    assert await good == "the answer to enqueue"
     with pytest.raises(StoreUnavailable, match="its disk is full"):
-        await bad.future
+        await bad
 
 
 async def test_who_is_cancelled_gets_the_answer_first() -> None:
@@ -45,7 +45,7 @@ async def test_who_is_cancelled_gets_the_answer_first() -> None:
     asked = answered()
 
     async def wait() -> None:
-        await asked.future
+        await asked
 
     waiting = asyncio.create_task(wait())
     await asyncio.sleep(0)
@@ -55,7 +55,7 @@ async def test_who_is_cancelled_gets_the_answer_first() -> None:
     answer([asked])
     with pytest.raises(asyncio.CancelledError):
         await waiting
-    assert asked.future.result() == "the answer to enqueue"
+    assert asked.result() == "the answer to enqueue"
 
 
 async def test_answers_are_delivered_to_the_loops_that_asked_and_each_goes_on() -> None:
@@ -68,9 +68,9 @@ async def test_answers_are_delivered_to_the_loops_that_asked_and_each_goes_on() 
     with OtherLoop() as elsewhere, OtherLoop() as waiting:
         here, there = answered("claim"), answered("finish", elsewhere.loop)
         closed = await asyncio.to_thread(deliver, [here, there], [waiting.loop], then)
-        assert await here.future == "the answer to claim"
+        assert await here == "the answer to claim"
         await soon(lambda: len(went_on) == 3)
-        assert there.future.result() == "the answer to finish"
+        assert there.result() == "the answer to finish"
         assert set(went_on) == {asyncio.get_running_loop(), elsewhere.loop, waiting.loop}
         assert closed == []
 
@@ -80,7 +80,7 @@ async def test_a_loop_that_is_closed_is_told_and_stops_no_other() -> None:
     here, there = answered(), answered(loop=gone)
     gone.close()
     assert deliver([there, here]) == [gone]
-    assert await here.future == "the answer to enqueue"
+    assert await here == "the answer to enqueue"
 
 
 async def test_a_loop_that_is_blocked_stops_no_other() -> None:
@@ -96,6 +96,6 @@ async def test_a_loop_that_is_blocked_stops_no_other() -> None:
             await soon(blocked.is_set, "the loop is blocked")
             here = answered()
             deliver([answered(loop=elsewhere.loop), here])
-            assert await here.future == "the answer to enqueue"
+            assert await here == "the answer to enqueue"
         finally:
             free.set()

@@ -9,7 +9,7 @@ import math
 import os
 import random
 import time
-from collections.abc import AsyncGenerator, Callable, Collection, Mapping
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -81,7 +81,8 @@ class Worker:
         self._running: dict[Key, tuple[asyncio.Task[None], Lease]] = {}
         self._abandoned: set[asyncio.Task[None]] = set()
         self._finishing: set[asyncio.Task[None]] = set()
-        self._ended: list[tuple[Lease, Outcome, float]] = []
+        self._ended: list[tuple[Lease, Outcome]] = []
+        self._durations: list[float] = []
         self._lost: set[Key] = set()
         self._unfit: dict[str, float] = {}
         self._apart = asyncio.Semaphore(os.cpu_count() or 1)
@@ -305,7 +306,8 @@ class Worker:
             self._pass_over(outcome.unfit_for)
         elif (task := self._tasks[lease.task]).has_hooks:
             outcome = with_follow_up(task, lease, outcome)
-        self._ended.append((lease, outcome, time.monotonic() - began))
+        self._ended.append((lease, outcome))
+        self._durations.append(time.monotonic() - began)
         if len(self._ended) == 1:
             asyncio.get_running_loop().call_soon(self._finish_ended)
 
@@ -317,39 +319,40 @@ class Worker:
 
     def _finish_ended(self) -> None:
         ended, self._ended = self._ended, []
-        self._liveness.holdings.leave((lease.id, lease.attempt) for lease, _, _ in ended)
-        self._spawn_finish(ended)
+        durations, self._durations = self._durations, []
+        self._liveness.holdings.leave((lease.id, lease.attempt) for lease, _ in ended)
+        self._spawn_finish(ended, durations)
 
-    def _spawn_finish(self, ended: list[tuple[Lease, Outcome, float]]) -> None:
+    def _spawn_finish(self, ended: Sequence[tuple[Lease, Outcome]], durations: Sequence[float]) -> None:
         """Not in the group: one that is cancelled starts nothing more."""
-        finishing = asyncio.get_running_loop().create_task(self._finish(ended))
+        finishing = asyncio.get_running_loop().create_task(self._finish(ended, durations))
         self._finishing.add(finishing)
         finishing.add_done_callback(self._finishing.discard)
 
-    async def _finish(self, ended: list[tuple[Lease, Outcome, float]]) -> None:
+    async def _finish(self, ended: Sequence[tuple[Lease, Outcome]], durations: Sequence[float]) -> None:
         """Write how attempts ended, until the store has taken it or this process ends: an outcome is never dropped."""
         crash_point("before_finish")
         answers: list[bool] | None = None
         failures = 0
         while answers is None:
             try:
-                answers = await self._store.finish([(lease, outcome) for lease, outcome, _ in ended])
+                answers = await self._store.finish(ended)
             except StoreError as error:
                 if self._stopped.is_set():  # the next heartbeat gives the jobs back, or the end of this process does
-                    self._liveness.holdings.forget((lease.id, lease.attempt) for lease, _, _ in ended)
+                    self._liveness.holdings.forget((lease.id, lease.attempt) for lease, _ in ended)
                     return
                 failures += 1
                 pause = _pause(failures)
                 emit(logging.WARNING, "worker.store_unavailable", reason=str(error), retry_in=pause)
                 await asyncio.sleep(pause)
                 if len(ended) > 1:  # one that cannot be written must not hold up the others
-                    for one in ended:
-                        self._spawn_finish([one])
+                    for one, duration in zip(ended, durations, strict=True):
+                        self._spawn_finish([one], [duration])
                     return
         crash_point("after_finish")
-        self._liveness.holdings.forget((lease.id, lease.attempt) for lease, _, _ in ended)
+        self._liveness.holdings.forget((lease.id, lease.attempt) for lease, _ in ended)
         is_told = is_enabled(logging.INFO)
-        for (lease, outcome, duration), accepted in zip(ended, answers, strict=True):
+        for (lease, outcome), duration, accepted in zip(ended, durations, answers, strict=True):
             if is_told or not accepted or not isinstance(outcome, Succeeded):
                 _tell(lease, outcome, accepted, duration)
 

@@ -14,29 +14,26 @@ from afterward.errors import StoreError
 from afterward.faults import Crash
 
 
-class _Answer(asyncio.Future[Any]):
-    """A future that cannot be cancelled: who awaits it is cancelled only once the answer is known."""
+class Operation(asyncio.Future[Any]):
+    """One operation asked for on `loop`: what it comes to, to be awaited there.
 
-    def cancel(self, msg: Any | None = None) -> bool:  # noqa: ARG002 - the signature is asyncio's
-        return False
-
-
-class Operation:
-    """One operation asked for on `loop`, and, once its batch is carried out, its answer or its error.
-
-    `is_heavy`: it may take long.
+    `answer`, `error`: the same, from when its batch is carried out, for whatever thread does that. `is_heavy`: it may
+    take long. It cannot be cancelled: who awaits it is cancelled only once the answer is known.
     """
 
-    __slots__ = ("answer", "error", "future", "is_heavy", "items", "kind", "loop")
+    __slots__ = ("answer", "error", "is_heavy", "items", "kind", "loop")
 
     def __init__(self, kind: str, items: Any, loop: asyncio.AbstractEventLoop, is_heavy: bool = False) -> None:
+        super().__init__(loop=loop)
         self.kind = kind
         self.items = items
         self.loop = loop
         self.is_heavy = is_heavy
-        self.future = _Answer(loop=loop)
         self.answer: Any = None
         self.error: StoreError | Crash | None = None
+
+    def cancel(self, msg: Any | None = None) -> bool:  # noqa: ARG002 - the signature is asyncio's
+        return False
 
 
 def by_kind(operations: Iterable[Operation], order: Iterable[str]) -> Iterator[tuple[str, list[Operation]]]:
@@ -53,9 +50,9 @@ def answer(operations: Iterable[Operation]) -> None:
     """Give those who wait what their operations came to. On the loop that they were asked for on."""
     for operation in operations:
         if operation.error is None:
-            operation.future.set_result(operation.answer)
+            operation.set_result(operation.answer)
         else:
-            operation.future.set_exception(operation.error)
+            operation.set_exception(operation.error)
 
 
 def deliver(

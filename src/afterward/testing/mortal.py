@@ -7,7 +7,7 @@ from typing import Any, Literal, Protocol
 
 from afterward.errors import StoreUnavailable
 from afterward.faults import Crash
-from afterward.intake import Intake, Kept
+from afterward.intake import Intake, Keeper
 from afterward.job import NewJob
 from afterward.life import Conductor, Life
 from afterward.liveness import Liveness
@@ -101,12 +101,12 @@ class HeardIntake(Intake):
         self._listener = listener
         self.host.stores_after = self._store_joined
 
-    async def keep(self, jobs: Sequence[NewJob], kept: Kept, *, direct: bool) -> None:
+    async def keep(self, jobs: Sequence[NewJob], keeper: Keeper, *, direct: bool) -> None:
         self._listener.hear_of_jobs(jobs)
-        await super().keep(jobs, kept, direct=direct)
+        await super().keep(jobs, keeper, direct=direct)
 
-    async def let_go(self, kept: Kept) -> None:
-        await super().let_go(kept)
+    async def let_go(self, keeper: Keeper) -> None:
+        await super().let_go(keeper)
         await self._listener.hear_of_start()
 
     async def put(self, jobs: Sequence[NewJob]) -> None:

@@ -266,7 +266,7 @@ class PostgresStore:
             lanes.submit(sort, operation)
         except RuntimeError as error:  # its loop has ended
             raise StoreUnavailable(f"the store {self.location} is not open any more") from error
-        return operation.future
+        return operation
 
     def _ringing(self, answer: Answer[T]) -> Answer[T]:
         """Who waits for jobs is called once this is written: it leaves jobs that anybody may claim."""
@@ -289,7 +289,7 @@ class PostgresStore:
             return
         self._is_notifying = True
         operation = Operation("notify", (self._channel,), self._home.loop)
-        operation.future.add_done_callback(self._has_notified)
+        operation.add_done_callback(self._has_notified)
         self._home.submit("vital", operation)
 
     def _has_notified(self, answer: asyncio.Future[Any]) -> None:
@@ -358,7 +358,7 @@ class PostgresStore:
         """The session is lost: who rings meanwhile is not heard."""
         if self._home is not None:
             operation = Operation("listen", (), self._home.loop)
-            operation.future.add_done_callback(lambda answer: answer.exception())  # then the next beat does
+            operation.add_done_callback(lambda answer: answer.exception())  # then the next beat does
             self._home.submit("vital", operation)
 
     def _hear(self, *_: Any) -> None:

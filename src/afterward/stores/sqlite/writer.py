@@ -63,7 +63,7 @@ class Writer:
                 self._called.add(loop)
         if not called:
             loop.call_soon(self._next_batch)
-        return operation.future
+        return operation
 
     def close(self) -> None:
         """Commit what is under way, fail what has not begun, close the connection. Blocks; idempotent."""
