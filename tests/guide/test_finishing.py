@@ -255,6 +255,20 @@ def test_another_database_is_refused(
             (deposit if sort.is_async else deposit_in_a_thread).enqueue_sync().result_sync(timeout=10)
 
 
+def test_a_session_that_is_awaited_cannot_end_plain_code(
+    client: TestClient, tasks: Afterward, postgres_url: str
+) -> None:
+    """It is told what can."""
+
+    @tasks.task(max_attempts=1)
+    async def deposit() -> None:
+        async with asynccontextmanager(ONE.opener(postgres_url))() as session:
+            finish_sync(session)
+
+    with pytest.raises(JobFailed, match=r"await finish\(session\)"):
+        deposit.enqueue_sync().result_sync(timeout=10)
+
+
 def test_there_is_nothing_to_end_outside_of_a_job() -> None:
     """Nor on a store that cannot be joined."""
     with pytest.raises(NoCurrentJob):

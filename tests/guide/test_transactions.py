@@ -422,6 +422,28 @@ async def test_what_the_commit_itself_adds_is_of_it(shop: Shop, moment: str) -> 
     assert shop.jobs() == ['{"item":"lamp"}', '{"item":"vase"}']
 
 
+@pytest.mark.anyio
+@pytest.mark.parametrize("is_first", [True, False])
+async def test_what_is_added_after_the_commit_is_of_the_next_transaction(shop: Shop, is_first: bool) -> None:
+    """Also by those who are called by SQLAlchemy's event, before or after afterward is."""
+    added: list[str] = []
+
+    def announce(blocking: Session) -> None:
+        if not added:
+            added.append(shop.ship.options(transaction=blocking).enqueue_sync("vase").id)
+
+    async with AsyncSession(shop.engine) as session:
+        if is_first:
+            event.listen(session.sync_session, "after_commit", announce)
+        await shop.ship.options(transaction=session).enqueue("lamp")
+        event.listen(session.sync_session, "after_commit", announce)
+        await session.commit()
+        assert shop.jobs() == ['{"item":"lamp"}']
+        await session.commit()
+
+    assert shop.jobs() == ['{"item":"lamp"}', '{"item":"vase"}']
+
+
 def test_a_second_transaction_counts_as_the_first(shop: Shop, caplog: pytest.LogCaptureFixture) -> None:
     """Added after the commit, and never committed: an error, though the first part is there."""
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from afterward.errors import ConfigurationError
 from afterward.job import NewJob
 from afterward.stores.joining import Script, Statement, carry_out
 from afterward.transactions.host import Host
@@ -98,8 +99,8 @@ class SessionTransactions:
         joined = Joined(jobs)
         with self._mutex:
             self._additions.append(_Addition(joined, self._innermost()))
-        if self._is_committing:  # by what its flush calls: there is no other moment
-            self._write()
+        if self._is_committing and self._session.get_transaction().is_active:
+            self._write()  # at once: it was added by what the flush of the commit calls
         return joined
 
     async def write(self) -> None:
@@ -119,6 +120,9 @@ class SessionTransactions:
         return self._carry_out(script)
 
     def carry_out_sync(self, script: Script[T]) -> T:
+        if self.is_async and not _in_greenlet():
+            script.close()
+            raise ConfigurationError("this session has to be awaited: `await finish(session)`")
         return self._carry_out(script)
 
     # writing
@@ -167,10 +171,12 @@ class SessionTransactions:
     def _after_commit(self, session: Any) -> None:
         """At once, where it is the whole transaction's: what others do after the commit may fail."""
         self._is_committing = False
+        self._committed = self._innermost()
         if session.get_nested_transaction() is None:
-            self._settle(session.get_transaction(), Standing.stored)
-        else:
-            self._committed = session.get_nested_transaction()
+            for addition in self._additions:
+                if addition.written_in is None:  # by what else is called after the commit: it is of the next
+                    addition.owner = None
+            self._settle(self._committed, Standing.stored)
 
     def _after_rollback(self, _session: Any) -> None:
         self._is_committing = False
@@ -184,25 +190,26 @@ class SessionTransactions:
     def _after_transaction_end(self, _session: Any, transaction: Any) -> None:
         is_rolled_back = transaction in self._rolled_back
         self._rolled_back.discard(transaction)
-        if transaction.parent is None:
+        is_committed = transaction is self._committed
+        self._committed = None if is_committed else self._committed
+        if is_committed:
+            self._hand_on(transaction)
+        elif transaction.parent is None:
             self._is_committing = False
             self._settle(transaction, Standing.undone if is_rolled_back else Standing.left)
-        elif transaction.nested and transaction is self._committed:
-            self._committed = None
-            self._hand_on(transaction)
         elif transaction.nested:
             self._settle(transaction, Standing.undone)
             for addition in self._additions:  # of those around it, which were written within it
                 if addition.written_in is transaction:
                     addition.written_in = None
 
-    def _hand_on(self, savepoint: Any) -> None:
-        """What was of a savepoint is of the one around it."""
+    def _hand_on(self, transaction: Any) -> None:
+        """What was of a savepoint is of the one around it; what came too late for a transaction is of the next."""
         for addition in self._additions:
-            if addition.owner is savepoint:
-                addition.owner = _around(savepoint)
-            if addition.written_in is savepoint:
-                addition.written_in = _around(savepoint)
+            if addition.owner is transaction:
+                addition.owner = _around(transaction)
+            if addition.written_in is transaction:
+                addition.written_in = _around(transaction)
 
     def _settle(self, transaction: Any, standing: Standing) -> None:
         with self._mutex:
@@ -215,9 +222,16 @@ class SessionTransactions:
             self._host.settle(jobs, are_stored=standing is Standing.stored)
 
 
-def _around(savepoint: Any) -> Any:
-    """The transaction or savepoint that a savepoint is in."""
-    around = savepoint.parent
-    while around.parent is not None and not around.nested:
+def _in_greenlet() -> bool:
+    """Can blocking code wait for the event loop here?"""
+    from sqlalchemy.util.concurrency import in_greenlet
+
+    return in_greenlet()
+
+
+def _around(transaction: Any) -> Any:
+    """The transaction or savepoint that a savepoint is in; None for a transaction."""
+    around = transaction.parent
+    while around is not None and around.parent is not None and not around.nested:
         around = around.parent
     return around
