@@ -316,6 +316,10 @@ class Call:
                 crash_point("after_response")
                 await self._intake.let_go(self)
             self._send = _send_nowhere  # the server's leads back here by its scope: a circle for each request
+            if (
+                self._to_join or self._transactions
+            ):  # a pool's connection keeps the context, and so the call, it was made in
+                self._to_join, self._transactions = (), ()
 
     def _admit_no_more(self) -> None:
         with _ADDING:

@@ -968,7 +968,7 @@ def test_what_is_kept_on_an_error_joins_nothing(shop: Shop) -> None:
 
 
 def test_nothing_of_a_request_is_kept_alive(shop: Shop, caplog: pytest.LogCaptureFixture) -> None:
-    """A session goes when its request does; some versions of what serves it keep the last one until the next."""
+    """A session goes when its request does; some versions of its driver keep the last one until the next."""
     seen: list[weakref.ref[Any]] = []
 
     async def work(session: AsyncSession, background_tasks: BackgroundTasks) -> None:
