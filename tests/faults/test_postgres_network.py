@@ -2,6 +2,7 @@
 
 import time
 
+import psycopg
 import pytest
 
 from tests.faults.patience import wait_until
@@ -76,6 +77,26 @@ def test_a_server_that_is_cut_off_refuses_requests_in_time_and_accepts_them_when
         assert {len(runs) for runs in served.effects.by_key().values()} == {1}
         assert server.is_alive()
         assert worker.is_alive()
+
+
+def test_a_transaction_that_is_swallowed_in_its_middle_is_given_up_in_time(served: ServedSite) -> None:
+    """Nobody waits for an answer to its rollback, nor for the server to hear that it is to be cancelled."""
+    with Proxy(served.server.port) as network:
+        served.serve(url=network.url(served.url), lease=60)
+        with psycopg.connect(served.url) as other:
+            other.execute("LOCK TABLE afterward.files IN EXCLUSIVE MODE")
+            answer = served.door.begin("POST", "/files/digest", key="key~1", mebibytes=0.1)
+            wait_until(lambda: served.waiting, "it has begun a transaction, and waits")
+            network.blackhole()
+        began = time.monotonic()
+        assert answer().status == 503
+        assert time.monotonic() - began < 2 * PATIENCE + 2
+        network.heal()
+        key = "key~2"
+        wait_until(lambda: served.door.request("POST", "/files/digest", key=key, mebibytes=0.1).status == 202, "", 5)
+        wait_until(lambda: served.tables.job("key~2").status == "succeeded")
+        wait_until(lambda: served.tables.unfinished() == 0)
+        assert {len(runs) for runs in served.effects.by_key().values()} == {1}
 
 
 @pytest.mark.parametrize("task", ["quick", "quick_thread"])

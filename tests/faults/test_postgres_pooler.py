@@ -32,6 +32,7 @@ def test_jobs_are_stored_through_a_pooler_and_run_by_workers_with_sessions_of_th
     for door in doors:
         served.serve(door=door, worker=0, url=url)
     worker = served.work()
+    served.forget_statements()
     with Clients(doors[0], "quick+quick_thread+followed", 1) as one, Clients(doors[1], "quick", 1) as other:
         wait_until(lambda: len(served.effects.runs()) > 300, "jobs run")
         assert doors[0].request("POST", "/files/digest", key="key~file", mebibytes=0.5).status == 202
@@ -39,6 +40,8 @@ def test_jobs_are_stored_through_a_pooler_and_run_by_workers_with_sessions_of_th
         wait_until(lambda: doors[0].request("GET", f"/status/{job}").body["status"] == "succeeded")
     wait_until(lambda: served.tables.unfinished() == 0)
     assert one.refused + other.refused == []
+    settings = [calls for query, calls in served.statements().items() if "LOCAL synchronous_commit" in query]
+    assert sum(settings) > 10, "whatever the server's default is, what is answered is on its disk"
     assert {len(runs) for runs in served.effects.by_key().values()} == {1}
     assert {run.pid for run in served.effects.runs()} == {worker.pid}
     locks = served.tables.query("SELECT count(DISTINCT pid) FROM pg_locks WHERE locktype = 'advisory'")
