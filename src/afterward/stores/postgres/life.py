@@ -58,14 +58,13 @@ async def leave(desk: Desk, connection: Connection, process: str, has_lock: bool
 
 async def beat(desk: Desk, connection: Connection, process: str, waits: bool) -> Beat | None:
     """One beat more; None without a row. It looks at what is held, too, unless that takes too much of the time."""
-    looks, began = desk.looks.is_due(), time.monotonic()
-    row = None
+    looks, began, was_long = desk.looks.is_due(), time.monotonic(), True
     try:
         row = await connection.fetchrow(desk["beat"], process, waits, looks, desk.bookmarks.most_dead)
+        was_long = row is not None and row["was_long"]
     finally:
         if looks:  # where it gave no answer in time, those that follow are not to do the same
-            is_over_soon = row is not None and not row["was_long"]
-            desk.looks.done(0.0 if is_over_soon else time.monotonic() - began)
+            desk.looks.done(time.monotonic() - began if was_long else 0.0)
     if row is None:
         return None
     others: dict[str, tuple[int, bool]] = json.loads(row["others"] or "{}")

@@ -201,6 +201,8 @@ async def _retry(desk: Desk, connection: Connection, job: str) -> Ruling:
         back = await connection.fetchval(desk["retry"], desk.now, found["id"])
     if back is not None:
         return Ruling.done
+    if found["status"] not in _CAN_BE_RETRIED:  # when it was asked for, whatever has become of it since
+        return Ruling.forbidden
     again = await _find(desk, connection, job)
     return Ruling.taken if again is not None and again["status"] in _CAN_BE_RETRIED else Ruling.forbidden
 
