@@ -156,6 +156,20 @@ def test_a_url_that_says_what_cannot_be_is_refused(rest: str, said: str) -> None
         Afterward(f"postgresql://localhost/shop{rest}")
 
 
+@pytest.mark.parametrize("password", ["se/cret", "se#cret", "se?cret", "12/34@"])
+def test_a_password_that_breaks_its_url_is_refused_and_not_shown(password: str) -> None:
+    """What stands behind the sign that breaks it would else be taken for the path, and be logged."""
+    with pytest.raises(ConfigurationError, match="urllib") as refusal:
+        Afterward(f"postgresql://me:{password}@db.example.com/shop")
+    assert "cret" not in str(refusal.value)
+    assert "12" not in str(refusal.value)
+
+
+def test_a_port_that_is_no_number_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="cannot be read"):
+        Afterward("postgresql://localhost:abc/shop")
+
+
 def test_a_location_has_no_password(postgres_server: Server) -> None:
     assert (
         Afterward("postgresql+asyncpg://me:secret@localhost:1/shop").store.location == "postgresql://localhost:1/shop"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit, urlunsplit
 
 from afterward.errors import ConfigurationError
 
@@ -31,6 +31,7 @@ def address_of(url: str) -> Address:
     All other options are the driver's, as libpq knows them: `sslmode=require`. Raises `ConfigurationError`.
     """
     parts = urlsplit(url)
+    _check_place(parts)
     options = dict(parse_qsl(parts.query, keep_blank_values=True))
     schema = options.pop("schema", "afterward")
     if not _SCHEMA.fullmatch(schema) or schema.startswith("pg_"):
@@ -44,3 +45,20 @@ def address_of(url: str) -> Address:
     host = parts.netloc.rpartition("@")[2] or "localhost"
     location = f"postgresql://{host}{parts.path}" + ("" if schema == "afterward" else f"?schema={schema}")
     return Address(dsn, location, schema, _YES[said])
+
+
+def _check_place(parts: SplitResult) -> None:
+    """A password with a `/` or a `#` in it ends the place too early, and would be shown as a part of the path.
+
+    So the message shows nothing of the URL.
+    """
+    try:
+        is_read = parts.port is None or parts.port > 0
+    except ValueError:
+        is_read = False
+    if not is_read or parts.fragment or "@" in parts.path + parts.query:
+        raise ConfigurationError(
+            "the URL of the PostgreSQL store cannot be read: it is postgresql://user:password@host:5432/database; "
+            "write signs such as / # @ : ? in a user or password as % and their code, which is what "
+            "urllib.parse.quote(…, safe='') does"
+        )
