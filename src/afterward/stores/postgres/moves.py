@@ -218,6 +218,13 @@ async def _find(desk: Desk, connection: Connection, job: str) -> Row | None:
     return await connection.fetchrow(desk["real_id"], job) if is_storable(job) else None
 
 
+def may_wait(outcome: Outcome) -> bool:
+    """Does what follows have a unique key, which a transaction of somebody else's may be about to take?"""
+    return (
+        isinstance(outcome, Succeeded | Failed | Died) and outcome.then is not None and outcome.then.unique is not None
+    )
+
+
 def leaves_work(outcome: Outcome) -> bool:
     """Is there a job to claim after this, now or soon?"""
     if isinstance(outcome, Retry | Released):

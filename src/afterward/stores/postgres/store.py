@@ -199,7 +199,10 @@ class PostgresStore:
         return answer
 
     def finish(self, ends: Sequence[tuple[Lease, Outcome]]) -> Answer[list[bool]]:
-        answer = self._ask("writes", "finish", ends)
+        if any(moves.may_wait(outcome) for _, outcome in ends):
+            answer = self._ask("apart", "finish_apart", ends)
+        else:
+            answer = self._ask("writes", "finish", ends)
         if self._watchers:
             answer.add_done_callback(lambda _: self._watchers.tell([lease.id for lease, _ in ends]))
         return self._ringing(answer) if any(moves.leaves_work(outcome) for _, outcome in ends) else answer
