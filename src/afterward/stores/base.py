@@ -303,7 +303,8 @@ class Store(Protocol):
 
         - are due by the store's clock, or named by `only`; not expired, and held by nobody;
         - are of a wanted task and queue, and not marked unfit for it (others are passed over by index, not read);
-        - are the most urgent: by priority (largest first), then due time, then age.
+        - are the most urgent: by priority (largest first), then due time, then age; as the store saw them when it last
+          looked at all, which it may do rarely where such a look takes long.
 
         queued → cancelled, for jobs that have expired.
 
