@@ -14,6 +14,7 @@ from threading import Thread
 from typing import Any
 from urllib.parse import urlencode
 
+from tests.support import waiting
 from tests.support.database import Database
 from tests.support.effects import Effects
 from tests.support.lock import Trier
@@ -167,14 +168,18 @@ class Site:
         """Freeze a process at a moment when it holds no lock on the store's file: then it harms nobody but itself."""
         trier = Trier(self.database.path)
         try:
-            for _ in range(100):
-                process.freeze()
-                if trier.is_free():
-                    return
-                process.thaw()
+            waiting.wait_until(lambda: self._stands_unlocked(process, trier), "it stands still without the lock", 30)
         finally:
             trier.close()
-        raise AssertionError("it held the lock each time")
+
+    def _stands_unlocked(self, process: Process, trier: Trier) -> bool:
+        """Freeze it. When that was with the lock, let it go on until it has given the lock back."""
+        process.freeze()
+        if trier.is_free():
+            return True
+        process.thaw()
+        waiting.wait_until(trier.is_free, "it gives the lock back", 30)
+        return False
 
     def _start(self, role: str, listening: socket.socket | None, crash: str, settings: dict[str, Any]) -> Process:
         environment = {
