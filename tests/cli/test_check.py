@@ -835,12 +835,12 @@ def test_tasks_that_are_never_installed_are_told_of(tmp_path: Path, monkeypatch:
 
 @pytest.mark.parametrize(
     "installing",
-    {
+    [
         "from main import app, tasks\ntasks.install(app, worker=False)\n",
         "import main\nmain.tasks.install(main.app)\n",
         "def create(app, tasks):\n    tasks.install(app)\n",
         "from afterward import Afterward\ndef create(app, tasks: Afterward):\n    tasks.install(app)\n",
-    },
+    ],
 )
 def test_tasks_may_be_installed_anywhere(installing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also outside of what is checked, as long as it is of the same project; and what cannot be told is not told of."""

@@ -287,7 +287,7 @@ GOOD: list[tuple[Any, Any]] = [
     (Cat | Dog, Dog()),
     (Annotated[Cat | Dog, Field(discriminator="kind")], Dog()),
     (list[Annotated[Cat | Dog, Field(discriminator="kind")]], [Dog(lives=2), Cat(), Dog()]),
-    (Stamped, Stamped()),
+    (Stamped, Stamped(id=UUID(int=1))),
     (Annotated[int, Field(ge=0)], 5),
     (Annotated[str, "for people"], "a"),
     (Any, {"a": [1, 2.5, None, True, "x", {}]}),

@@ -115,7 +115,7 @@ def test_even_what_ends_programs_can_be_tried_again_by_name() -> None:
     assert isinstance(after_failure(SystemExit(1), OOPS, 0, policy, lambda: 0.5), Retry)
 
 
-@pytest.mark.parametrize("answer", ["soon", "5", [], object(), float("nan"), float("inf")], ids=str)
+@pytest.mark.parametrize("answer", ["soon", "5", [], object, float("nan"), float("inf")], ids=str)
 def test_an_answer_that_is_no_span_of_time_is_the_usual_back_off_and_said(answer: Any) -> None:
     policy = RetryPolicy(retry_on=lambda failures, error: answer)
     outcome = after_failure(ValueError(), OOPS, 0, policy, lambda: 0.5)
@@ -132,7 +132,7 @@ def test_a_span_of_time_is_what_is_waited(span: Any, seconds: float) -> None:
     assert after_failure(RetryWanted(in_=span), OOPS, 0, RetryPolicy(), lambda: 0.5) == Retry(OOPS, seconds)
 
 
-@pytest.mark.parametrize("span", ["soon", "5", [], object(), float("nan"), float("inf")], ids=str)
+@pytest.mark.parametrize("span", ["soon", "5", [], object, float("nan"), float("inf")], ids=str)
 def test_a_retry_in_what_is_no_span_of_time_is_refused_with_the_mend(span: Any) -> None:
     with pytest.raises(ValueError, match="takes a timedelta, or a number of seconds"):
         RetryWanted(in_=span)
