@@ -20,7 +20,7 @@ class Status(StrEnum):
 
 ALLOWED: dict[Status, frozenset[Status]] = {
     Status.queued: frozenset({Status.running, Status.cancelled}),
-    Status.running: frozenset({Status.queued, Status.succeeded, Status.failed}),
+    Status.running: frozenset({Status.queued, Status.succeeded, Status.failed, Status.cancelled}),
     Status.succeeded: frozenset(),
     Status.failed: frozenset({Status.queued}),
     Status.cancelled: frozenset({Status.queued}),
@@ -80,6 +80,8 @@ class Ruling(StrEnum):
     """Its status does not allow the move."""
     taken = "taken"
     """Another unfinished job has its unique key by now."""
+    asked = "asked"
+    """It runs: it has been asked to end, and shows as cancelled once it has."""
 
 
 class Content(Protocol):
@@ -97,11 +99,61 @@ class NewFile(NamedTuple):
     content: Content
 
 
+class EventKind(StrEnum):
+    """What an attempt can say while it runs."""
+
+    progress = "progress"
+    """How far it is: `{"current": …, "total": …, "message": …}`."""
+    log = "log"
+    """A line of its log: `{"level": …, "logger": …, "message": …}`."""
+    item = "item"
+    """What the task yielded or emitted: any JSON."""
+
+
+class NewEvent(NamedTuple):
+    """An event about to be stored. `data` is JSON text; `age`: seconds since it happened, when it is reported."""
+
+    kind: EventKind
+    data: str
+    age: float = 0.0
+
+
+class Report(NamedTuple):
+    """Events of one attempt, in order. `first`: which of all that the attempt has said the first of them is, from 1.
+
+    So a report may be repeated: what the store has by then is not stored again.
+    """
+
+    first: int
+    events: tuple[NewEvent, ...]
+
+
+class Event(NamedTuple):
+    """An event as the store holds it. `number`: from 1, one more for each event of its job, whatever the attempt."""
+
+    number: int
+    attempt: int
+    kind: EventKind
+    data: str
+    at: datetime
+
+
+class Completion(NamedTuple):
+    """A reservation that is completed by the storing of a job: `answer` is what was answered to the request, as text.
+
+    `reservation`: the id that `reserve` gave.
+    """
+
+    reservation: str
+    answer: str
+
+
 class NewJob(NamedTuple):
     """A job about to be stored. `delay` (seconds) and `run_at` exclude each other; neither means at once.
 
     `expires`: no attempt begins after so many seconds, or after this time. `max_attempts`, `timeout`: None means what
-    the task says.
+    the task says. `owner`: whose it is, where somebody else's is not to be seen. `origin`: JSON text, the request that
+    made it. `completes`: a reservation that is completed in the same transaction, though the job be there already.
     """
 
     id: str
@@ -118,6 +170,9 @@ class NewJob(NamedTuple):
     max_attempts: int | None = None
     timeout: float | None = None
     files: tuple[NewFile, ...] = ()
+    owner: str | None = None
+    origin: str | None = None
+    completes: Completion | None = None
 
 
 class Lease(NamedTuple):
@@ -140,11 +195,15 @@ class Lease(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """What went wrong in an attempt, as text. `kind` is the exception's qualified name."""
+    """What went wrong in an attempt, as text. `kind` is the exception's qualified name.
+
+    `signature`: the same for failures that are most likely of the same cause.
+    """
 
     kind: str
     message: str
     traceback: str = ""
+    signature: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +217,7 @@ class Succeeded:
     result: str | None = None
     then: NewJob | None = None
     files: tuple[str, ...] = ()
+    report: Report | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +226,15 @@ class Failed:
 
     failure: Failure
     then: NewJob | None = None
+    report: Report | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    """running → cancelled: it was asked to end, and did. `note` says more to who looks."""
+
+    note: str
+    report: Report | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +243,7 @@ class Retry:
 
     failure: Failure
     delay: float
+    report: Report | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +256,7 @@ class Released:
     note: str
     delay: float = 0.0
     unfit_for: str = ""
+    report: Report | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,10 +270,14 @@ class Died:
     delay: float
     final: bool
     then: NewJob | None = None
+    report: Report | None = None
 
 
-Outcome: TypeAlias = Succeeded | Failed | Retry | Released | Died
-"""How an attempt ended."""
+Outcome: TypeAlias = Succeeded | Failed | Cancelled | Retry | Released | Died
+"""How an attempt ended. `report`: the last that it said, stored in the same transaction.
+
+Where it would be queued again and has been asked to end, it is cancelled instead.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,6 +319,11 @@ class Job:
     timeout: float | None = None
     expires_at: datetime | None = None
     attempts: tuple[Attempt, ...] = field(default=())
+    owner: str | None = None
+    origin: str | None = None
+    cancel_asked_at: datetime | None = None
+    progress: str | None = None
+    """The data of the last progress event of the latest attempt that reported some."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import NamedTuple, Protocol, TypeAlias, TypeVar
+from typing import NamedTuple, Protocol
 
-from afterward.job import Job, Lease, NewJob, Outcome, Placement, Process, Ruling, Status, Stored
+from afterward.job import Job, Lease, NewJob, Outcome, Placement, Process, Report, Ruling, Status, Stored
 from afterward.stores.joining import Joins
+from afterward.stores.seen import Answer, Seen
 
-T = TypeVar("T")
+EVENTS_KEPT = 10_000
+"""So many events of one job are kept; those before are forgotten."""
 
-Answer: TypeAlias = asyncio.Future[T]
-"""The answer to an operation, to be awaited on the loop that asked. It cannot be cancelled: who awaits it and is
-cancelled gets the answer first, and can read it from the future when the cancellation arrives."""
+SEARCHED = 10_000
+"""So many jobs are searched for a text at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +47,15 @@ class Claimed:
     """The leases given, and what is left to wait for.
 
     `more`: the limit cut the answer short. `next_due`: seconds until a job that waits for its time is due, or None.
-    `for_others`: some are ready that were not wanted here, as far as the store has seen.
+    `for_others`: some are ready that were not wanted here, as far as the store has seen. `paused`: the queues of which
+    nothing is given to anybody.
     """
 
     leases: list[Lease]
     more: bool
     next_due: float | None
     for_others: bool = field(default=False, compare=False)
+    paused: frozenset[str] = frozenset()
 
 
 class Held(NamedTuple):
@@ -144,8 +146,8 @@ class Chunk(NamedTuple):
     is_last: bool
 
 
-class Store(Protocol):
-    """Where jobs live. Every operation takes and answers batches, is one atomic transaction, and holds no policy.
+class Store(Seen, Protocol):
+    """Where jobs live; what only those need who look at them is in `Seen`. Every operation takes and answers batches, is one atomic transaction, and holds no policy.
 
     - Times are the store's: seconds by its own clock.
     - A write by a worker is accepted only from the process and the attempt that hold the job (the fence), and
@@ -302,6 +304,7 @@ class Store(Protocol):
         """queued → running, with one attempt more, for jobs that
 
         - are due by the store's clock, or named by `only`; not expired, and held by nobody;
+        - are of a queue that is not paused, unless they are named by `only`;
         - are of a wanted task and queue, and not marked unfit for it (others are passed over by index, not read);
         - are the most urgent: by priority (largest first), then due time, then age; as the store saw them when it last
           looked at all, which it may do rarely where such a look takes long.
@@ -316,8 +319,10 @@ class Store(Protocol):
     def finish(self, ends: Sequence[tuple[Lease, Outcome]]) -> Answer[list[bool]]:
         """End attempts: the one way out of `running`. False for an attempt that no longer holds its job.
 
-        What is to follow an attempt (`then`) is stored in the same transaction, if the attempt is accepted; and the
-        `files` of one that succeeded are left to `tidy`.
+        What is to follow an attempt (`then`) is stored in the same transaction, if the attempt is accepted; so is the
+        last that it says (`report`); and the `files` of one that succeeded are left to `tidy`.
+        One that would be queued again, and that somebody has asked to end, is cancelled instead: so it is where `reap`
+        or `give_back` would queue it, or `leave`.
         One that is released because its arguments do not fit is not remembered: its function never began. The job
         keeps the mark, as any note, until it is claimed again.
         Repeated: True again, and nothing is done, as long as the job shows that this attempt ended just so. It does
@@ -329,14 +334,31 @@ class Store(Protocol):
     def cancel(self, jobs: Sequence[str]) -> Answer[list[Ruling]]:
         """queued → cancelled, held or not, because a person says so. One answer for each, in order.
 
+        One that runs is asked to end: `asked`, every time. Its process learns of it by `asked_to_end`.
         Repeated: `forbidden`, for it is cancelled by then.
+        """
+        ...
+
+    async def asked_to_end(self, process: str) -> Mapping[str, int]:
+        """Of the jobs that `process` runs, those that were asked to end, each with its attempt.
+
+        Asked for several times a second, so at no cost: what the last beat saw, or a look that costs as little.
+        """
+        ...
+
+    def report(self, reports: Sequence[tuple[Lease, Report]]) -> Answer[list[bool]]:
+        """Append what attempts say to the logs of their jobs. False for an attempt that no longer holds its job.
+
+        Events are numbered from 1 on in each job, without gaps, in the order in which they are said. Of those of one
+        job, the newest `EVENTS_KEPT` are kept. Repeated: what is there already is not stored again; True.
         """
         ...
 
     def retry(self, jobs: Sequence[str]) -> Answer[list[Ruling]]:
         """failed or cancelled → queued, due at once, because a person says so. One answer for each, in order.
 
-        Failures and deaths are counted anew, attempts go on; an expiry that has passed is forgotten. `taken` while
+        Failures and deaths are counted anew, attempts go on; an expiry that has passed is forgotten, and so is that it
+        was asked to end; its events stay. `taken` while
         another unfinished job has its unique key. Repeated: `forbidden`, for it is queued by then, or runs.
         """
         ...
@@ -367,11 +389,14 @@ class Store(Protocol):
 
     def list(
         self, *, status: Status | Collection[Status] | None = None, task: str | None = None, queue: str | None = None,
-        unique: str | None = None, before: str | None = None, since: datetime | None = None, limit: int = 50
+        unique: str | None = None, before: str | None = None, since: datetime | None = None, limit: int = 50,
+        owner: str | None = None, signature: str | None = None, text: str | None = None
     ) -> Answer[list[Job]]:  # fmt: skip
         """Jobs, newest first, without their attempts.
 
-        `status`: of this one, or of one of these. `unique`: with this key. `before`: only those older than the job of
+        `status`: of this one, or of one of these. `unique`: with this key. `owner`: whose they are. `signature`: that
+        failed for good with this one. `text`: with this in the arguments, or in the kind or message of the failure,
+        whatever the case of ASCII letters; only the newest `SEARCHED` of what else is asked for are searched. `before`: only those older than the job of
         this id; when it is not there (any more), those from the job on whose id is the next below. `since`: only those
         stored at that time or later; the first that is older ends the list.
         """
@@ -396,7 +421,10 @@ class Store(Protocol):
         ...
 
     async def watch(self, jobs: Sequence[str], seconds: float) -> None:
-        """Return when one of these jobs may have ended, or after so many seconds. A hint, never a promise."""
+        """Return when one of these jobs may have ended, or has said something, or after so many seconds.
+
+        A hint, never a promise.
+        """
         ...
 
     async def wait(self, seconds: float) -> None:
