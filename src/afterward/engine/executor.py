@@ -9,8 +9,9 @@ from collections.abc import Callable, Coroutine
 from contextvars import copy_context
 from dataclasses import replace
 from pathlib import Path
+from traceback import walk_tb
 from types import TracebackType
-from typing import Any
+from typing import Any, cast
 
 from afterward.context import RUNNING, RunningJob
 from afterward.ending import ENDING
@@ -29,6 +30,7 @@ from afterward.errors import (
 )
 from afterward.job import Failed, Failure, Lease, Outcome, Released, Succeeded
 from afterward.retry import after_failure
+from afterward.signatures import Place, signature_of
 from afterward.task import Task, jitter
 
 _MAX_MESSAGE = 2_000
@@ -92,7 +94,7 @@ class Executor:
             return _unfit(misfit, task, lease)
         except FileLost as lost:
             self._tell(lost, lease)
-            return Failed(failure_of(lost))
+            return Failed(failure_of(lost, task.name))
         except (StoreError, OSError) as error:  # a disk is full, say: no doing of the job's
             return Released(f"its files could not be had: {error}", _unfit_delay(lease.attempt))
         return replace(outcome, files=files) if isinstance(outcome, Succeeded) else outcome
@@ -119,7 +121,7 @@ class Executor:
             return _NOTHING if stored is None else Succeeded(stored)
         except ResultError as error:
             self._tell(error, lease)
-            return Failed(failure_of(error))
+            return Failed(failure_of(error, task.name))
         except asyncio.CancelledError as error:
             current = asyncio.current_task()
             if current is not None and current.cancelling():
@@ -195,20 +197,36 @@ async def _cancel(call: asyncio.Future[Any]) -> None:
 def outcome_of(error: BaseException, task: Task[..., Any], lease: Lease) -> Outcome:
     """What becomes of an attempt that raised `error`."""
     policy = task.task_options.retry
-    return after_failure(error, failure_of(error), lease.failures, policy, jitter, lease.max_attempts)
+    return after_failure(error, failure_of(error, task.name), lease.failures, policy, jitter, lease.max_attempts)
 
 
-def failure_of(error: BaseException) -> Failure:
-    """An exception as text: bounded, and without the frames of this library that led to it."""
-    try:
-        message = str(error)
-    except Exception as unprintable:  # noqa: BLE001 - a user's __str__ may raise anything
-        message = f"<its text could not be had: {type(unprintable).__name__}>"
+def failure_of(error: BaseException, task: str = "") -> Failure:
+    """An exception as text: bounded, and without the frames of this library that led to it. `task`: that raised it."""
+    message = _text_of(error)
     try:
         lines = "".join(traceback.format_exception(type(error), error, _without_ours(error.__traceback__)))
     except Exception:  # noqa: BLE001 - as above, from within the formatting
         lines = ""
-    return Failure(kind_of(type(error)), _storable(message)[:_MAX_MESSAGE], _storable(lines)[-_MAX_TRACEBACK:])
+    message = _storable(message)[:_MAX_MESSAGE]
+    return Failure(kind_of(type(error)), message, _storable(lines)[-_MAX_TRACEBACK:], _signature(error, message, task))
+
+
+def _signature(error: BaseException, message: str, task: str) -> str:
+    """Of a group, that of the first error in it: the group's own message counts them, and says nothing of why."""
+    frames = list(walk_tb(error.__traceback__))
+    while isinstance(error, BaseExceptionGroup):
+        error = cast("BaseException", error.exceptions[0])
+        frames += walk_tb(error.__traceback__)
+        message = _text_of(error)
+    places = [Place(frame.f_code.co_filename, frame.f_code.co_qualname) for frame, _ in frames]
+    return signature_of(kind_of(type(error)), message, places, task)
+
+
+def _text_of(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as unprintable:  # noqa: BLE001 - a user's __str__ may raise anything
+        return f"<its text could not be had: {type(unprintable).__name__}>"
 
 
 def _without_ours(frames: TracebackType | None) -> TracebackType | None:

@@ -46,7 +46,7 @@ async def run_in_child(
             f"its worker process died {lease.deaths} times while running it; it cannot be tried in a process of its "
             f"own, for {path} is defined inside a function: define it at module level"
         )
-        return Died(failure_of(reason), 0.0, final=True)
+        return Died(failure_of(reason, task.name), 0.0, final=True)
     order = {
         "sys_path": sys.path, "module": module, "path": path, "id": lease.id, "attempt": lease.attempt,
         "process": lease.process, "task": lease.task, "arguments": lease.arguments, "context": lease.context,
@@ -147,4 +147,4 @@ def _outcome(said: bytes, code: int, lease: Lease) -> Outcome:
         return outcome
     deaths = lease.deaths + 1
     death = WorkerDied(f"the process that ran it died ({_ended(code)}); deaths so far: {deaths}")
-    return Died(failure_of(death), SUSPECT_DELAY_SECONDS * 2 ** (deaths - 1), final=deaths >= MAX_DEATHS)
+    return Died(failure_of(death, lease.task), SUSPECT_DELAY_SECONDS * 2 ** (deaths - 1), final=deaths >= MAX_DEATHS)

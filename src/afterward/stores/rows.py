@@ -7,7 +7,9 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
+from afterward.errors import WorkerDied, kind_of
 from afterward.job import Attempt, Failure, Job, Status
+from afterward.signatures import signature_of
 
 _END_OF_TIME = 253_402_300_799.0  # the last second that a datetime can name
 
@@ -47,6 +49,12 @@ def job_of(row: Any, attempts: Iterable[Any]) -> Job:
     )
 
 
+def text_of_death() -> str:
+    """What is stored of an attempt that the death of its process has ended."""
+    kind, message = kind_of(WorkerDied), "the worker process died while running this job"
+    return text_of(Failure(kind, message, signature=signature_of(kind, message)))
+
+
 def _time(at: float) -> datetime:
     return datetime.fromtimestamp(min(at, _END_OF_TIME), UTC)
 
@@ -57,7 +65,14 @@ def _time_or_none(at: float | None) -> datetime | None:
 
 def text_of(failure: Failure) -> str:
     """A failure as the text that is stored."""
-    return json.dumps({"kind": failure.kind, "message": failure.message, "traceback": failure.traceback})
+    return json.dumps(
+        {
+            "kind": failure.kind,
+            "message": failure.message,
+            "traceback": failure.traceback,
+            "signature": failure.signature,
+        }
+    )
 
 
 def _failure(text: str | None) -> Failure | None:

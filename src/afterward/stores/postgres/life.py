@@ -7,11 +7,11 @@ import json
 import time
 from collections.abc import Sequence
 
-from afterward.errors import WorkerDied, kind_of
 from afterward.job import Process
 from afterward.stores.base import Beat, Held, Reaped
 from afterward.stores.postgres.connection import Connection
 from afterward.stores.postgres.desk import Desk
+from afterward.stores.rows import text_of_death
 
 PAGE = 200
 """How many jobs one call of `reap` queues again at most."""
@@ -25,7 +25,7 @@ WHERE l.locktype = 'advisory' AND l.mode = 'ExclusiveLock' AND l.granted AND l.p
     AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
 """
 
-_DIED = json.dumps({"kind": kind_of(WorkerDied), "message": "the worker process died while running this job"})
+_DIED = text_of_death()
 
 
 async def join(desk: Desk, connection: Connection, process: Process, has_lock: bool) -> None:

@@ -16,13 +16,13 @@ from typing import Any, TypeVar
 
 import apsw
 
-from afterward.errors import StoreUnavailable, WorkerDied, kind_of
+from afterward.errors import StoreUnavailable
 from afterward.faults import crash_point
 from afterward.job import Died, Job, Lease, NewJob, Outcome, Placement, Process, Released, Retry, Ruling, Status, Stored
 from afterward.stores.base import Answer, Beat, Chunk, Claimed, Held, Reaped, Schema, Stats, Tidied, Wanted
 from afterward.stores.batch import Operation, by_kind
 from afterward.stores.joining import Joins
-from afterward.stores.rows import job_of
+from afterward.stores.rows import job_of, text_of_death
 from afterward.stores.sql import load_queries
 from afterward.stores.sqlite import contents, looks, moves
 from afterward.stores.sqlite.connect import connect, schema_of
@@ -327,7 +327,7 @@ class SQLiteStore:
         return {name: count for name, count, _ in others}
 
     def _stage_reap(self, connection: apsw.Connection, operations: Sequence[Operation], now: float) -> None:
-        died = json.dumps({"kind": kind_of(WorkerDied), "message": "the worker process died while running this job"})
+        died = text_of_death()
         for operation in operations:
             buried, suspect_after, suspect_delay = operation.items
             connection.executemany(_Q["bury"], buried)
