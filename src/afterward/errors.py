@@ -144,6 +144,13 @@ class DuplicateJob(StoreError):
     """
 
 
+class ReservationLost(StoreError):
+    """The `Idempotency-Key` of a request is its own no more, for its process was taken for dead; nothing was stored.
+
+    Another request may have the key by now. The client gets 409.
+    """
+
+
 class StoreUnavailable(StoreError):
     """The store cannot answer now (locked, full, failing); trying again later may work."""
 

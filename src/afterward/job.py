@@ -62,11 +62,14 @@ class Stored(StrEnum):
     refused = "refused"
     """The same, but the call does not want to be stored then: nothing of this `enqueue` was stored."""
     dropped = "dropped"
-    """Another job of the same `enqueue` was refused, or incomplete."""
+    """Another job of the same `enqueue` was refused, incomplete, or unreserved."""
     stranger = "stranger"
     """The process that wanted to hold or lease it has no liveness row; nothing was stored."""
     incomplete = "incomplete"
     """The content of one of its files is not there, or not all of it; nothing of this `enqueue` was stored."""
+    unreserved = "unreserved"
+    """The reservation that it completes is there no more: another request has taken its place, or it was dropped;
+    nothing of this `enqueue` was stored."""
 
 
 class Ruling(StrEnum):
@@ -141,7 +144,8 @@ class Event(NamedTuple):
 class Completion(NamedTuple):
     """A reservation that is completed by the storing of a job: `answer` is what was answered to the request, as text.
 
-    `reservation`: the id that `reserve` gave.
+    `reservation`: the id by which it was reserved. It is the fence: where it is there no more, the job is not stored.
+    Completed again by the same: the answer is replaced.
     """
 
     reservation: str

@@ -267,7 +267,7 @@ class Store(Seen, Protocol):
         ...
 
     def enqueue(self, jobs: Sequence[tuple[NewJob, Placement]], process: str | None) -> Answer[list[Stored]]:
-        """Store jobs: all of them, or none when it raises, or one of them is refused or incomplete.
+        """Store jobs: all of them, or none when it raises, or one of them is refused, incomplete or unreserved.
 
         One answer for each, in order.
 
@@ -281,6 +281,9 @@ class Store(Seen, Protocol):
         `held` and `leased` name `process`, whose liveness row must exist, else the answer is `stranger`.
         From here on, a job's files are its own: they must be there, whole, and no other job's, else the answer is
         `incomplete`.
+        A reservation that a job `completes` must be there, in whatever process's name, else the answer is `unreserved`,
+        which comes before all others: a request whose process was taken for dead stores nothing once another has its
+        key. It is completed though the job be there already, or its id leads to another.
         A leased job starts as attempt 1, running.
         """
         ...

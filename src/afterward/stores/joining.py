@@ -50,7 +50,8 @@ class Joins(Protocol):
         """new → queued and free, when the transaction commits: `stored`, or `exists`.
 
         The contents of their files are there, in the name of a process. Raises `DuplicateJob` for one that is refused,
-        `StoreUnavailable` where a file is not whole, and `ConfigurationError` for a connection that leads elsewhere.
+        `ReservationLost` for one that is unreserved, `StoreUnavailable` where a file is not whole, and
+        `ConfigurationError` for a connection that leads elsewhere.
         """
         ...
 

@@ -124,10 +124,9 @@ class Reserved(StrEnum):
 
 
 class Reservation(NamedTuple):
-    """`id`: of one that is reserved; `answer`: of one that is completed, as `Completion` had it."""
+    """`answer`: of one that is completed, as `Completion` had it, or `amend` has left it."""
 
     state: Reserved
-    id: str | None = None
     answer: str | None = None
 
 
@@ -189,15 +188,20 @@ class Seen(Protocol):
         """The queues that are paused, by name."""
         ...
 
-    def reserve(self, scope: str, key: str, fingerprint: str, process: str) -> Answer[Reservation]:
+    def reserve(self, reservation: str, scope: str, key: str, fingerprint: str, process: str) -> Answer[Reservation]:
         """Reserve a key for one request, in the name of `process`, whose liveness row must be there.
 
-        `scope`: whose key it is, and for what: the same key in another scope is another. Reserved by a process without
-        a row is reserved by nobody, unless it is completed. It is completed by the job that names it (`completes`), in
-        the transaction that stores that job; without a job it is never completed. What is completed is kept for a day
-        at least, and left to `tidy` then. Raises `StoreUnavailable` when `process` has no row.
-        Repeated: `in_flight`, until whoever has it drops it.
+        `reservation`: an id of the request's own, by which it is completed or dropped. `scope`: whose key it is, and
+        for what: the same key in another scope is another. What is reserved by a process without a row is reserved by
+        nobody, unless it is completed: another may take its place. It is completed by the job that names it
+        (`completes`), in the transaction that stores that job; without a job it is never completed. What is completed
+        is kept for a day at least, and left to `tidy` then. Raises `StoreUnavailable` when `process` has no row.
+        Repeated: `reserved` again, for the same `reservation`. So one whose answer was lost can be dropped.
         """
+        ...
+
+    def amend(self, reservation: str, answer: str) -> Answer[bool]:
+        """Replace the answer of a reservation that is completed; False for one that is not, and nothing changes."""
         ...
 
     def drop(self, reservations: Sequence[str]) -> Answer[None]:
