@@ -41,7 +41,7 @@ def new(task: str, queue: str = "default", arguments: str = "{}", delay: float |
 
 def test_jobs_are_listed_newest_first_and_filtered(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """By status, task and queue; no more than asked for."""
-    monkeypatch.setattr("afterward.cli.states.OVERDUE", timedelta(hours=1))
+    monkeypatch.setattr("afterward.states.OVERDUE", timedelta(hours=1))
     first, second, third = world.enqueue_all(new("add"), new("rest", "slow"), new("add", "slow", delay=600))
 
     found = [(job["id"], job["state"]) for job in listed(world)]
@@ -111,7 +111,7 @@ def test_secrets_are_left_out_of_results_too(world: World) -> None:
 
 def test_a_job_that_waits_for_a_worker_that_can_run_it_says_so(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its task is unknown to all who run; its arguments fit nobody; or it is only too early to tell."""
-    monkeypatch.setattr("afterward.cli.states.OVERDUE", timedelta(minutes=30))
+    monkeypatch.setattr("afterward.states.OVERDUE", timedelta(minutes=30))
     [unknown] = world.enqueue_all(new("renamed"), clock_offset=-3600)
     [misfit] = world.enqueue_all(new("add", arguments='{"m":1}'))
     world.start_worker()

@@ -12,11 +12,11 @@ from afterward.app import Afterward
 from afterward.cli import output
 from afterward.cli.exits import DONE, code_of
 from afterward.cli.reading import ended_in, found_in
-from afterward.cli.states import summary
 from afterward.cli.target import load
 from afterward.cli.telling import complain
 from afterward.errors import ArgumentError, ConfigurationError
 from afterward.job import Job, NewJob, Status
+from afterward.states import summary
 from afterward.task import Task
 from afterward.uploads import stored_in
 

@@ -19,13 +19,13 @@ from afterward.cli.exits import DONE, FAILURE
 from afterward.cli.lifespans import begin
 from afterward.cli.output import data_of
 from afterward.cli.reading import found_in
-from afterward.cli.states import span, summary, why_not
 from afterward.cli.target import Program, load
 from afterward.cli.telling import say
 from afterward.cli.wishes import Wishes, ctrl_c_breaks_in
 from afterward.engine.foreground import Foreground
 from afterward.errors import AfterwardError, StoreUnavailable
 from afterward.job import Died, Failed, Job, Lease, Outcome, Released, Retry, Succeeded
+from afterward.states import span, summary, why_not
 
 
 def run_here(target: str, id: str, *, early: bool, debug: bool) -> int:  # noqa: A002 - it is the job's

@@ -11,12 +11,12 @@ from afterward.cli.consent import consents
 from afterward.cli.exits import DONE, FAILURE
 from afterward.cli.progress import progress
 from afterward.cli.reading import Filters, found_in, opened, unknown
-from afterward.cli.sizes import many, size
-from afterward.cli.states import why_not
 from afterward.cli.telling import complain
 from afterward.engine.tidier import rounds
 from afterward.errors import AfterwardError, ConfigurationError
 from afterward.job import TERMINAL, Job, Ruling, Status
+from afterward.sizes import many, size
+from afterward.states import why_not
 from afterward.stores.base import Answer, Store
 from afterward.stores.sqlite import SQLiteStore
 

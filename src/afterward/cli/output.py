@@ -11,10 +11,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from afterward.cli.redaction import shown
-from afterward.cli.states import span, state_of, summary
 from afterward.cli.telling import printable
 from afterward.job import Attempt, Failure, Job
+from afterward.redaction import shown
+from afterward.states import span, state_of, summary
 
 _WIDEST = 10_000
 _STYLES = {

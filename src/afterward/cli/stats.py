@@ -13,9 +13,9 @@ from rich.text import Text
 
 from afterward.cli.output import plain_console, print_table
 from afterward.cli.reading import opened
-from afterward.cli.sizes import many
-from afterward.cli.states import span
 from afterward.cli.telling import printable
+from afterward.sizes import many
+from afterward.states import span
 from afterward.stores.base import COUNTED, QueueStats, Stats
 
 

@@ -6,8 +6,8 @@ import json
 from dataclasses import asdict
 
 from afterward.cli.check.finding import Report
-from afterward.cli.sizes import many
 from afterward.cli.telling import say
+from afterward.sizes import many
 
 
 def print_report(report: Report, *, verbose: bool, as_json: bool) -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from afterward.cli.doctor.finding import Finding, ok, problem, refusal, warning
 from afterward.cli.progress import progress
-from afterward.cli.sizes import size
 from afterward.errors import StoreError
+from afterward.sizes import size
 from afterward.stores.sqlite.checkup import Checkup, Trial, trial
 from afterward.stores.sqlite.looks import Space
 

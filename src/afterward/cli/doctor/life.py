@@ -9,8 +9,8 @@ from typing import Protocol
 
 from afterward.cli.doctor.finding import Finding, Level, ok, problem, warning
 from afterward.cli.progress import progress
-from afterward.cli.sizes import many
-from afterward.cli.states import OVERDUE, span
+from afterward.sizes import many
+from afterward.states import OVERDUE, span
 from afterward.stores.base import COUNTED
 from afterward.stores.counts import Joined, Waits
 from afterward.stores.sqlite.checkup import Checkup

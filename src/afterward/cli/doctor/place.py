@@ -11,8 +11,8 @@ from pathlib import Path
 
 from afterward.cli.doctor.finding import Finding, ok, problem, refusal, warning
 from afterward.cli.paths import is_there
-from afterward.cli.sizes import size
 from afterward.errors import StoreUnusable
+from afterward.sizes import size
 from afterward.stores.sqlite.files import file_system_of, refuse_network_file_system
 
 _LITTLE_SPACE = 64 * 1024**2

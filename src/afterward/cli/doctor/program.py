@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from afterward.cli.doctor.finding import Finding, ok, refusal, warning
-from afterward.cli.sizes import many
 from afterward.cli.target import Program
 from afterward.endpoints import stock_endpoints
 from afterward.errors import TaskError
+from afterward.sizes import many
 from afterward.task import Task
 
 

@@ -9,8 +9,8 @@ from datetime import timedelta
 from afterward.cli.doctor.database import schema
 from afterward.cli.doctor.finding import Finding, ok, problem, refusal, warning
 from afterward.cli.doctor.life import examine_processes_and_jobs
-from afterward.cli.sizes import many
-from afterward.cli.states import span
+from afterward.sizes import many
+from afterward.states import span
 from afterward.stores.postgres.checkup import Checkup, Settings
 from afterward.stores.postgres.store import PostgresStore, what_is_wrong
 

@@ -19,10 +19,10 @@ from afterward.cli.exits import DONE, FAILURE
 from afterward.cli.output import plain_console
 from afterward.cli.paths import has_content
 from afterward.cli.reading import NO_STORE_MEND, url_or_default
-from afterward.cli.sizes import many
 from afterward.cli.target import load
 from afterward.cli.telling import printable
 from afterward.errors import ConfigurationError
+from afterward.sizes import many
 from afterward.stores.address import store_of
 from afterward.stores.base import Store
 from afterward.stores.sqlite import SQLiteStore

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from afterward.cli.redaction import REDACTED, looks_secret, redacted, shown
+from afterward.redaction import REDACTED, looks_secret, redacted, shown
 
 SECRET = [
     "password", "PASSWORD", "Password", "userPassword", "new_password", "passwords", "passwd", "pwd", "passphrase",

@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from afterward import Failure, Job, Status
-from afterward.cli.states import span, state_of
 from afterward.job import Attempt
+from afterward.states import span, state_of
 
 NOW = datetime(2030, 1, 1, 12, tzinfo=UTC)
 
