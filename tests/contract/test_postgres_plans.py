@@ -10,7 +10,7 @@ import pytest
 
 from afterward.job import Failed, Lease, Placement, Process, Released, Retry, Status, Succeeded
 from afterward.stores.base import Store, Wanted
-from afterward.stores.postgres import PostgresStore, claims, contents, entry, life, looks, moves, tidying
+from afterward.stores.postgres import PostgresStore, claims, contents, entry, life, looks, moves, stats, tidying
 from afterward.stores.postgres.address import address_of
 from afterward.stores.postgres.connection import Connection, connect
 from afterward.stores.postgres.desk import Desk, desk_for
@@ -282,6 +282,10 @@ class Own:
 
     async def find(self, opened: Opened) -> None:
         assert await looks.find(opened.desk, opened.connection, self.held.id, 10) == [self.held.id]
+
+    async def count_those_ahead(self, opened: Opened) -> None:
+        ahead = await stats.ahead(opened.desk, opened.connection, self.waiting.id, ["app:own"], ["default"], 10)
+        assert ahead == 0
 
     async def look_for_news(self, opened: Opened) -> None:
         await looks.changed(opened.desk, opened.connection, opened.clock.now + 1, 10)

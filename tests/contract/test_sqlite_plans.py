@@ -121,6 +121,11 @@ async def test_many_attempts_that_end_together_are_each_looked_up(opened: Opened
         ("named", "sqlite_autoindex_jobs_1 (id=?)"),
         ("in_hand", "jobs_taken"),
         ("lane_waits", "jobs_ready (queue=? AND task=? AND unfit_for=? AND priority<?)"),
+        ("place", "sqlite_autoindex_jobs_1 (id=?)"),
+        ("ahead", "jobs_ready (queue=? AND task=? AND unfit_for=? AND priority>?)"),
+        ("ahead", "jobs_ready (queue=? AND task=? AND unfit_for=? AND priority=? AND run_at<?)"),
+        ("ahead", "jobs_ready (queue=? AND task=? AND unfit_for=? AND priority=? AND run_at=? AND seq<?)"),
+        ("overdue_ahead", "jobs_scheduled (queue=? AND run_at<?)"),
         ("scheduled", "jobs_scheduled (queue>?)"),
         ("scheduled", "jobs_scheduled (queue=? AND run_at<?)"),
         ("scheduled", "jobs_scheduled (queue=? AND run_at>?)"),
@@ -151,7 +156,7 @@ def _bindings(name: str) -> list[None]:
     counts |= {"replace_waiting": 4, "replace_running": 3, "prune": 3, "cancel": 2, "retry": 2}
     counts |= {"link_file": 2, "unlink_file": 2, "unwanted_file": 0, "free_chunks": 2, "get_chunk": 2}
     counts |= {"ended_since": 3, "prunable": 2, "find": 3, "has_succeeded": 3, "has_ended": 5, "is_unfit": 3}
-    counts |= {"lane_waits": 4, "scheduled": 2, "taken_of_queues": 0}
+    counts |= {"ahead": 6, "overdue_ahead": 7, "lane_waits": 4, "scheduled": 2, "taken_of_queues": 0}
     return [None] * counts.get(name, 1)
 
 

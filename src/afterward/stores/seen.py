@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -70,7 +70,8 @@ class Period:
 class Served:
     """What a process runs jobs of: by task the fingerprint of its arguments; queues (None: all); slots for each kind.
 
-    `version`: of the application, as it says itself, or "".
+    `version`: of the application, as it says itself, or "". `threaded`: those of the tasks that take a thread each;
+    the others take a place in the loop.
     """
 
     tasks: Mapping[str, str]
@@ -78,6 +79,7 @@ class Served:
     concurrency: int
     threads: int
     version: str = ""
+    threaded: Collection[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +173,15 @@ class Seen(Protocol):
 
     def tasks_seen(self) -> Answer[list[TaskSeen]]:
         """All tasks that some process has ever served, by name."""
+        ...
+
+    def ahead(self, job: str, tasks: Collection[str], queues: Collection[str], limit: int) -> Answer[int]:
+        """How many jobs of these tasks and queues are ready, and stand before this one; at most so many are counted.
+
+        Before it: more urgent by priority, or as urgent and due before, or added before. Those that are marked as unfit
+        for somebody are not counted. 0 for a job that does not wait, or is not known. Its cost grows with `limit`, and
+        with the tasks, queues and priorities of what waits; not with the rest.
+        """
         ...
 
     def pause(self, queue: str, by: str) -> Answer[bool]:

@@ -94,4 +94,5 @@ CARRY_OUT: dict[str, CarryOut] = {
     "changed": _each(looks.changed),
     "find": _each(looks.find),
     "stats": _each(stats.stats),
+    "ahead": _each(stats.ahead),
 }

@@ -656,6 +656,58 @@ FROM lane CROSS JOIN LATERAL (
 ) counted
 GROUP BY lane.queue, lane.task, lane.unfit_for ORDER BY lane.queue, lane.task, lane.unfit_for;
 
+-- name: ahead
+-- How many jobs of some tasks ($2) and queues ($3) are ready, and stand before one ($1), up to so many ($4); those that
+-- have come due ($5: now) and were not made ready yet included.
+WITH RECURSIVE place AS MATERIALIZED (
+    SELECT priority, run_at, seq FROM afterward.jobs
+    WHERE id = coalesce((SELECT job FROM afterward.aliases WHERE id = $1), $1) AND status = 'queued'
+), lane (queue, task, unfit_for) AS (
+    (
+        SELECT queue, task, unfit_for FROM afterward.jobs WHERE status = 'queued' AND due AND process IS NULL
+        ORDER BY queue, task, unfit_for LIMIT 1
+    )
+    UNION ALL
+    SELECT next.queue, next.task, next.unfit_for FROM lane CROSS JOIN LATERAL (
+        SELECT j.queue, j.task, j.unfit_for FROM afterward.jobs j
+        WHERE j.status = 'queued' AND j.due AND j.process IS NULL
+            AND (j.queue, j.task, j.unfit_for) > (lane.queue, lane.task, lane.unfit_for)
+        ORDER BY j.queue, j.task, j.unfit_for LIMIT 1
+    ) next
+), ready AS (
+    SELECT found.jobs FROM lane CROSS JOIN place CROSS JOIN LATERAL (
+        SELECT count(*) AS jobs FROM (
+            (
+                SELECT 1 FROM afterward.jobs j
+                WHERE j.status = 'queued' AND j.due AND j.process IS NULL AND j.queue = lane.queue AND j.task = lane.task
+                    AND j.unfit_for = '' AND j.priority > place.priority
+                LIMIT $4
+            )
+            UNION ALL
+            (
+                SELECT 1 FROM afterward.jobs j
+                WHERE j.status = 'queued' AND j.due AND j.process IS NULL AND j.queue = lane.queue AND j.task = lane.task
+                    AND j.unfit_for = '' AND j.priority = place.priority AND (j.run_at, j.seq) < (place.run_at, place.seq)
+                LIMIT $4
+            )
+        ) before
+    ) found
+    WHERE lane.unfit_for = '' AND lane.task = ANY ($2::text[]) AND lane.queue = ANY ($3::text[])
+), overdue AS (
+    SELECT found.jobs FROM unnest($3::text[]) AS wanted (queue) CROSS JOIN place CROSS JOIN LATERAL (
+        SELECT count(*) AS jobs FROM (
+            SELECT * FROM afterward.jobs j
+            WHERE j.status = 'queued' AND NOT j.due AND j.process IS NULL AND j.queue = wanted.queue
+                AND j.run_at <= coalesce($5::float8, extract(epoch FROM statement_timestamp())::float8)
+            LIMIT $4
+        ) late
+        WHERE late.task = ANY ($2::text[]) AND late.unfit_for = ''
+            AND (late.priority > place.priority
+                OR (late.priority = place.priority AND (late.run_at, late.seq) < (place.run_at, place.seq)))
+    ) found
+)
+SELECT least($4, coalesce(sum(jobs), 0))::bigint FROM (SELECT jobs FROM ready UNION ALL SELECT jobs FROM overdue) counted;
+
 -- name: scheduled_counts
 -- By queue: what has come due and was not made ready yet, since when, and what waits for its time; up to so many ($2).
 WITH RECURSIVE moment AS MATERIALIZED (

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from afterward.stores.base import COUNTED, Stats
 from afterward.stores.counts import Joined, Waits, stats_of
 from afterward.stores.postgres.connection import Connection
 from afterward.stores.postgres.desk import Desk
+from afterward.text import is_storable
 
 
 async def stats(desk: Desk, connection: Connection) -> Stats:
@@ -16,6 +19,16 @@ async def stats(desk: Desk, connection: Connection) -> Stats:
         taken = {(row["queue"], row["status"]): row["jobs"] for row in await connection.fetch(desk["taken_counts"])}
         processes = len(await connection.fetch(desk["living"]))
     return stats_of(due, later, taken, now, processes)
+
+
+async def ahead(  # noqa: PLR0917 - a place, and what may stand before it
+    desk: Desk, connection: Connection, job: str, tasks: Collection[str], queues: Collection[str], limit: int
+) -> int:
+    """How many jobs that are ready stand before one."""
+    if not is_storable(job):
+        return 0
+    jobs: int = await connection.fetchval(desk["ahead"], job, list(tasks), list(set(queues)), limit, desk.now)
+    return jobs
 
 
 async def waiting(desk: Desk, connection: Connection) -> list[Waits]:

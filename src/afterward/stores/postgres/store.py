@@ -243,6 +243,9 @@ class PostgresStore:
     def stats(self) -> Answer[Stats]:
         return self._ask("looks", "stats", ())
 
+    def ahead(self, job: str, tasks: Collection[str], queues: Collection[str], limit: int) -> Answer[int]:
+        return self._ask("looks", "ahead", (job, tasks, queues, limit))
+
     async def watch(self, jobs: Sequence[str], seconds: float) -> None:
         await self._watchers.wait(jobs, seconds)
 

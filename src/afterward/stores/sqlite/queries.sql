@@ -254,6 +254,35 @@ SELECT
     )
 FROM lane WHERE queue IS NOT NULL;
 
+-- name: place
+-- Where a job stands among those that wait.
+SELECT priority, run_at, seq FROM jobs WHERE id = coalesce((SELECT job FROM aliases WHERE id = ?1), ?1) AND status = 'queued';
+
+-- name: ahead
+-- How many of one lane are ready, and stand before a place (?3 ?4 ?5); up to so many (?6)
+SELECT count(*) FROM (
+    SELECT 1 FROM jobs
+    WHERE status = 'queued' AND due = 1 AND process IS NULL AND queue = ?1 AND task = ?2 AND unfit_for = '' AND priority > ?3
+    UNION ALL
+    SELECT 1 FROM jobs
+    WHERE status = 'queued' AND due = 1 AND process IS NULL AND queue = ?1 AND task = ?2 AND unfit_for = '' AND priority = ?3
+        AND run_at < ?4
+    UNION ALL
+    SELECT 1 FROM jobs
+    WHERE status = 'queued' AND due = 1 AND process IS NULL AND queue = ?1 AND task = ?2 AND unfit_for = '' AND priority = ?3
+        AND run_at = ?4 AND seq < ?5
+    LIMIT ?6
+);
+
+-- name: overdue_ahead
+-- The same of what has come due in one queue (by ?6) and was not made ready yet; so many (?7) are looked at.
+SELECT count(*) FROM (
+    SELECT task, unfit_for, priority, run_at, seq FROM jobs
+    WHERE status = 'queued' AND due = 0 AND process IS NULL AND queue = ?1 AND run_at <= ?6 LIMIT ?7
+)
+WHERE task IN (SELECT value FROM json_each(?2)) AND unfit_for = ''
+    AND (priority > ?3 OR (priority = ?3 AND (run_at, seq) < (?4, ?5)));
+
 -- name: taken_of_queues
 -- What is held or run, by queue.
 SELECT queue, status FROM jobs WHERE process IS NOT NULL;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Collection
 from typing import Any
@@ -11,6 +12,7 @@ import apsw
 from afterward.stores.base import COUNTED, Stats
 from afterward.stores.counts import Waits, stats_of
 from afterward.stores.sql import load_queries
+from afterward.text import is_storable
 
 _Q = load_queries("afterward.stores.sqlite")
 
@@ -34,6 +36,22 @@ def waiting(connection: apsw.Connection, now: float) -> list[Waits]:
     return _ready(connection) + _scheduled(connection, now)[0]
 
 
+def ahead(  # noqa: PLR0917 - a place, and what may stand before it
+    connection: apsw.Connection, job: str, tasks: Collection[str], queues: Collection[str], limit: int, now: float
+) -> int:
+    """How many jobs that are ready stand before one."""
+    counts: list[int] = []
+    with connection:
+        for place in _rows(connection, "place", job) if is_storable(job) else ():
+            lanes = {
+                (queue, task) for queue, task, _ in _rows(connection, "lanes") if queue in queues and task in tasks
+            }
+            counts += [_count(connection, "ahead", *lane, *place, limit) for lane in lanes]
+            named = json.dumps(sorted(tasks))
+            counts += [_count(connection, "overdue_ahead", queue, named, *place, now, limit) for queue in set(queues)]
+    return min(limit, sum(counts))
+
+
 def _ready(connection: apsw.Connection) -> list[Waits]:
     """What a claim would find, by lane."""
     return [
@@ -53,3 +71,8 @@ def _scheduled(connection: apsw.Connection, now: float) -> tuple[list[Waits], di
 
 def _rows(connection: apsw.Connection, query: str, *values: Any) -> list[Any]:
     return connection.execute(_Q[query], values).fetchall()
+
+
+def _count(connection: apsw.Connection, query: str, *values: Any) -> int:
+    [(count,)] = _rows(connection, query, *values)
+    return int(count)

@@ -31,7 +31,7 @@ from afterward.stores.sqlite.entry import Entry
 from afterward.stores.sqlite.files import LivenessLocks
 from afterward.stores.sqlite.looks import Space
 from afterward.stores.sqlite.reader import Reader
-from afterward.stores.sqlite.stats import stats
+from afterward.stores.sqlite.stats import ahead, stats
 from afterward.stores.sqlite.writer import Writer
 from afterward.stores.watchers import Watchers
 
@@ -207,6 +207,9 @@ class SQLiteStore:
 
     def stats(self) -> Answer[Stats]:
         return self._look(lambda connection: stats(connection, self._clock(), self._locks.dead()))
+
+    def ahead(self, job: str, tasks: Collection[str], queues: Collection[str], limit: int) -> Answer[int]:
+        return self._look(lambda connection: ahead(connection, job, tasks, queues, limit, self._clock()))
 
     def find(self, prefix: str, limit: int) -> Answer[Sequence[str]]:
         return self._look(lambda connection: looks.find(connection, prefix, limit))
