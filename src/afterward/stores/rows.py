@@ -18,7 +18,8 @@ def job_of(row: Any, attempts: Iterable[Any]) -> Job:
     """The job of a row of the queries `get` and `list`, with rows of the query `attempts`."""
     (_seq, id_, task, queue, priority, status, attempt, failures, deaths, arguments, result, failure, note, unique,
      process, created_at, run_at, started_at, finished_at, unfit_for, max_attempts,
-     timeout, expires_at) = row  # fmt: skip
+     timeout, expires_at, *seen) = row  # fmt: skip
+    signature, owner, origin, cancel_asked_at, progress = seen or (None,) * 5
     return Job(
         id=id_,
         task=task,
@@ -30,12 +31,12 @@ def job_of(row: Any, attempts: Iterable[Any]) -> Job:
         deaths=deaths,
         arguments=arguments,
         result=result,
-        failure=_failure(failure),
+        failure=failure_of(failure, signature),
         note=note,
         unique=unique,
         process=process,
-        created_at=_time(created_at),
-        run_at=_time(run_at),
+        created_at=time_of(created_at),
+        run_at=time_of(run_at),
         started_at=_time_or_none(started_at),
         finished_at=_time_or_none(finished_at),
         unfit_for=unfit_for,
@@ -43,24 +44,34 @@ def job_of(row: Any, attempts: Iterable[Any]) -> Job:
         timeout=timeout,
         expires_at=_time_or_none(expires_at),
         attempts=tuple(
-            Attempt(number, outcome, _time_or_none(began), _time(ended), _failure(why), said)
-            for number, outcome, began, ended, why, said in attempts
+            Attempt(number, outcome, _time_or_none(began), time_of(ended), failure_of(why, *signed), said)
+            for number, outcome, began, ended, why, said, *signed in attempts
         ),
+        owner=owner,
+        origin=origin,
+        cancel_asked_at=_time_or_none(cancel_asked_at),
+        progress=progress,
     )
 
 
-def text_of_death() -> str:
-    """What is stored of an attempt that the death of its process has ended."""
+def death() -> Failure:
+    """What went wrong in an attempt that the death of its process has ended."""
     kind, message = kind_of(WorkerDied), "the worker process died while running this job"
-    return text_of(Failure(kind, message, signature=signature_of(kind, message)))
+    return Failure(kind, message, signature=signature_of(kind, message))
 
 
-def _time(at: float) -> datetime:
+def text_of_death() -> str:
+    """The same, as the text that is stored."""
+    return text_of(death())
+
+
+def time_of(at: float) -> datetime:
+    """Seconds since 1970 as a time."""
     return datetime.fromtimestamp(min(at, _END_OF_TIME), UTC)
 
 
 def _time_or_none(at: float | None) -> datetime | None:
-    return None if at is None else _time(at)
+    return None if at is None else time_of(at)
 
 
 def text_of(failure: Failure) -> str:
@@ -75,5 +86,14 @@ def text_of(failure: Failure) -> str:
     )
 
 
-def _failure(text: str | None) -> Failure | None:
-    return None if text is None else Failure(**json.loads(text))
+def unsigned_text_of(failure: Failure) -> str:
+    """The same without its signature, for which the version before had no place: it reads what this one stores."""
+    return json.dumps({"kind": failure.kind, "message": failure.message, "traceback": failure.traceback})
+
+
+def failure_of(text: str | None, signature: str | None = None) -> Failure | None:
+    """A failure that is stored as text; its signature beside it, or in it."""
+    if text is None:
+        return None
+    said: dict[str, str] = json.loads(text)
+    return Failure(**(said | {"signature": signature} if signature else said))
