@@ -29,6 +29,7 @@ from afterward.stores.address import DEFAULT_URL, store_of
 from afterward.stores.base import Store
 from afterward.task import Seconds, Task, seconds
 from afterward.uploads import DEFAULT_MAX_FILE_BYTES
+from afterward.web.tail import Tails
 
 
 class Afterward(Living):
@@ -65,6 +66,7 @@ class Afterward(Living):
         self.life = Life.on(store, _lease(lease), migrate=migrate)
         self.tasks: dict[str, Task[..., Any]] = {}
         self.apps = Apps()
+        self.tails = Tails()
         self._max_bytes = max_payload_bytes
         self._max_file_bytes = max_file_bytes
         self._carrier = Carrier(context_variables)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Generator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from typing import TypeVar
 
 from afterward.declaring import Declaring
@@ -17,6 +17,7 @@ from afterward.job import Status
 from afterward.life import Life
 from afterward.observe import emit
 from afterward.signals import told_by_signals
+from afterward.web.tail import Tails
 
 W = TypeVar("W", bound=Worker)
 
@@ -27,6 +28,7 @@ _AFTER_A_BREAK_SECONDS = 1.0
 class Living(Declaring):
     """What an `Afterward` is while it runs jobs."""
 
+    tails: Tails
     _ages: dict[Status, float]
 
     @asynccontextmanager
@@ -38,17 +40,18 @@ class Living(Declaring):
             raise ConfigurationError(reason)
         life.apps += 1
         try:
-            await self._open_soon()
-            if life.conductor is not None:
-                async with life.conductor.lifespan():
-                    yield None
-            else:
-                async with (
-                    self.store.at_home(),
-                    self._tidying(life, prunes=options is not None),
-                    self._serving(options, life) as worker,
-                ):
-                    yield worker
+            with self._streaming(life):
+                await self._open_soon()
+                if life.conductor is not None:
+                    async with life.conductor.lifespan():
+                        yield None
+                else:
+                    async with (
+                        self.store.at_home(),
+                        self._tidying(life, prunes=options is not None),
+                        self._serving(options, life) as worker,
+                    ):
+                        yield worker
         finally:
             life.apps -= 1
             if not life.apps:  # the last of the apps that share these tasks
@@ -57,6 +60,18 @@ class Living(Declaring):
     def foreground(self) -> Foreground:
         """What runs one job of these tasks here and now, to look for a mistake: `afterward run`."""
         return Foreground(self.store, self._liveness, self.tasks, self.restore_context)
+
+    @contextmanager
+    def _streaming(self, life: Life) -> Generator[None]:
+        """What jobs say can be followed. On a signal that ends: a server waits for open streams before all else."""
+        if life.apps == 1:
+            self.tails.begin()
+        try:
+            with told_by_signals(self.tails.end):
+                yield
+        finally:
+            if life.apps == 1:
+                self.tails.end()
 
     @asynccontextmanager
     async def _serving(self, options: WorkerOptions | None, life: Life) -> AsyncGenerator[Worker | None]:

@@ -1,0 +1,1 @@
+"""Jobs as HTTP shows them: their status, their lists, and their streams."""
