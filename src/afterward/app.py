@@ -25,6 +25,7 @@ from afterward.life import Life
 from afterward.living import Living
 from afterward.middleware import DurableTasksMiddleware, with_failures_seen
 from afterward.observe import emit
+from afterward.reserving import reserving
 from afterward.stores.address import DEFAULT_URL, store_of
 from afterward.stores.base import Store
 from afterward.task import Seconds, Task, seconds
@@ -133,6 +134,17 @@ class Afterward(Living):
         """
         self.life.intake.host.joins  # noqa: B018 - it raises where there is none
         return joining(self, dependency, scope)
+
+    def idempotent(self, *, owner: Callable[..., Any] | None = None, required: bool = False) -> Callable[..., Any]:
+        """A dependency for an endpoint that adds durable tasks: it heeds the header `Idempotency-Key`.
+
+            @app.post("/reports", status_code=202, dependencies=[Depends(tasks.idempotent(owner=user_id))])
+
+        A request with a key that was used is not carried out again: it is answered as the first was, with the same
+        job. `owner`: a dependency that gives, as text, whose the key is; nobody is shown what another was answered.
+        `required`: a request without a key is refused.
+        """
+        return reserving(self, owner, required=required)
 
     def _live_with(self, app: Starlette, options: WorkerOptions | None) -> None:
         """Make the lifespan of `app` ours as well: begun before the first job runs, ended after the last."""

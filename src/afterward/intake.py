@@ -7,10 +7,18 @@ from collections.abc import Awaitable, Sequence
 from typing import Protocol, TypeAlias
 
 from afterward.contents import Contents
-from afterward.errors import ArgumentError, ConfigurationError, DuplicateJob, StoreError, StoreUnavailable
+from afterward.errors import (
+    ArgumentError,
+    ConfigurationError,
+    DuplicateJob,
+    ReservationLost,
+    StoreError,
+    StoreUnavailable,
+)
 from afterward.faults import crash_point
 from afterward.job import Lease, NewJob, Placement, Stored
 from afterward.liveness import Liveness
+from afterward.reservations import Reservations
 from afterward.stores.base import Answer, Store
 from afterward.task import Joinable
 from afterward.transactions.host import Host
@@ -58,6 +66,7 @@ class Intake:
         self.store = store
         self.liveness = liveness
         self.direct: Direct | None = None
+        self.reservations = Reservations(store, liveness)
         self._contents = Contents(store, liveness.holdings)
         self.host = Host(store, liveness, self._contents)
 
@@ -235,7 +244,14 @@ def _first_lease(job: NewJob, process: str) -> Lease:
 
 
 def _raise_if_refused(placed: Placed, answers: Sequence[Stored] | None) -> None:
-    if answers is not None and Stored.refused in answers:
+    if answers is None:
+        return
+    if Stored.unreserved in answers:
+        raise ReservationLost(
+            "the Idempotency-Key of the request is its own no more: its process was taken for dead, and another "
+            "request with the same key may be under way; nothing was stored"
+        )
+    if Stored.refused in answers:
         job, _ = placed[answers.index(Stored.refused)]
         raise DuplicateJob(
             f"task {job.task}: an unfinished job has the unique key {job.unique!r} already; nothing was stored "

@@ -10,6 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from afterward.life import Life
 from afterward.onlookers import Onlookers, are_indifferent
+from afterward.received import Received, has_key
 from afterward.refusal import answer
 from afterward.request import CALLS, SCOPE_KEY, Call, calls_in
 from afterward.task import Owner
@@ -38,6 +39,8 @@ class DurableTasksMiddleware:
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind = WebSocketCall if scope["type"] == "websocket" else Call
         call = kind(self._life().intake, self._onlookers, send)
+        if kind is Call and has_key(scope):
+            receive = call.received = Received(scope, receive)
         scope[SCOPE_KEY] = calls = {**calls_in(scope), self._owner: call}
         try:
             try:
@@ -54,6 +57,7 @@ class DurableTasksMiddleware:
                 if not call.answer_is_due:
                     raise
             if call.refusal is not None and call.answer_is_due:
+                await call.give_up_key()
                 await answer(call.refusal, call.start, send)
         finally:
             await call.end()
@@ -96,6 +100,8 @@ class InnermostMiddleware(FailureMiddleware):
             if message["type"] == "http.response.start":
                 for call in calls.values():
                     call.sift(around)
+            for call in calls.values():
+                call.hear(message)
             await send(message)
 
         await super().__call__(scope, receive, send_sifted if calls else send)

@@ -7,7 +7,15 @@ from collections.abc import Iterable
 
 from starlette.types import Message, Send
 
-from afterward.errors import AfterwardError, ArgumentError, DuplicateJob, FileTooLarge, NotCommitted
+from afterward.errors import (
+    AfterwardError,
+    ArgumentError,
+    ConfigurationError,
+    DuplicateJob,
+    FileTooLarge,
+    NotCommitted,
+    ReservationLost,
+)
 from afterward.observe import emit
 
 RETRY_AFTER_SECONDS = 5
@@ -16,8 +24,9 @@ _Headers = list[tuple[bytes, bytes]]
 
 
 async def answer(refusal: AfterwardError, start: Message | None, send: Send) -> None:
-    """409 where the request asks for what is there already, 413 for too large a file, 500 for one that cannot be read,
-    or where the promise would be a lie; else 503: it may be tried again.
+    """409 where the request asks for what is there already, or another has its key by now; 413 for too large a file;
+    500 for one that cannot be read, an answer that cannot be kept, or where the promise would be a lie; else 503: it
+    may be tried again.
 
     `start`: what the application's own response would have begun with. What it says of who may read it is said of the
     answer, too.
@@ -36,11 +45,14 @@ def _answer_to(refusal: AfterwardError) -> tuple[int, bytes]:
     if isinstance(refusal, DuplicateJob):
         emit(logging.INFO, "request.duplicate", reason=str(refusal))
         return 409, b'{"detail":"The same is being done already."}'
+    if isinstance(refusal, ReservationLost):
+        emit(logging.WARNING, "request.overtaken", reason=str(refusal))
+        return 409, b'{"detail":"The same request is under way, or was answered; send it again to learn which."}'
     if isinstance(refusal, FileTooLarge):
         emit(logging.WARNING, "request.too_large", reason=str(refusal))
         return 413, b'{"detail":"The file is too large."}'
     emit(logging.ERROR, "request.refused", refusal, reason=str(refusal))
-    if isinstance(refusal, ArgumentError | NotCommitted):
+    if isinstance(refusal, ArgumentError | ConfigurationError | NotCommitted):
         return 500, b'{"detail":"Internal Server Error"}'
     return 503, b'{"detail":"The request could not be accepted now; try again later."}'
 

@@ -22,13 +22,19 @@ from afterward.errors import (
     NotCommitted,
     NotInARequest,
     StoreError,
+    StoreUnavailable,
 )
 from afterward.faults import crash_point
 from afterward.handle import JobHandle
+from afterward.idempotency import scope_of
+from afterward.identity import new_id
 from afterward.intake import Intake
-from afterward.job import Lease, NewJob, OnDuplicate
+from afterward.job import Completion, Lease, NewJob, OnDuplicate
+from afterward.keyed import Keyed
 from afterward.observe import emit
 from afterward.onlookers import Onlookers
+from afterward.received import Received
+from afterward.stores.seen import Reservation, Reserved
 from afterward.task import UNSAID, Joinable, Owner, Task
 from afterward.transactions.joined import Joined, Transaction
 
@@ -79,6 +85,10 @@ class Call:
     start: Message | None = None
     """The start of its response, where that had to wait for the store."""
     refusal: AfterwardError | None = None
+    received: Received | None = None
+    """What of the request was read, where it has an `Idempotency-Key`."""
+    keyed: Keyed | None = None
+    """Its answer, where that key is reserved, and not completed."""
     tries_again = False
     """Is what could not be stored once tried again?"""
 
@@ -201,6 +211,8 @@ class Call:
     def send(self, message: Message) -> Awaitable[None]:
         """The application's `send`: nothing that promises a job leaves before the job is stored."""
         # Not a coroutine function: where nothing is to be done, what awaits this awaits the server's `send` itself.
+        if self.keyed is not None:
+            return self._send_keyed(message, self.keyed)
         kind = message["type"]
         if kind == "http.response.start":
             return self._begin_response(message)
@@ -259,6 +271,86 @@ class Call:
         self._sent = True
         await self._send(chunk)
 
+    # a request with a key that is reserved
+
+    async def reserve(self, key: str, owner: str) -> Reservation:
+        """Reserve a key for this request. Raises `TooMuchAhead`, `StoreUnavailable`, and `ConfigurationError`."""
+        if self.keyed is not None:
+            raise ConfigurationError(
+                "this request has reserved its Idempotency-Key already; depend on one tasks.idempotent(…), once"
+            )
+        if self.received is None:
+            raise ConfigurationError(
+                "the Idempotency-Key of this request was added by a middleware of the application, and the request was "
+                "not watched from its start; have the client send it, or a proxy"
+            )
+        keyed = Keyed(new_id(), owner)
+        fingerprint = await self.received.fingerprint()
+        scope = scope_of(owner, self.received.method, self.received.path)
+        reservation = await self._intake.reservations.reserve(keyed.reservation, scope, key, fingerprint)
+        if reservation.state is Reserved.reserved:
+            self.keyed = keyed
+        return reservation
+
+    def hear(self, message: Message) -> None:
+        """The application gives this part of its answer, inside of all middleware."""
+        if self.keyed is not None and self.refusal is None:
+            try:
+                self.keyed.hear(message)
+            except ConfigurationError as error:
+                self.refusal = error
+                raise
+
+    async def _send_keyed(self, message: Message, keyed: Keyed) -> None:
+        """Nothing leaves before all is known: the answer is stored with the jobs, and only then sent."""
+        kind = message["type"]
+        if self.refusal is not None:
+            return
+        if kind == "http.response.debug":
+            await self._send(message)
+            return
+        if kind == "http.response.start":
+            self.start = message
+            if not self.is_seen_inside:
+                self.sift(self._around)
+            if message["status"] >= 400 and not self._has_added():
+                await self.give_up_key()
+                await self.send(message)
+                return
+        if not self.is_seen_inside:
+            self.hear(message)
+        keyed.withhold(message)
+        if kind == "http.response.body" and not message.get("more_body", False):
+            await self._end_keyed(keyed)
+
+    def _has_added(self) -> bool:
+        """Is there a task that is wanted, and not only because the request has failed?"""
+        return any(p.job.id not in self._on_error for p in self._pending)
+
+    async def _end_keyed(self, keyed: Keyed) -> None:
+        answer = keyed.answer()
+        with _ADDING:
+            if self._pending and answer is not None:
+                first, *others = self._pending
+                job = first.job._replace(completes=Completion(keyed.reservation, answer))
+                self._pending = [first._replace(job=job), *others]
+        if self._pending:
+            await self._store(direct=self.start is not None and _has_length(self.start))
+            if answer is not None:
+                self.keyed = None
+        await self.give_up_key()
+        self._started = True
+        for message in keyed.let_go():
+            await self._send(message)
+        self._sent = True
+
+    async def give_up_key(self) -> None:
+        """Where its key is reserved and not completed: another request may have it."""
+        keyed, self.keyed = self.keyed, None
+        if keyed is not None:
+            is_reachable = not isinstance(self.refusal, StoreUnavailable)
+            await self._intake.reservations.drop(keyed.reservation, at_once=is_reachable)
+
     async def _see_that_all_is_committed(self, *, promises: bool) -> None:
         """Refuse the response where it promises what is not committed; one that tells of a failure promises nothing."""
         with _ADDING:
@@ -315,6 +407,8 @@ class Call:
             if self.leases or self.held:
                 crash_point("after_response")
                 await self._intake.let_go(self)
+            if self.keyed is not None:
+                await self.give_up_key()
             self._send = _send_nowhere  # the server's leads back here by its scope: a circle for each request
             if (
                 self._to_join or self._transactions

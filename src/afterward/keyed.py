@@ -1,0 +1,61 @@
+"""A request whose `Idempotency-Key` is reserved: its answer, held back until it is stored with the request's jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from starlette.types import Message
+
+from afterward.errors import ConfigurationError
+from afterward.idempotency import HEADER, MAX_ANSWER_BYTES, KeptAnswer
+
+
+class Keyed:
+    """What the request is answered, by the application itself and by what stands around it.
+
+    `reservation`: the id by which its key is reserved; `owner`: whose the key is.
+    """
+
+    def __init__(self, reservation: str, owner: str) -> None:
+        self.reservation = reservation
+        self.owner = owner
+        self._withheld: list[Message] = []
+        self._start: Message | None = None
+        self._body: list[bytes] = []
+        self._size = 0
+
+    def hear(self, message: Message) -> None:
+        """A part of the answer as the application gives it, inside of all middleware: that does its work on each.
+
+        Raises `ConfigurationError` for an answer that cannot be kept.
+        """
+        kind = message["type"]
+        if kind == "http.response.start":
+            self._start = message
+        elif kind == "http.response.body":
+            self._body.append(message.get("body", b""))
+            self._size += len(self._body[-1])
+        if self._size > MAX_ANSWER_BYTES or kind in _UNHEARD:
+            raise ConfigurationError(
+                f"the answer to a request with an {HEADER} is kept, and this one has more than {MAX_ANSWER_BYTES} "
+                f"bytes, or is sent by the server from a file; answer with the id of the job, and have the rest fetched"
+            )
+
+    def withhold(self, message: Message) -> None:
+        """It leaves when the jobs of the request are stored."""
+        self._withheld.append(message)
+
+    def let_go(self) -> Sequence[Message]:
+        """What was withheld."""
+        withheld, self._withheld = self._withheld, []
+        return withheld
+
+    def answer(self) -> str | None:
+        """What is to be kept of the answer; None where the application has given none."""
+        if self._start is None:
+            return None
+        return KeptAnswer.of(self._start["status"], self._start.get("headers", ()), b"".join(self._body)).written()
+
+
+_UNHEARD = ("http.response.pathsend", "http.response.zerocopysend")
+"""By these, a server is told to send what no application sees."""
