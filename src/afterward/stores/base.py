@@ -147,7 +147,9 @@ class Chunk(NamedTuple):
 
 
 class Store(Seen, Protocol):
-    """Where jobs live; what only those need who look at them is in `Seen`. Every operation takes and answers batches, is one atomic transaction, and holds no policy.
+    """Where jobs live; what only those need who look at them is in `Seen`.
+
+    Every operation takes and answers batches, is one atomic transaction, and holds no policy.
 
     - Times are the store's: seconds by its own clock.
     - A write by a worker is accepted only from the process and the attempt that hold the job (the fence), and
@@ -361,8 +363,8 @@ class Store(Seen, Protocol):
         """failed or cancelled → queued, due at once, because a person says so. One answer for each, in order.
 
         Failures and deaths are counted anew, attempts go on; an expiry that has passed is forgotten, and so is that it
-        was asked to end; its events stay. `taken` while
-        another unfinished job has its unique key. Repeated: `forbidden`, for it is queued by then, or runs.
+        was asked to end; its events stay. `taken` while another unfinished job has its unique key. Repeated:
+        `forbidden`, for it is queued by then, or runs.
         """
         ...
 
@@ -399,9 +401,9 @@ class Store(Seen, Protocol):
 
         `status`: of this one, or of one of these. `unique`: with this key. `owner`: whose they are. `signature`: that
         failed for good with this one. `text`: with this in the arguments, or in the kind or message of the failure,
-        whatever the case of ASCII letters; only the newest `SEARCHED` of what else is asked for are searched. `before`: only those older than the job of
-        this id; when it is not there (any more), those from the job on whose id is the next below. `since`: only those
-        stored at that time or later; the first that is older ends the list.
+        whatever the case of ASCII letters; only the newest `SEARCHED` of what else is asked for are searched.
+        `before`: only those older than the job of this id; when it is not there (any more), those from the job on whose
+        id is the next below. `since`: only those stored at that time or later; the first that is older ends the list.
         """
         ...
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from afterward.errors import WorkerDied, kind_of
 from afterward.job import Attempt, Failure, Job, Status
 from afterward.signatures import signature_of
+from afterward.stores.seen import Served
 
 _END_OF_TIME = 253_402_300_799.0  # the last second that a datetime can name
 
@@ -93,7 +95,23 @@ def unsigned_text_of(failure: Failure) -> str:
 
 def failure_of(text: str | None, signature: str | None = None) -> Failure | None:
     """A failure that is stored as text; its signature beside it, or in it."""
-    if text is None:
-        return None
+    return None if text is None else failure_in(text, signature)
+
+
+def failure_in(text: str, signature: str | None = None) -> Failure:
+    """The same of a text that is there."""
     said: dict[str, str] = json.loads(text)
     return Failure(**(said | {"signature": signature} if signature else said))
+
+
+def text_of_served(served: Served) -> str:
+    """What a process serves, as the text that is stored."""
+    queues = None if served.queues is None else list(served.queues)
+    return json.dumps(
+        asdict(replace(served, tasks=dict(served.tasks), queues=queues, threaded=sorted(served.threaded)))
+    )
+
+
+def served_of(text: str) -> Served:
+    """What a process serves, of a text that was stored."""
+    return Served(**json.loads(text))

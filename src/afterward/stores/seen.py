@@ -53,8 +53,8 @@ class FailureGroup:
 class Period:
     """What ended in one queue within one span of time: how many, and how long they took, in seconds.
 
-    `waited`: from when a job was due to the start of its last attempt; `ran`: of that attempt. Each as the 50th and 95th
-    percentile, of a sample; None where nothing ended.
+    `waited`: from when a job was due to the start of its last attempt; `ran`: of that attempt. Each as the 50th and
+    95th percentile, of all that succeeded or failed, or of a sample of them; None where none did.
     """
 
     queue: str

@@ -9,11 +9,14 @@ import apsw
 
 from afterward.job import NewJob, OnDuplicate, Placement, Stored
 from afterward.stores.sql import load_queries
-from afterward.stores.sqlite import contents
+from afterward.stores.sqlite import contents, reservations
 from afterward.stores.sqlite.bulk import execute_for_all
 from afterward.stores.sqlite.rows import row_of
 
 _Q = load_queries("afterward.stores.sqlite")
+
+
+_IS_THERE = frozenset({Stored.stored, Stored.exists})
 
 
 class Entry:
@@ -29,7 +32,21 @@ class Entry:
         self._plain: list[tuple[Any, ...]] = []
 
     def enqueue(self, jobs: Sequence[tuple[NewJob, Placement]], process: str | None) -> list[Stored]:
-        """One `enqueue`: all of it, or, when one of its jobs is refused or lacks a file, none."""
+        """One `enqueue`: all of it, or, when one of its jobs is refused, or lacks a file or its reservation, none."""
+        completing = [job.completes for job, _ in jobs if job.completes is not None]
+        if completing and not all(reservations.is_there(self._connection, one) for one in completing):
+            return [self._unreserved(job) for job, _ in jobs]
+        answers = self._enqueue(jobs, process)
+        if completing:
+            there = [job.completes for (job, _), answer in zip(jobs, answers, strict=True) if answer in _IS_THERE]
+            reservations.complete(self._connection, filter(None, there), self._now)
+        return answers
+
+    def _unreserved(self, job: NewJob) -> Stored:
+        is_there = job.completes is None or reservations.is_there(self._connection, job.completes)
+        return Stored.dropped if is_there else Stored.unreserved
+
+    def _enqueue(self, jobs: Sequence[tuple[NewJob, Placement]], process: str | None) -> list[Stored]:
         needs_refusing = False
         for job, _ in jobs:
             if job.files and not self._has_its_files(job):

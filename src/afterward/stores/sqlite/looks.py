@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import string
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import apsw
@@ -15,6 +17,7 @@ from afterward.text import is_storable
 
 _Q = load_queries("afterward.stores.sqlite")
 _CREATED_AT = 15
+_LOWER = {ord(letter): letter.lower() for letter in string.ascii_uppercase}
 _LAST_CHARACTER = "\U0010ffff"
 
 
@@ -49,11 +52,36 @@ def listed(connection: apsw.Connection, filters: tuple[Any, ...]) -> Iterator[An
         yield row
 
 
+def found(connection: apsw.Connection, filters: tuple[Any, ...], text: str | None, limit: int) -> list[Job]:
+    """Jobs of the query `list`; `text`: only such as have it in their arguments or failure, so many at most."""
+    rows = listed(connection, filters)
+    jobs = (job_of(row, []) for row in rows)
+    if text is not None:
+        wanted = _lower(text)
+        jobs = islice((job for job in jobs if wanted in _lower(_searched(job))), limit)
+    return list(jobs)
+
+
+def _searched(job: Job) -> str:
+    failure = job.failure
+    return job.arguments if failure is None else f"{job.arguments}\0{failure.kind}\0{failure.message}"
+
+
+def _lower(text: str) -> str:
+    return text.translate(_LOWER)
+
+
+def asked_to_end(connection: apsw.Connection, process: str) -> dict[str, int]:
+    """Of the jobs that a process runs, those that were asked to end, with their attempts."""
+    rows: list[Any] = connection.execute(_Q["asked_to_end"], (process,)).fetchall()
+    return dict(rows)
+
+
 def changed(connection: apsw.Connection, oldest: float, limit: int) -> list[Job]:
     """What was stored or has ended since a time, and what is held or run; newest first."""
     rows: dict[str, Any] = {}
     with connection:
-        rows |= {row[1]: row for row in listed(connection, (None, None, None, None, oldest, limit, None))}
+        rows |= {row[1]: row for row in listed(connection, (None, None, None, None, oldest, limit, None, None, None))}
         ids = list(connection.execute(_Q["in_hand"], (limit,)))
         for status in TERMINAL:
             ids += connection.execute(_Q["ended_since"], (status.value, oldest, limit))

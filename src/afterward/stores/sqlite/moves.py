@@ -7,12 +7,25 @@ from typing import Any
 
 import apsw
 
-from afterward.job import Died, Failed, Lease, Outcome, Placement, Released, Retry, Ruling, Status, Succeeded
-from afterward.stores.rows import text_of
+from afterward.job import (
+    Cancelled,
+    Died,
+    Failed,
+    Lease,
+    Outcome,
+    Placement,
+    Released,
+    Retry,
+    Ruling,
+    Status,
+    Succeeded,
+)
+from afterward.stores.rows import unsigned_text_of
 from afterward.stores.sql import load_queries
-from afterward.stores.sqlite import contents
+from afterward.stores.sqlite import contents, events
 from afterward.stores.sqlite.bulk import execute_for_all
 from afterward.stores.sqlite.entry import Entry
+from afterward.stores.sqlite.transaction import Transaction
 from afterward.text import is_storable
 
 _Q = load_queries("afterward.stores.sqlite")
@@ -20,7 +33,10 @@ _CAN_BE_RETRIED = (Status.failed, Status.cancelled)
 
 
 def finish(connection: apsw.Connection, ends: Sequence[tuple[Lease, Outcome]], now: float) -> list[bool]:
-    """running → succeeded, failed or queued, for attempts that still hold their jobs."""
+    """running → succeeded, failed, cancelled or queued, for attempts that still hold their jobs."""
+    for lease, outcome in ends:
+        if outcome.report is not None:
+            events.report(connection, lease, outcome.report, now)
     succeeded = [
         (lease.id, lease.attempt, lease.process, outcome.result, now)
         for lease, outcome in ends
@@ -48,27 +64,44 @@ def finish(connection: apsw.Connection, ends: Sequence[tuple[Lease, Outcome]], n
     ]
 
 
-def cancel(connection: apsw.Connection, job: str, now: float) -> Ruling:
-    """queued → cancelled, because a person says so."""
-    return _rule(connection, job, "cancel", now)
+def release(transaction: Transaction, process: str, jobs: Sequence[str]) -> list[bool]:
+    """queued and held → queued, for those that a process holds."""
+    done = transaction.connection.executemany(_Q["release"], [(job, process) for job in jobs]).fetchall()
+    released = {job for (job,) in done}
+    return [job in released for job in jobs]
 
 
-def retry(connection: apsw.Connection, job: str, now: float) -> Ruling:
+def cancel(transaction: Transaction, job: str) -> Ruling:
+    """queued → cancelled, because a person says so; one that runs is asked to end."""
+    ruling = _rule(transaction, job, "cancel")
+    if ruling is Ruling.forbidden and _rule(transaction, job, "ask_to_end") is Ruling.done:
+        return Ruling.asked
+    return ruling
+
+
+def hasten(transaction: Transaction, job: str) -> Ruling:
+    """It waits for its time no longer, because a person says so."""
+    return _rule(transaction, job, "hasten")
+
+
+def retry(transaction: Transaction, job: str) -> Ruling:
     """failed or cancelled → queued, because a person says so."""
+    connection, now = transaction.connection, transaction.now
     if is_storable(job):
         for key in connection.execute(_Q["unique_of"], (job,)).fetchall():
             connection.execute(_Q["expire_unique"], (*key, now))
-    ruling = _rule(connection, job, "retry", now)
+    ruling = _rule(transaction, job, "retry")
     if ruling is Ruling.forbidden and connection.execute(_Q["status"], (job,)).get in _CAN_BE_RETRIED:
         return Ruling.taken
     return ruling
 
 
-def _rule(connection: apsw.Connection, job: str, query: str, now: float) -> Ruling:
+def _rule(transaction: Transaction, job: str, query: str) -> Ruling:
+    connection = transaction.connection
     if not is_storable(job) or connection.execute(_Q["status"], (job,)).get is None:
         return Ruling.unknown
     before = connection.total_changes()
-    connection.execute(_Q[query], (job, now))
+    connection.execute(_Q[query], (job, transaction.now))
     return Ruling.done if connection.total_changes() > before else Ruling.forbidden
 
 
@@ -91,19 +124,26 @@ def _succeed(connection: apsw.Connection, lease: Lease, outcome: Succeeded, now:
 
 
 def _end(connection: apsw.Connection, lease: Lease, outcome: Outcome, now: float) -> bool:
-    """running → queued or failed, for one attempt that still holds its job."""
+    """running → queued, failed or cancelled, for one attempt that still holds its job."""
     fence = (lease.id, lease.attempt, lease.process)
     name, failure, note = _memory_of(outcome)
     unfit_for = outcome.unfit_for if isinstance(outcome, Released) else ""
     delay = outcome.delay if isinstance(outcome, Retry | Released | Died) else 0.0
-    final = isinstance(outcome, Failed) or (isinstance(outcome, Died) and outcome.final)
+    signature = outcome.failure.signature if isinstance(outcome, Failed | Retry | Died) else ""
     failed, died = int(isinstance(outcome, Failed | Retry)), int(isinstance(outcome, Died))
     if not unfit_for:
-        connection.execute(_Q["remember"], (*fence, name, now, failure, note))
-    status = Status.failed if final else Status.queued
+        connection.execute(_Q["remember"], (*fence, name, now, failure, note, signature))
     due, run_at = int(delay <= 0), now + delay if delay > 0 else None
-    values = (status.value, due, run_at, failed, died, failure, note, now if final else None, unfit_for)
+    values = (_status_after(outcome).value, due, run_at, failed, died, failure, note, now, unfit_for, signature)
     return connection.execute(_Q["end"], (*fence, *values)).get is not None
+
+
+def _status_after(outcome: Outcome) -> Status:
+    """Of a job that nobody has asked to end."""
+    if isinstance(outcome, Cancelled):
+        return Status.cancelled
+    is_final = isinstance(outcome, Failed) or (isinstance(outcome, Died) and outcome.final)
+    return Status.failed if is_final else Status.queued
 
 
 def _had_ended(connection: apsw.Connection, lease: Lease, outcome: Outcome) -> bool:
@@ -119,6 +159,6 @@ def _had_ended(connection: apsw.Connection, lease: Lease, outcome: Outcome) -> b
 
 def _memory_of(outcome: Outcome) -> tuple[str, str | None, str | None]:
     """What is remembered of an attempt that ended so: the name of that, the failure, the note."""
-    failure = text_of(outcome.failure) if isinstance(outcome, Failed | Retry | Died) else None
-    note = outcome.note if isinstance(outcome, Released) else None
+    failure = unsigned_text_of(outcome.failure) if isinstance(outcome, Failed | Retry | Died) else None
+    note = outcome.note if isinstance(outcome, Released | Cancelled) else None
     return type(outcome).__name__.lower(), failure, note

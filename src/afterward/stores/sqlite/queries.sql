@@ -7,8 +7,11 @@ INSERT INTO processes (id, pid, host, doorbell, joined_at) VALUES (?1, ?2, ?3, ?
 UPDATE processes SET doorbell = ?2 WHERE id = ?1;
 
 -- name: give_all_back
--- running -> queued, or held -> queued: what is in the name of a process that leaves
-UPDATE jobs SET status = 'queued', process = NULL, token = NULL WHERE process = ?1;
+-- running -> queued, or held -> queued: what is in the name of a process that leaves. What was asked to end is cancelled.
+UPDATE jobs SET process = NULL, token = NULL,
+    status = iif(cancel_asked_at IS NULL, 'queued', 'cancelled'), note = iif(cancel_asked_at IS NULL, note, 'cancelled'),
+    finished_at = iif(cancel_asked_at IS NULL, NULL, ?2)
+WHERE process = ?1 RETURNING id, status;
 
 -- name: leave
 DELETE FROM processes WHERE id = ?1;
@@ -44,23 +47,24 @@ LIMIT ?1;
 
 -- name: orphan_attempt
 -- Remember the attempt that its worker's death ended.
-INSERT INTO attempts (job, number, outcome, started_at, ended_at, failure)
-SELECT seq, attempt, 'died', started_at, ?1, ?2 FROM jobs WHERE seq = ?3 AND process = ?4 AND attempt = ?5 AND status = 'running'
+INSERT INTO attempts (job, number, outcome, started_at, ended_at, failure, signature)
+SELECT seq, attempt, 'died', started_at, ?1, ?2, ?6 FROM jobs WHERE seq = ?3 AND process = ?4 AND attempt = ?5 AND status = 'running'
 ON CONFLICT DO NOTHING;
 
 -- name: orphan
--- running -> queued (worker died); queued and held -> queued
+-- running -> queued (worker died), or cancelled if it was asked to end; queued and held -> queued
 UPDATE jobs SET
     deaths = CASE WHEN status = 'running' THEN min(deaths + 1, max(deaths, ?5)) ELSE deaths END,
     due = CASE WHEN status = 'running' AND deaths + 1 >= ?5 THEN 0 ELSE due END,
     run_at = CASE WHEN status = 'running' AND deaths + 1 >= ?5 THEN ?4 + ?6 ELSE run_at END,
-    status = 'queued', process = NULL, token = NULL
+    status = iif(cancel_asked_at IS NULL, 'queued', 'cancelled'), note = iif(cancel_asked_at IS NULL, note, 'cancelled'),
+    finished_at = iif(cancel_asked_at IS NULL, NULL, ?4), process = NULL, token = NULL
 WHERE seq = ?1 AND process = ?2 AND attempt = ?3;
 
 -- name: enqueue
 -- new -> queued, held by a process, free (null), or already leased to it as attempt 1; a row for each job
-INSERT INTO jobs (id, task, queue, priority, status, attempt, process, due, run_at, unique_key, arguments, context, created_at, started_at, max_attempts, timeout, expires_at)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO jobs (id, task, queue, priority, status, attempt, process, due, run_at, unique_key, arguments, context, created_at, started_at, max_attempts, timeout, expires_at, owner, origin)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (id) DO NOTHING
 ON CONFLICT (task, unique_key) WHERE unique_key IS NOT NULL AND replaced_by IS NULL AND status IN ('queued', 'running') DO NOTHING;
 
@@ -167,14 +171,18 @@ WHERE id = ended.column1 AND attempt = ended.column2 AND process = ended.column3
 
 -- name: remember
 -- An attempt that is about to end otherwise.
-INSERT INTO attempts (job, number, outcome, started_at, ended_at, failure, note)
-SELECT seq, attempt, ?4, started_at, ?5, ?6, ?7 FROM jobs WHERE id = ?1 AND attempt = ?2 AND process = ?3 AND status = 'running'
+INSERT INTO attempts (job, number, outcome, started_at, ended_at, failure, note, signature)
+SELECT seq, attempt, ?4, started_at, ?5, ?6, ?7, ?8 FROM jobs WHERE id = ?1 AND attempt = ?2 AND process = ?3 AND status = 'running'
 ON CONFLICT DO NOTHING;
 
 -- name: end
--- running -> queued | failed
-UPDATE jobs SET status = ?4, process = NULL, token = NULL, due = ?5, run_at = coalesce(?6, run_at),
-    failures = failures + ?7, deaths = deaths + ?8, failure = coalesce(?9, failure), note = ?10, finished_at = ?11, unfit_for = ?12
+-- running -> failed | cancelled; or -> queued, but cancelled if it was asked to end
+UPDATE jobs SET process = NULL, token = NULL, due = ?5, run_at = coalesce(?6, run_at),
+    failures = failures + ?7, deaths = deaths + ?8, failure = coalesce(?9, failure), unfit_for = ?12,
+    signature = iif(?9 IS NULL, signature, ?13),
+    status = iif(?4 = 'queued' AND cancel_asked_at IS NOT NULL, 'cancelled', ?4),
+    note = iif(?4 = 'queued' AND cancel_asked_at IS NOT NULL, 'cancelled', ?10),
+    finished_at = iif(?4 = 'queued' AND cancel_asked_at IS NULL, NULL, ?11)
 WHERE id = ?1 AND attempt = ?2 AND process = ?3 AND status = 'running' RETURNING id;
 
 -- name: has_succeeded
@@ -298,22 +306,25 @@ SELECT max(at) FROM (
 
 -- name: get
 SELECT seq, id, task, queue, priority, status, attempt, failures, deaths, arguments, result, failure, note, unique_key,
-    process, created_at, run_at, started_at, finished_at, unfit_for, max_attempts, timeout, expires_at
+    process, created_at, run_at, started_at, finished_at, unfit_for, max_attempts, timeout, expires_at,
+    signature, owner, origin, cancel_asked_at, (SELECT s.progress FROM streams s WHERE s.job = jobs.seq)
 FROM jobs WHERE id = coalesce((SELECT job FROM aliases WHERE id = ?1), ?1);
 
 -- name: attempts
-SELECT number, outcome, started_at, ended_at, failure, note FROM attempts WHERE job = ?1 ORDER BY number;
+SELECT number, outcome, started_at, ended_at, failure, note, signature FROM attempts WHERE job = ?1 ORDER BY number;
 
 -- name: list
 -- A null filter lets everything pass. What was stored before a time (?5) passes too: whoever reads stops there.
 -- Where the job that it is to begin after (?4) is gone, it begins with the one whose id is next below.
 SELECT seq, id, task, queue, priority, status, attempt, failures, deaths, arguments, result, failure, note, unique_key,
-    process, created_at, run_at, started_at, finished_at, unfit_for, max_attempts, timeout, expires_at
+    process, created_at, run_at, started_at, finished_at, unfit_for, max_attempts, timeout, expires_at,
+    signature, owner, origin, cancel_asked_at, (SELECT s.progress FROM streams s WHERE s.job = jobs.seq)
 FROM jobs
 WHERE (
         created_at < ?5
         OR ((?1 IS NULL OR status IN (SELECT value FROM json_each(?1))) AND (?2 IS NULL OR task = ?2) AND (?3 IS NULL OR queue = ?3)
-            AND (?7 IS NULL OR unique_key = ?7))
+            AND (?7 IS NULL OR unique_key = ?7) AND (?8 IS NULL OR owner = ?8)
+            AND (?9 IS NULL OR (status = 'failed' AND signature = ?9)))
     )
     AND seq < CASE WHEN ?4 IS NULL THEN 9223372036854775807 ELSE coalesce(
         (SELECT seq FROM jobs WHERE id = coalesce((SELECT job FROM aliases WHERE id = ?4), ?4)),
@@ -337,19 +348,36 @@ SELECT id FROM aliases WHERE id >= ?1 AND id < ?2
 ORDER BY id LIMIT ?3;
 
 -- name: give_back
--- running -> queued, or held -> queued: jobs in a process's name that it does not know of
-UPDATE jobs SET status = 'queued', process = NULL, token = NULL WHERE id = ?1 AND attempt = ?2 AND process = ?3 RETURNING id;
+-- running -> queued, or held -> queued: jobs in a process's name that it does not know of. What was asked to end is
+-- cancelled.
+UPDATE jobs SET process = NULL, token = NULL,
+    status = iif(cancel_asked_at IS NULL, 'queued', 'cancelled'), note = iif(cancel_asked_at IS NULL, note, 'cancelled'),
+    finished_at = iif(cancel_asked_at IS NULL, NULL, ?4)
+WHERE id = ?1 AND attempt = ?2 AND process = ?3 RETURNING id;
 
 -- name: cancel
 -- queued -> cancelled
 UPDATE jobs SET status = 'cancelled', process = NULL, note = 'cancelled', finished_at = ?2
 WHERE id = coalesce((SELECT job FROM aliases WHERE id = ?1), ?1) AND status = 'queued';
 
+-- name: ask_to_end
+-- It runs: that somebody wants it to end is kept, since when.
+UPDATE jobs SET cancel_asked_at = coalesce(cancel_asked_at, ?2)
+WHERE id = coalesce((SELECT job FROM aliases WHERE id = ?1), ?1) AND status = 'running';
+
+-- name: asked_to_end
+SELECT id, attempt FROM jobs WHERE process = ?1 AND cancel_asked_at IS NOT NULL;
+
+-- name: hasten
+-- It waits for its time no longer; held or not.
+UPDATE jobs SET due = 1, run_at = ?2
+WHERE id = coalesce((SELECT job FROM aliases WHERE id = ?1), ?1) AND status = 'queued' AND run_at > ?2;
+
 -- name: retry
 -- failed | cancelled -> queued, with all its attempts before it; not while another unfinished job has its unique key.
 -- An expiry that is still to come stays.
 UPDATE OR IGNORE jobs SET status = 'queued', due = 1, run_at = ?2, failures = 0, deaths = 0, token = NULL,
-    note = 'retried', unfit_for = '', finished_at = NULL, replaced_by = NULL,
+    note = 'retried', unfit_for = '', finished_at = NULL, replaced_by = NULL, cancel_asked_at = NULL,
     expires_at = CASE WHEN expires_at > ?2 THEN expires_at END
 WHERE id = coalesce((SELECT job FROM aliases WHERE id = ?1), ?1) AND status IN ('failed', 'cancelled');
 

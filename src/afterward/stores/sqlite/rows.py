@@ -30,6 +30,8 @@ def row_of(job: NewJob, placement: Placement, process: str | None, now: float) -
         job.max_attempts,
         job.timeout,
         _expiry(job.expires, now),
+        job.owner,
+        job.origin,
     )
 
 

@@ -17,21 +17,45 @@ from typing import Any, TypeVar
 import apsw
 
 from afterward.errors import StoreUnavailable
-from afterward.faults import crash_point
-from afterward.job import Died, Job, Lease, NewJob, Outcome, Placement, Process, Released, Retry, Ruling, Status, Stored
-from afterward.stores.base import Answer, Beat, Chunk, Claimed, Held, Reaped, Schema, Stats, Tidied, Wanted
+from afterward.job import (
+    Cancelled,
+    Died,
+    Job,
+    Lease,
+    NewJob,
+    Outcome,
+    Placement,
+    Process,
+    Released,
+    Report,
+    Retry,
+    Ruling,
+    Status,
+    Stored,
+)
+from afterward.stores.base import SEARCHED, Beat, Chunk, Claimed, Reaped, Schema, Stats, Tidied, Wanted
 from afterward.stores.batch import Operation, by_kind
 from afterward.stores.joining import Joins
-from afterward.stores.rows import job_of, text_of_death
-from afterward.stores.sql import load_queries
-from afterward.stores.sqlite import contents, looks, moves
+from afterward.stores.seen import (
+    Answer,
+    FailureGroup,
+    Pause,
+    Period,
+    ProcessSeen,
+    Reservation,
+    Served,
+    Stream,
+    TaskSeen,
+)
+from afterward.stores.sqlite import contents, ended, events, looks, processes, queues
 from afterward.stores.sqlite.connect import connect, schema_of
 from afterward.stores.sqlite.doorbell import Doorbell
-from afterward.stores.sqlite.entry import Entry
 from afterward.stores.sqlite.files import LivenessLocks
 from afterward.stores.sqlite.looks import Space
+from afterward.stores.sqlite.operations import CARRY_OUT
 from afterward.stores.sqlite.reader import Reader
 from afterward.stores.sqlite.stats import ahead, stats
+from afterward.stores.sqlite.transaction import Transaction
 from afterward.stores.sqlite.writer import Writer
 from afterward.stores.watchers import Watchers
 
@@ -39,20 +63,11 @@ T = TypeVar("T")
 
 _Inode = tuple[int, int]
 
-PAGE = 200
-"""How many jobs one call of `reap` queues again at most."""
-
 MANY = 200
 """More jobs than this in one `enqueue` are a millisecond or more of work: too much for the loop of an application."""
 
-PROMOTED = 1000
-"""How many jobs whose time has come one claim makes ready at most, and how many it finds expired."""
-
-_Q = load_queries("afterward.stores.sqlite")
-_ORDER = (
-    "join", "announce", "beat", "give_back", "reap", "put_chunk", "enqueue", "release", "finish", "cancel", "retry",
-    "claim", "tidy", "leave",
-)  # fmt: skip
+LARGE = 256 * 1024
+"""And more characters than this in one report."""
 
 
 class SQLiteStore:
@@ -117,14 +132,14 @@ class SQLiteStore:
         except OSError as error:
             raise StoreUnavailable(f"the store {self._path}: no lock file could be made beside it: {error}") from error
         try:
-            await self._ask("join", process)
+            await self._ask("join", (process,))
         except BaseException:
             self._locks.drop(process.id)
             raise
 
     async def leave(self, process: str) -> None:
         try:
-            leaves_work: bool = await self._ask("leave", process)
+            leaves_work: bool = await self._ask("leave", (process,))
         except BaseException:
             self._locks.abandon(process)
             raise
@@ -133,7 +148,7 @@ class SQLiteStore:
             self._doorbell.ring_all()
 
     async def beat(self, process: str) -> Beat | None:
-        answer: Beat | None = await self._ask("beat", process)
+        answer: Beat | None = await self._ask("beat", (process,))
         if answer is None:
             self._locks.drop(process)
         return answer
@@ -170,13 +185,20 @@ class SQLiteStore:
         return self._ask("claim", (process, wanted, token))
 
     def finish(self, ends: Sequence[tuple[Lease, Outcome]]) -> Answer[list[bool]]:
-        answer = self._ask("finish", ends)
-        if self._watchers:
-            answer.add_done_callback(lambda _: self._watchers.tell([lease.id for lease, _ in ends]))
+        reports = [outcome.report for _, outcome in ends if outcome.report is not None]
+        answer = self._ask("finish", ends, is_heavy=_are_large(reports))
+        self._telling(answer, [lease.id for lease, _ in ends])
         return self._ringing(answer) if any(_leaves_work(outcome) for _, outcome in ends) else answer
 
+    def report(self, reports: Sequence[tuple[Lease, Report]]) -> Answer[list[bool]]:
+        answer = self._ask("report", reports, is_heavy=_are_large([said for _, said in reports]))
+        return self._telling(answer, [lease.id for lease, _ in reports])
+
     def cancel(self, jobs: Sequence[str]) -> Answer[list[Ruling]]:
-        return self._ask("cancel", jobs)
+        return self._telling(self._ask("cancel", jobs), jobs)
+
+    async def asked_to_end(self, process: str) -> Mapping[str, int]:
+        return await self._look(lambda connection: looks.asked_to_end(connection, process))
 
     def retry(self, jobs: Sequence[str]) -> Answer[list[Ruling]]:
         return self._ringing(self._ask("retry", jobs))
@@ -195,12 +217,15 @@ class SQLiteStore:
 
     def list(
         self, *, status: Status | Collection[Status] | None = None, task: str | None = None, queue: str | None = None,
-        unique: str | None = None, before: str | None = None, since: datetime | None = None, limit: int = 50
+        unique: str | None = None, before: str | None = None, since: datetime | None = None, limit: int = 50,
+        owner: str | None = None, signature: str | None = None, text: str | None = None
     ) -> Answer[list[Job]]:  # fmt: skip
         statuses = [status] if isinstance(status, Status) else status
+        names = None if statuses is None else json.dumps(list(statuses))
         oldest = None if since is None else since.timestamp()
-        filters = (None if statuses is None else json.dumps(list(statuses)), task, queue, before, oldest, limit, unique)
-        return self._look(lambda connection: [job_of(row, []) for row in looks.listed(connection, filters)])
+        rows = limit if text is None else SEARCHED
+        filters = (names, task, queue, before, oldest, rows, unique, owner, signature)
+        return self._look(lambda connection: looks.found(connection, filters, text, limit))
 
     def changed(self, since: datetime, limit: int) -> Answer[list[Job]]:
         return self._look(lambda connection: looks.changed(connection, since.timestamp(), limit))
@@ -213,6 +238,45 @@ class SQLiteStore:
 
     def find(self, prefix: str, limit: int) -> Answer[Sequence[str]]:
         return self._look(lambda connection: looks.find(connection, prefix, limit))
+
+    def events(self, asked: Sequence[tuple[str, int]], limit: int) -> Answer[list[Stream | None]]:
+        return self._look(lambda connection: [events.stream(connection, job, after, limit) for job, after in asked])
+
+    def hasten(self, jobs: Sequence[str]) -> Answer[list[Ruling]]:
+        return self._ringing(self._ask("hasten", jobs))
+
+    def failures(self, limit: int) -> Answer[list[FailureGroup]]:
+        return self._look(lambda connection: ended.failures(connection, limit))
+
+    def history(self, since: datetime, seconds: float) -> Answer[list[Period]]:
+        return self._look(lambda connection: ended.history(connection, since.timestamp(), seconds))
+
+    def describe(self, process: str, served: Served) -> Answer[bool]:
+        return self._ask("describe", (process, served))
+
+    def processes(self) -> Answer[list[ProcessSeen]]:
+        return self._look(lambda connection: processes.processes(connection, self._locks.dead()))
+
+    def tasks_seen(self) -> Answer[list[TaskSeen]]:
+        return self._look(processes.tasks_seen)
+
+    def pause(self, queue: str, by: str) -> Answer[bool]:
+        return self._ringing_all(self._ask("pause", (queue, by)))
+
+    def resume(self, queue: str) -> Answer[bool]:
+        return self._ringing_all(self._ask("resume", (queue,)))
+
+    def paused(self) -> Answer[list[Pause]]:
+        return self._look(queues.paused)
+
+    def reserve(self, reservation: str, scope: str, key: str, fingerprint: str, process: str) -> Answer[Reservation]:
+        return self._ask("reserve", (reservation, scope, key, fingerprint, process))
+
+    def amend(self, reservation: str, answer: str) -> Answer[bool]:
+        return self._ask("amend", (reservation, answer))
+
+    def drop(self, reservations: Sequence[str]) -> Answer[None]:
+        return self._ask("drop", reservations)
 
     def space(self) -> Answer[Space]:
         """How large the file is, and how much of it holds nothing."""
@@ -259,6 +323,17 @@ class SQLiteStore:
         answer.add_done_callback(lambda _: self._doorbell.ring())
         return answer
 
+    def _ringing_all(self, answer: Answer[T]) -> Answer[T]:
+        """All who wait for jobs are called once this is written: each has to know."""
+        answer.add_done_callback(lambda _: self._doorbell.ring_all())
+        return answer
+
+    def _telling(self, answer: Answer[T], jobs: Sequence[str]) -> Answer[T]:
+        """Who watches one of these jobs is told once this is written."""
+        if self._watchers:
+            answer.add_done_callback(lambda _: self._watchers.tell(jobs))
+        return answer
+
     def _look(self, look: Callable[[apsw.Connection], T]) -> Answer[T]:
         reader = self._reader
         if reader is None:
@@ -268,9 +343,9 @@ class SQLiteStore:
 
     def _stage(self, connection: apsw.Connection, operations: Sequence[Operation]) -> None:
         self._check_file()
-        now = self._clock()
-        for kind, theirs in by_kind(operations, _ORDER):
-            _STAGES[kind](self, connection, theirs, now)
+        transaction = Transaction(connection, self._clock(), self._doorbell)
+        for kind, theirs in by_kind(operations, CARRY_OUT):
+            CARRY_OUT[kind](transaction, theirs)
 
     def _check_file(self) -> None:
         """A file deleted or replaced under us would take our commits with it, and nobody would notice."""
@@ -283,136 +358,7 @@ class SQLiteStore:
                 f"put the file back, or restart to begin with the one that is there now"
             )
 
-    def _stage_join(self, connection: apsw.Connection, operations: Sequence[Operation], now: float) -> None:
-        for operation in operations:
-            process: Process = operation.items
-            connection.execute(_Q["join"], (process.id, process.pid, process.host, self._doorbell.port, now))
-            self._know_others(connection, process.id)
 
-    def _stage_announce(self, connection: apsw.Connection, operations: Sequence[Operation], _now: float) -> None:
-        for operation in operations:
-            connection.executemany(_Q["announce"], [(process, self._doorbell.port) for process in operation.items])
-            operation.answer = bool(connection.execute(_Q["has_ready"]).get)
-
-    def _stage_leave(self, connection: apsw.Connection, operations: Sequence[Operation], _now: float) -> None:
-        for operation in operations:
-            connection.execute(_Q["give_all_back"], (operation.items,))
-            connection.execute(_Q["leave"], (operation.items,))
-            operation.answer = bool(connection.execute(_Q["has_ready"]).get)
-            self._know_others(connection, operation.items)
-
-    def _stage_beat(self, connection: apsw.Connection, operations: Sequence[Operation], _now: float) -> None:
-        for operation in operations:
-            process: str = operation.items
-            if not connection.execute(_Q["beat"], (process, self._doorbell.port)).get:
-                operation.answer = None
-                continue
-            operation.answer = Beat(
-                others=self._know_others(connection, process),
-                signs=frozenset(),
-                held={job: Held(attempt, token) for job, attempt, token in connection.execute(_Q["held"], (process,))},
-                files=contents.loose(connection, process),
-                has_orphans=connection.execute(_Q["orphans"], (1,)).get is not None,
-            )
-
-    def _stage_give_back(self, connection: apsw.Connection, operations: Sequence[Operation], _now: float) -> None:
-        for operation in operations:
-            process, attempts, files = operation.items
-            fences = [(job, attempt, process) for job, attempt in attempts]
-            given_back = {job for (job,) in connection.executemany(_Q["give_back"], fences)}
-            contents.drop(connection, process, files)
-            operation.answer = [job in given_back for job, _ in attempts]
-
-    def _know_others(self, connection: apsw.Connection, process: str) -> dict[str, int]:
-        """The counters of other processes; their doorbells are noted on the way."""
-        others: list[Any] = connection.execute(_Q["others"], (process,)).fetchall()
-        self._doorbell.know_others(port for _, _, port in others if port and port != self._doorbell.port)
-        return {name: count for name, count, _ in others}
-
-    def _stage_reap(self, connection: apsw.Connection, operations: Sequence[Operation], now: float) -> None:
-        died = text_of_death()
-        for operation in operations:
-            buried, suspect_after, suspect_delay = operation.items
-            connection.executemany(_Q["bury"], buried)
-            orphans = connection.execute(_Q["orphans"], (PAGE,)).fetchall()
-            for seq, process, status, attempt in orphans:
-                if status == Status.running:
-                    connection.execute(_Q["orphan_attempt"], (now, died, seq, process, attempt))
-                connection.execute(_Q["orphan"], (seq, process, attempt, now, suspect_after, suspect_delay))
-                crash_point("in_reap")
-            operation.answer = Reaped(len(orphans), more=len(orphans) == PAGE)
-
-    def _stage_put_chunk(self, connection: apsw.Connection, operations: Sequence[Operation], _now: float) -> None:
-        for operation in operations:
-            operation.answer = contents.put_chunk(connection, *operation.items)
-
-    def _stage_enqueue(self, connection: apsw.Connection, operations: Sequence[Operation], now: float) -> None:
-        entry = Entry(connection, now)
-        for operation in operations:
-            operation.answer = entry.enqueue(*operation.items)
-        entry.end()
-
-    def _stage_release(self, connection: apsw.Connection, operations: Sequence[Operation], _now: float) -> None:
-        for operation in operations:
-            process, jobs = operation.items
-            done = connection.executemany(_Q["release"], [(job, process) for job in jobs]).fetchall()
-            released = {job for (job,) in done}
-            operation.answer = [job in released for job in jobs]
-
-    def _stage_claim(self, connection: apsw.Connection, operations: Sequence[Operation], now: float) -> None:
-        connection.execute(_Q["expire"], (now, PROMOTED))
-        connection.execute(_Q["promote"], (now, PROMOTED))
-        for operation in operations:
-            process, wanted, token = operation.items
-            operation.answer = self._claim(connection, process, wanted, token, now)
-
-    def _claim(
-        self, connection: apsw.Connection, process: str, wanted: Sequence[Wanted], token: str, now: float
-    ) -> Claimed:
-        if not connection.execute(_Q["exists"], (process,)).get:
-            return Claimed([], more=False, next_due=None)
-        again = [Lease(*row) for row in connection.execute(_Q["claimed"], (process, token))]
-        if again:
-            return Claimed(again, more=True, next_due=None)
-        lanes = connection.execute(_Q["lanes"]).fetchall()
-        leases: list[Lease] = []
-        more = False
-        for want in wanted:
-            candidates = _candidates(connection, want, lanes)
-            candidates.sort()
-            more = more or len(candidates) > want.limit
-            chosen = [(seq, process, token, now) for _, _, seq in candidates[: want.limit]]
-            leases += [Lease(*row) for row in connection.executemany(_Q["claim"], chosen)]
-        due = connection.execute(_Q["next_due"]).get
-        return Claimed(leases, more, None if due is None else max(0.0, due - now))
-
-    def _stage_finish(self, connection: apsw.Connection, operations: Sequence[Operation], now: float) -> None:
-        accepted = iter(moves.finish(connection, [end for operation in operations for end in operation.items], now))
-        for operation in operations:
-            operation.answer = [next(accepted) for _ in operation.items]
-
-    def _stage_cancel(self, connection: apsw.Connection, operations: Sequence[Operation], now: float) -> None:
-        for operation in operations:
-            operation.answer = [moves.cancel(connection, job, now) for job in operation.items]
-
-    def _stage_retry(self, connection: apsw.Connection, operations: Sequence[Operation], now: float) -> None:
-        for operation in operations:
-            operation.answer = [moves.retry(connection, job, now) for job in operation.items]
-        self._know_others(connection, "")  # whoever retries rings, also if it never joined
-
-    def _stage_tidy(self, connection: apsw.Connection, operations: Sequence[Operation], now: float) -> None:
-        for operation in operations:
-            ages, jobs, chunks = operation.items
-            connection.execute(_Q["expire"], (now, jobs))
-            expired = connection.changes()
-            pruned = _prune(connection, {status: now - age for status, age in ages.items()}, jobs)
-            freed = contents.sweep(connection, chunks)
-            operation.answer = Tidied(expired, pruned, freed, more=jobs in {expired, pruned} or freed == chunks)
-
-
-_STAGES: dict[str, Callable[[SQLiteStore, apsw.Connection, Sequence[Operation], float], None]] = {
-    kind: getattr(SQLiteStore, f"_stage_{kind}") for kind in _ORDER
-}
 _INHERITED: list[Any] = []
 
 
@@ -420,6 +366,8 @@ def _leaves_work(outcome: Outcome) -> bool:
     """Is there a job to claim after this, now or soon?"""
     if isinstance(outcome, Retry | Released):
         return True
+    if isinstance(outcome, Cancelled):
+        return False
     return outcome.then is not None or (isinstance(outcome, Died) and not outcome.final)
 
 
@@ -431,29 +379,7 @@ def _identity(path: Path) -> _Inode | None:
     return status.st_dev, status.st_ino
 
 
-def _prune(connection: apsw.Connection, until: Mapping[Status, float], limit: int) -> int:
-    """Forget the oldest of those that ended with these statuses up to these times; how many they were."""
-    pruned: list[Any] = []
-    for status, time_ in until.items():
-        rest = limit - len(pruned)
-        pruned += connection.execute(_Q["prune"], (status, time_, rest)).fetchall() if rest else []
-        crash_point("in_prune")
-    connection.executemany(_Q["prune_aliases"], pruned)
-    return len(pruned)
-
-
-def _candidates(connection: apsw.Connection, want: Wanted, lanes: Iterable[Any]) -> list[tuple[int, float, int]]:
-    """The most urgent of each lane that is wanted; or what is wanted by name."""
-    if want.only is not None:
-        named: list[Any] = [row for job in want.only for row in connection.execute(_Q["named"], (job,))]
-        return [row[3:] for row in named if _is_wanted(row[:3], want)]
-    found: list[tuple[int, float, int]] = []
-    for lane in lanes:
-        if _is_wanted(lane, want):
-            found += connection.execute(_Q["candidates"], (*lane, want.limit + 1))
-    return found
-
-
-def _is_wanted(lane: Sequence[str], want: Wanted) -> bool:
-    queue, task, unfit_for = lane
-    return task in want.tasks and (want.queues is None or queue in want.queues) and unfit_for not in want.unfit_for
+def _are_large(reports: Sequence[Report]) -> bool:
+    """Is to store them too much for the loop of an application?"""
+    said = [event for report in reports for event in report.events]
+    return len(said) > MANY or sum(len(event.data) for event in said) > LARGE

@@ -1,0 +1,94 @@
+"""The signs of life: rows and beats of processes; and what becomes of what the dead held."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from afterward.faults import crash_point
+from afterward.job import Process, Status
+from afterward.stores.base import Beat, Held, Reaped
+from afterward.stores.rows import death, unsigned_text_of
+from afterward.stores.sql import load_queries
+from afterward.stores.sqlite import contents
+from afterward.stores.sqlite.transaction import Transaction
+
+_Q = load_queries("afterward.stores.sqlite")
+
+PAGE = 200
+"""How many jobs one call of `reap` queues again at most."""
+
+_DIED = death()
+
+
+def join(transaction: Transaction, process: Process) -> None:
+    """Write the row of a process."""
+    port = transaction.doorbell.port
+    transaction.connection.execute(_Q["join"], (process.id, process.pid, process.host, port, transaction.now))
+    know_others(transaction, process.id)
+
+
+def announce(transaction: Transaction, *processes: str) -> bool:
+    """They wait for jobs, and can be woken here; is there anything to claim already?"""
+    port = transaction.doorbell.port
+    transaction.connection.executemany(_Q["announce"], [(process, port) for process in processes])
+    return bool(transaction.connection.execute(_Q["has_ready"]).get)
+
+
+def leave(transaction: Transaction, process: str) -> bool:
+    """Remove the row of a process; what it holds is anybody's. Is there anything to claim then?"""
+    connection = transaction.connection
+    connection.execute(_Q["give_all_back"], (process, transaction.now))
+    connection.execute(_Q["leave"], (process,))
+    know_others(transaction, process)
+    return bool(connection.execute(_Q["has_ready"]).get)
+
+
+def beat(transaction: Transaction, process: str) -> Beat | None:
+    """One beat more; None without a row."""
+    connection = transaction.connection
+    if not connection.execute(_Q["beat"], (process, transaction.doorbell.port)).get:
+        return None
+    return Beat(
+        others=know_others(transaction, process),
+        signs=frozenset(),
+        held={job: Held(attempt, token) for job, attempt, token in connection.execute(_Q["held"], (process,))},
+        files=contents.loose(connection, process),
+        has_orphans=connection.execute(_Q["orphans"], (1,)).get is not None,
+    )
+
+
+def give_back(
+    transaction: Transaction, process: str, attempts: Sequence[tuple[str, int]], files: Collection[str]
+) -> list[bool]:
+    """held or running → queued, for what is still in the name of a process; its files are nobody's."""
+    connection = transaction.connection
+    fences = [(job, attempt, process, transaction.now) for job, attempt in attempts]
+    given_back = {job for (job,) in connection.executemany(_Q["give_back"], fences)}
+    contents.drop(connection, process, files)
+    return [job in given_back for job, _ in attempts]
+
+
+def reap(
+    transaction: Transaction, buried: Sequence[tuple[str, int | None]], suspect_after: int, suspect_delay: float
+) -> Reaped:
+    """Remove the rows of the dead, and queue a page of what belongs to nobody again."""
+    connection, now = transaction.connection, transaction.now
+    connection.executemany(_Q["bury"], buried)
+    orphans = connection.execute(_Q["orphans"], (PAGE,)).fetchall()
+    for seq, process, status, attempt in orphans:
+        if status == Status.running:
+            connection.execute(
+                _Q["orphan_attempt"], (now, unsigned_text_of(_DIED), seq, process, attempt, _DIED.signature)
+            )
+        connection.execute(_Q["orphan"], (seq, process, attempt, now, suspect_after, suspect_delay))
+        crash_point("in_reap")
+    return Reaped(len(orphans), more=len(orphans) == PAGE)
+
+
+def know_others(transaction: Transaction, process: str = "") -> dict[str, int]:
+    """The counters of all processes but this one; their doorbells are noted on the way."""
+    others: list[Any] = transaction.connection.execute(_Q["others"], (process,)).fetchall()
+    doorbell = transaction.doorbell
+    doorbell.know_others(port for _, _, port in others if port and port != doorbell.port)
+    return {name: count for name, count, _ in others}
