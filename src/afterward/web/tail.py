@@ -21,6 +21,8 @@ from afterward.stores.seen import Stream
 PAGE = 100
 """How many events of one job are got at once: what one stream holds in memory at most."""
 
+TASKS = "afterward-streams"
+
 _FIRST_PAUSE = 0.2
 _LONGEST_PAUSE = 0.5
 """How long it takes at most to see what a job says in another process, while nothing is said."""
@@ -61,8 +63,9 @@ class Tail:
         self._stirred.set()
         if self._looking is None:
             # Of nobody's context: it outlives the request that has it begin.
-            self._looking = asyncio.get_running_loop().create_task(self._look_on(), context=Context())
-            self._looking.add_done_callback(self._see_end)
+            looking = asyncio.get_running_loop().create_task(self._look_on(), context=Context(), name=TASKS)
+            self._looking = looking
+            looking.add_done_callback(self._see_end)
         try:
             return await asked.answer
         finally:
@@ -100,7 +103,7 @@ class Tail:
         if not jobs <= self._watched:
             self._pause = _FIRST_PAUSE
         self._watched = jobs
-        self._watching = asyncio.create_task(_until_told(self._store, list(jobs), self._pause))
+        self._watching = asyncio.create_task(_until_told(self._store, list(jobs), self._pause), name=TASKS)
         self._watching.add_done_callback(lambda _: self._stirred.set())
         self._pause = min(self._pause * 1.5, _LONGEST_PAUSE)
         await asyncio.sleep(0)  # now it watches
