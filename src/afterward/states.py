@@ -88,9 +88,9 @@ def _queued(job: Job, now: datetime) -> State:
         if job.note is not None:
             return State("waiting", f"{job.note}; tried again {when}")
         if job.failures or job.deaths:
-            return State("retrying", f"{when}, after {_last_trouble(job)}")
+            return State("retrying", f"{when}, after {last_trouble(job)}")
         return State("scheduled", when)
-    overdue = now - _due_since(job)
+    overdue = now - due_since(job)
     if overdue > OVERDUE or job.unfit_for:
         said = "" if job.note is None else f"{job.note}; "
         wanted = f"waits for a worker that knows {job.task}, serves queue {job.queue} and is free"
@@ -98,10 +98,12 @@ def _queued(job: Job, now: datetime) -> State:
     return State("queued", job.note or "")
 
 
-def _last_trouble(job: Job) -> str:
+def last_trouble(job: Job) -> str:
+    """One line of what was wrong with the last attempt that was not released."""
     failure = next((a.failure for a in reversed(job.attempts) if a.failure is not None), job.failure)
     return "the death of its worker" if failure is None else summary(failure)
 
 
-def _due_since(job: Job) -> datetime:
+def due_since(job: Job) -> datetime:
+    """Since when nothing but the lack of a free worker keeps it waiting, as far as its own facts tell."""
     return max(at for at in (job.run_at, job.started_at, *(a.ended_at for a in job.attempts)) if at is not None)

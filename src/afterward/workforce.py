@@ -1,0 +1,76 @@
+"""Who could run a job, of all that live, and how much room they have."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from afterward.job import Job
+from afterward.liveness import SUSPECT_AFTER
+from afterward.stores.seen import ProcessSeen, Served
+
+
+class Worker(NamedTuple):
+    """A process that runs jobs, and what it says that it runs."""
+
+    process: ProcessSeen
+    served: Served
+
+    def takes(self, queue: str) -> bool:
+        """Does it take jobs from this queue?"""
+        return self.served.queues is None or queue in self.served.queues
+
+    def knows(self, task: str) -> bool:
+        """Does it know this function?"""
+        return task in self.served.tasks
+
+    def fits(self, job: Job) -> bool:
+        """Does it know the job's function, and one that its arguments are not known to misfit?"""
+        return self.knows(job.task) and (not job.unfit_for or self.served.tasks[job.task] != job.unfit_for)
+
+    def places(self, task: str) -> int:
+        """How many jobs it runs at once, of those that take their places where this one does."""
+        return self.served.threads if self.is_threaded(task) else self.served.concurrency
+
+    def is_threaded(self, task: str) -> bool:
+        """Does it run this function in a thread?"""
+        return task in self.served.threaded
+
+
+def workers_of(processes: Iterable[ProcessSeen]) -> list[Worker]:
+    """Those of the processes that run jobs."""
+    return [Worker(process, process.served) for process in processes if process.served is not None]
+
+
+def able(job: Job, workers: Iterable[Worker]) -> list[Worker]:
+    """Those that could run this job, had they room for it."""
+    return [worker for worker in workers if worker.takes(job.queue) and worker.fits(job)]
+
+
+def kin(job: Job, workers: Iterable[Worker]) -> set[str]:
+    """The tasks whose jobs take their places where this one takes its own: the threads, or those in the loop."""
+    return {
+        task
+        for worker in workers
+        for task in worker.served.tasks
+        if worker.is_threaded(task) == worker.is_threaded(job.task)
+    }
+
+
+def room(job: Job, workers: Sequence[Worker], running: Mapping[str, Job]) -> tuple[int, int]:
+    """How many places these workers have for jobs such as this one, and how many of them are free.
+
+    `running`: by id, what they run. One that is tried in a process of its own takes no place.
+    """
+    places, free = 0, 0
+    for worker in workers:
+        takes_one = [
+            one
+            for id_ in worker.process.running
+            if (one := running.get(id_)) is not None
+            and one.deaths < SUSPECT_AFTER
+            and worker.is_threaded(one.task) == worker.is_threaded(job.task)
+        ]
+        places += worker.places(job.task)
+        free += max(0, worker.places(job.task) - len(takes_one))
+    return places, free
