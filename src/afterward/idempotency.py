@@ -40,7 +40,7 @@ def key_of(values: Sequence[str]) -> str | None:
         return None
     if len(values) > 1:
         raise KeyRefused(f"The request has {len(values)} {HEADER} headers; send one.")
-    text = values[0].strip()
+    text = values[0].strip(" \t")
     if len(text) > 1 and text[0] == text[-1] == '"':
         text = re.sub(r'\\(["\\])', r"\1", text[1:-1])
     if not 1 <= len(text) <= MAX_KEY_CHARACTERS or not all("!" <= character <= "~" for character in text):

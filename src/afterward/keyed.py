@@ -20,7 +20,7 @@ class Keyed:
         self.reservation = reservation
         self.owner = owner
         self._withheld: list[Message] = []
-        self._start: Message | None = None
+        self._start: tuple[int, list[tuple[bytes, bytes]]] | None = None
         self._body: list[bytes] = []
         self._size = 0
 
@@ -31,7 +31,7 @@ class Keyed:
         """
         kind = message["type"]
         if kind == "http.response.start":
-            self._start = message
+            self._start = message["status"], list(message.get("headers", ()))  # middleware changes them in place
         elif kind == "http.response.body":
             self._body.append(message.get("body", b""))
             self._size += len(self._body[-1])
@@ -54,7 +54,8 @@ class Keyed:
         """What is to be kept of the answer; None where the application has given none."""
         if self._start is None:
             return None
-        return KeptAnswer.of(self._start["status"], self._start.get("headers", ()), b"".join(self._body)).written()
+        status, headers = self._start
+        return KeptAnswer.of(status, headers, b"".join(self._body)).written()
 
 
 _UNHEARD = ("http.response.pathsend", "http.response.zerocopysend")
