@@ -113,6 +113,8 @@ class Liveness:
 
         Raises what opening the store raised; a later call tries again.
         """
+        if self._stay is not None and (process := self.process) is not None:
+            return process
         first = await asyncio.wrap_future(self._ensure_started().joined)
         return self.process or first
 

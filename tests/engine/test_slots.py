@@ -1,6 +1,7 @@
-"""Slots of one kind that are all taken do not make the worker deaf to what waits for them."""
+"""What a worker claims into its slots, of which there are two kinds: for the loop and for threads."""
 
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 import anyio
@@ -8,6 +9,7 @@ import pytest
 
 from afterward import Afterward
 from afterward.engine.worker import WorkerOptions
+from afterward.stores.base import Answer, Claimed, Wanted
 from afterward.stores.sqlite import SQLiteStore
 
 
@@ -41,3 +43,33 @@ async def test_a_waiting_def_job_starts_as_soon_as_a_thread_is_free(
         finally:
             may_end.set()
     assert started == [1, 2]
+
+
+@pytest.mark.anyio
+async def test_nothing_is_claimed_for_slots_that_no_task_here_could_take(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Threads are free all the time; a claim for them alone would find nothing, between any two others."""
+    tasks = Afterward(f"sqlite:///{tmp_path}/jobs.db")
+    all_have_run = anyio.Event()
+    wanted: list[Wanted] = []
+    claim = SQLiteStore.claim
+
+    def claim_noted(store: SQLiteStore, process: str, wants: Sequence[Wanted], token: str) -> Answer[Claimed]:
+        wanted.extend(wants)
+        return claim(store, process, wants, token)
+
+    monkeypatch.setattr(SQLiteStore, "claim", claim_noted)
+
+    @tasks.task(name="counts")
+    async def counts(number: int) -> None:
+        if number == 49:
+            all_have_run.set()
+
+    async with tasks.running(None):
+        await tasks.enqueue_many(counts.prepare(number) for number in range(50))
+        async with tasks.running(WorkerOptions(concurrency=10)):
+            with anyio.fail_after(5):
+                await all_have_run.wait()
+    assert len(wanted) >= 5
+    assert {tuple(want.tasks) for want in wanted} == {("counts",)}

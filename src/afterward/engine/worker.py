@@ -201,10 +201,14 @@ class Worker:
                 await self._store.wait(pause)
 
     def _limits(self) -> dict[bool, int]:
-        """How many jobs to claim, for the loop and for threads; half of what is free where direct starts want some."""
+        """How many jobs to claim, for the loop and for threads; half of what is free where direct starts want some.
+
+        None of a kind that no task here is of: a claim for that alone would find nothing, time and again.
+        """
         share = 2 if self._direct else 1
         self._direct = 0
-        return {kind: -(-free // share) for kind, free in self._free.items()}
+        kinds = {task.is_async for task in self._tasks.values()}
+        return {kind: -(-free // share) if kind in kinds else 0 for kind, free in self._free.items()}
 
     async def _claim(self, limits: dict[bool, int]) -> float:
         """Claim into slots set apart for it, start what was got; seconds to wait before the next claim."""

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from afterward.stores.batch import Operation
 from afterward.stores.postgres.lane import Lane
+from afterward.stores.postgres.notices import Notices
 
 _APART = 4
 """How many of those operations are under way at once that may have to wait for another transaction."""
@@ -15,8 +16,9 @@ _APART = 4
 class Lanes:
     """One lane for each sort of operation, made when it is needed. To be made and closed on its loop."""
 
-    def __init__(self, make: Callable[[str], Lane]) -> None:
+    def __init__(self, make: Callable[[str], Lane], channel: str) -> None:
         self.loop = asyncio.get_running_loop()
+        self.notices = Notices(channel, lambda operation: self.submit("writes", operation))
         self._make = make
         self._lanes: dict[str, Lane] = {}
         self._is_closed = False

@@ -61,7 +61,7 @@ async def _notify(desk: Desk, connection: Connection, operations: Sequence[Opera
     await connection.execute(desk["notify"], channel)
 
 
-async def _listen(_desk: Desk, _connection: Connection, _operations: Sequence[Operation]) -> None:
+async def _connect(_desk: Desk, _connection: Connection, _operations: Sequence[Operation]) -> None:
     """There is a connection again, and that was all."""
 
 
@@ -74,7 +74,7 @@ CARRY_OUT: dict[str, CarryOut] = {
     "beat": _each(life.beat),
     "give_back": _each(life.give_back),
     "reap": _each(life.reap),
-    "listen": _listen,
+    "connect": _connect,
     "notify": _notify,
     "enqueue": _enqueue,
     "enqueue_apart": _each(entry.enqueue_apart),

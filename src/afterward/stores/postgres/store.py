@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -41,9 +41,6 @@ from afterward.stores.watchers import Watchers
 T = TypeVar("T")
 
 
-_NOTIFY_SECONDS = 0.003
-"""How long after one notification the next may follow: each costs the server a lock that all of them share."""
-
 _MIGRATING_SECONDS = 3600.0
 """How long the schema may take to be brought up to date, with the wait for others who do it."""
 
@@ -63,11 +60,11 @@ class PostgresStore:
         self._channel = f"{self.address.schema}.jobs"
         self._patience = patience
         self._home: Lanes | None = None
-        self._elsewhere: dict[asyncio.AbstractEventLoop, Lanes] = {}
+        self._elsewhere: dict[asyncio.AbstractEventLoop | None, Lanes] = {}
         self._joined: set[str] = set()
         self._unlocked: set[str] = set()
         self._has_listened = False
-        self._is_notifying = self._rang_meanwhile = False
+        self._ears: set[Connection] = set()
         self._bell = Bell(self._notify)
         self._watchers = Watchers()
         self._joining = Joining(self._desk, self.address.schema, self.location, self._ask)
@@ -118,7 +115,7 @@ class PostgresStore:
             async with self._apart(_MIGRATING_SECONDS) as connection:
                 await bring_up_to_date(connection, schema)
                 self._joining.identity = await identity_of(connection, schema)
-        self._home = Lanes(self._make_lane)
+        self._home = Lanes(self._make_lane, self._channel)
 
     async def close(self) -> None:
         home, self._home = self._home, None
@@ -126,7 +123,7 @@ class PostgresStore:
             return
         self._joined.clear()
         self._unlocked.clear()
-        self._has_listened = self._is_notifying = self._rang_meanwhile = False
+        self._has_listened = False
         if home.loop is asyncio.get_running_loop():
             await home.close()
             return
@@ -141,7 +138,7 @@ class PostgresStore:
         if loop in self._elsewhere:
             yield
             return
-        lanes = self._elsewhere[loop] = Lanes(self._make_lane)
+        lanes = self._elsewhere[loop] = Lanes(self._make_lane, self._channel)
         try:
             yield
         finally:
@@ -250,6 +247,9 @@ class PostgresStore:
         await self._watchers.wait(jobs, seconds)
 
     async def wait(self, seconds: float) -> None:
+        if not self._ears:
+            with contextlib.suppress(StoreUnavailable):  # the next claim tells it as well
+                await self._ask("claims", "connect", ())
         await self._bell.wait(seconds)
 
     def ring(self) -> None:
@@ -280,40 +280,22 @@ class PostgresStore:
         return answer
 
     def _notify(self) -> None:
-        """Ring in other processes, from whatever thread; once for all that is rung meanwhile."""
+        """Ring in other processes, from whatever thread: at once from a loop that has connections of its own."""
+        lanes = self._elsewhere.get(running_loop())
         home = self._home
-        if home is not None:
-            with contextlib.suppress(RuntimeError):  # its loop has ended
-                home.loop.call_soon_threadsafe(self._notify_at_home)
-
-    def _notify_at_home(self) -> None:
-        """Not again and again: what is rung soon after is rung once, a little later."""
-        if self._home is None:
+        if home is None:
             return
-        if self._is_notifying:
-            self._rang_meanwhile = True
+        if lanes is not None:
+            lanes.notices.send()
             return
-        self._is_notifying = True
-        operation = Operation("notify", (self._channel,), self._home.loop)
-        operation.add_done_callback(self._has_notified)
-        self._home.submit("vital", operation)
-
-    def _has_notified(self, answer: asyncio.Future[Any]) -> None:
-        answer.exception()  # a hint only: who was not reached looks by himself soon
-        if self._home is not None:
-            self._home.loop.call_later(_NOTIFY_SECONDS, self._may_notify)
-
-    def _may_notify(self) -> None:
-        self._is_notifying = False
-        if self._rang_meanwhile:
-            self._rang_meanwhile = False
-            self._notify_at_home()
+        with contextlib.suppress(RuntimeError):  # its loop has ended
+            home.loop.call_soon_threadsafe(home.notices.send)
 
     def _forget_inherited(self) -> None:
         """In a forked child: the connections are the parent's; closed here, they would be closed there."""
         _INHERITED.append((self._home, self._elsewhere))
         self._home, self._elsewhere, self._joined, self._unlocked = None, {}, set(), set()
-        self._has_listened = self._is_notifying = self._rang_meanwhile = False
+        self._has_listened, self._ears = False, set()
         self._bell = Bell(self._notify)
 
     # connecting
@@ -339,33 +321,55 @@ class PostgresStore:
     def _make_lane(self, sort: str) -> Lane:
         if sort == "vital":  # a heart must not stand still for as long as others may wait
             return Lane(self._connect_vital, self._carry_out, self.location, self._patience, self._patience / 2)
-        return Lane(self._connect, self._carry_out, self.location, self._patience, self._patience)
+        connect = self._connect_listening if sort == "claims" else self._connect
+        return Lane(connect, self._carry_out, self.location, self._patience, self._patience)
 
     async def _connect(self, patience: float) -> Connection:
         return await connect(self.address, patience, limit=self._patience)
 
     async def _connect_vital(self, patience: float) -> Connection:
-        """With the locks of this process, and an ear for those who ring; what was rung meanwhile is looked for."""
-        connection = await self._connect(patience)
-        try:
-            if not self.address.pooled:
-                self._unlocked = {process for process in self._joined if not await life.lock(connection, process)}
-                await connection.add_listener(self._channel, self._hear)
-                connection.add_termination_listener(self._listen_again)
-        except BaseException:
-            connection.terminate()
-            raise
+        """With the locks of this process."""
+        return await self._connect_with(self._show_life, patience)
+
+    async def _connect_listening(self, patience: float) -> Connection:
+        """With an ear for those who ring, where what they ring for is claimed; what was rung before is looked for."""
+        connection = await self._connect_with(self._listen, patience)
         if self._has_listened:
             self._bell.hear()
         self._has_listened = True
         return connection
 
-    def _listen_again(self, *_: Any) -> None:
-        """The session is lost: who rings meanwhile is not heard."""
-        if self._home is not None:
-            operation = Operation("listen", (), self._home.loop)
-            operation.add_done_callback(lambda answer: answer.exception())  # then the next beat does
-            self._home.submit("vital", operation)
+    async def _connect_with(self, prepare: Callable[[Connection], Awaitable[None]], patience: float) -> Connection:
+        connection = await self._connect(patience)
+        try:
+            if not self.address.pooled:
+                await prepare(connection)
+        except BaseException:
+            connection.terminate()
+            raise
+        return connection
+
+    async def _show_life(self, connection: Connection) -> None:
+        self._unlocked = {process for process in self._joined if not await life.lock(connection, process)}
+        connection.add_termination_listener(lambda *_: self._connect_again("vital", self._home))
+
+    async def _listen(self, connection: Connection) -> None:
+        lanes = self._elsewhere.get(running_loop(), self._home)
+
+        def lose_it(*_: Any) -> None:
+            self._ears.discard(connection)
+            self._connect_again("claims", lanes)
+
+        await connection.add_listener(self._channel, self._hear)
+        self._ears.add(connection)
+        connection.add_termination_listener(lose_it)
+
+    def _connect_again(self, sort: str, lanes: Lanes | None) -> None:
+        """The session is lost: meanwhile its lock shows no life, or who rings is not heard."""
+        if self._home is not None and lanes is not None:
+            operation = Operation("connect", (), lanes.loop)
+            operation.add_done_callback(lambda answer: answer.exception())  # then the next beat or claim does
+            lanes.submit(sort, operation)
 
     def _hear(self, *_: Any) -> None:
         self._bell.hear()
@@ -394,6 +398,14 @@ class PostgresStore:
 
 
 _INHERITED: list[Any] = []
+
+
+def running_loop() -> asyncio.AbstractEventLoop | None:
+    """The event loop that the calling code runs on, if any."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
 
 
 def what_is_wrong(error: BaseException, location: str) -> StoreError:
