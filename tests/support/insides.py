@@ -18,3 +18,9 @@ def would_lease(tasks: Afterward) -> bool:
     """Would a job of a request be leased to the worker of this process at once?"""
     worker = intake_of(tasks).direct
     return isinstance(worker, Worker) and not worker._backlog  # pyright: ignore[reportPrivateUsage]
+
+
+def are_followed(tasks: Afterward) -> bool:
+    """Does any stream wait for what a job says next?"""
+    tails = tasks.tails._tails.values()  # pyright: ignore[reportPrivateUsage]
+    return any(tail._asked for tail in tails)  # pyright: ignore[reportPrivateUsage]

@@ -2,16 +2,33 @@
 
 import asyncio
 import json
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
+from afterward import Afterward
 from afterward.errors import StoreUnavailable
-from afterward.job import Event, EventKind, Status
-from afterward.stores.base import Store
+from afterward.identity import new_id
+from afterward.job import (
+    Event,
+    EventKind,
+    Lease,
+    NewEvent,
+    Outcome,
+    Placement,
+    Process,
+    Report,
+    Ruling,
+    Status,
+    Succeeded,
+)
+from afterward.stores.base import Store, Wanted
 from afterward.stores.seen import Stream
 from afterward.stores.watchers import Watchers
+from tests.support.stores import new_job
+
+T = TypeVar("T")
 
 MORNING = datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)
 
@@ -31,12 +48,15 @@ class Browser:
         self.id = id_
         self.retry: int | None = None
         self.comments = 0
-        self._text = ""
+        self._parts: list[str] = []
 
     def read(self, data: bytes) -> Iterator[Told]:
         """The events that are complete with these bytes."""
-        self._text += data.decode()
-        *blocks, self._text = self._text.split("\n\n")
+        self._parts.append(data.decode())
+        if "\n\n" not in "".join(self._parts[-2:]):
+            return  # nothing is complete: what there is of it may be long
+        *blocks, rest = "".join(self._parts).split("\n\n")
+        self._parts = [rest]
         for block in blocks:
             yield from self._read_block(block)
 
@@ -86,7 +106,10 @@ class Saying:
 
 
 class TellingStore:
-    """Only as much of a store as streams need. `asked`: what each look at it asked for; `pauses`: how long each watch was to last."""
+    """Only as much of a store as streams need.
+
+    `asked`: what each look at it asked for; `pauses`: how long each watch was to last.
+    """
 
     def __init__(self) -> None:
         self.jobs: dict[str, Saying] = {}
@@ -125,3 +148,70 @@ class TellingStore:
     async def watch(self, jobs: Iterable[str], seconds: float) -> None:
         self.pauses.append(seconds)
         await self.watchers.wait(list(jobs), seconds)
+
+
+class Speaker:
+    """A process of its own, as the store sees it, that runs jobs and says for them what a test has it say."""
+
+    def __init__(self, tasks: Afterward, process: str = "speaker") -> None:
+        self._tasks = tasks
+        self._process = process
+        self._leases: dict[str, Lease] = {}
+        self._said: dict[str, int] = {}
+        self._do(lambda store: store.join(Process(process, 4711, "example")))
+
+    def new_job(self, **changes: Any) -> str:
+        """A job that waits."""
+        job = new_job(task="app:answer", **changes)
+        self._do(lambda store: store.enqueue([(job, Placement.free)], None))
+        return job.id
+
+    def begin(self, job: str) -> None:
+        """The next attempt of a job that waits."""
+        wanted = [Wanted({"app:answer"}, 1, only=[job])]
+        [self._leases[job]] = self._do(lambda store: store.claim(self._process, wanted, new_id())).leases
+        self._said[job] = 0
+
+    def begin_new(self, *items: Any, **changes: Any) -> str:
+        """A job that runs, and has said these."""
+        job = self.new_job(**changes)
+        self.begin(job)
+        self.say(job, *items)
+        return job
+
+    def say(self, job: str, *items: Any, kind: EventKind = EventKind.item) -> None:
+        if report := self._report(job, items, kind):
+            assert self._do(lambda store: store.report([(self._leases[job], report)])) == [True]
+
+    def end(self, job: str, *items: Any, outcome: Outcome | None = None) -> None:
+        """The attempt ends, and says these with its end."""
+        outcome = replace(outcome or Succeeded('"ok"'), report=self._report(job, items, EventKind.item))
+        assert self._do(lambda store: store.finish([(self._leases[job], outcome)])) == [True]
+
+    def lose(self, job: str) -> None:
+        """The attempt is given back: the job waits for the next."""
+        lease = self._leases[job]
+        assert self._do(lambda store: store.give_back(self._process, [(job, lease.attempt)], [])) == [True]
+
+    def retry(self, job: str) -> None:
+        """A person has it tried again."""
+        assert self._do(lambda store: store.retry([job])) == [Ruling.done]
+
+    def forget(self, ages: dict[Status, float]) -> None:
+        """Jobs that ended so long ago are pruned."""
+        self._do(lambda store: store.tidy(ages, 100, 100))
+
+    def leave(self) -> None:
+        """It ends in good order."""
+        self._do(lambda store: store.leave(self._process))
+
+    def _report(self, job: str, items: Sequence[Any], kind: EventKind) -> Report | None:
+        first = self._said[job] + 1
+        self._said[job] += len(items)
+        return Report(first, tuple(NewEvent(kind, json.dumps(item)) for item in items)) if items else None
+
+    def _do(self, work: Callable[[Store], Awaitable[T]]) -> T:
+        async def done() -> T:
+            return await work(self._tasks.store)
+
+        return self._tasks.run_sync(done())
