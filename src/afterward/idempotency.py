@@ -115,6 +115,11 @@ class KeptAnswer:
         return cls(status, [(name, value) for name, value in headers], b64decode(body))
 
 
+def answer_naming(jobs: Sequence[str]) -> KeptAnswer:
+    """What is kept where jobs are committed before the answer to their request is known."""
+    return KeptAnswer(202, [("content-type", "application/json")], json.dumps({"jobs": jobs}).encode())
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
     """Why a request is refused, as RFC 9457 has it: `detail` names the mend."""

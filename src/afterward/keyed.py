@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from starlette.types import Message
 
 from afterward.errors import ConfigurationError
-from afterward.idempotency import HEADER, MAX_ANSWER_BYTES, KeptAnswer
+from afterward.idempotency import HEADER, MAX_ANSWER_BYTES, KeptAnswer, answer_naming
+from afterward.job import Completion, NewJob
+from afterward.task import UNSAID, Joinable, Unsaid
 
 
 class Keyed:
@@ -23,6 +25,26 @@ class Keyed:
         self._start: tuple[int, list[tuple[bytes, bytes]]] | None = None
         self._body: list[bytes] = []
         self._size = 0
+        self._stored_by: Joinable | Unsaid | None = UNSAID
+        self._joined: list[str] = []
+
+    def take(self, jobs: Sequence[NewJob], stored_by: Joinable | None) -> Sequence[NewJob]:
+        """Jobs of this request, as they are to be stored by this session or connection, or by the request itself.
+
+        What a transaction of the application's own commits is committed before the answer is known: until that is kept
+        in its place, the answer to the same request names the jobs. Raises `ConfigurationError` for a second way.
+        """
+        if self._stored_by is not UNSAID and self._stored_by is not stored_by:
+            raise ConfigurationError(
+                f"a request with an {HEADER} has its tasks stored by one transaction, or a part of them could be lost "
+                f"to whoever sends it again; join one with all of them, or with none (transaction=None)"
+            )
+        self._stored_by = stored_by
+        if stored_by is None:
+            return jobs
+        self._joined += [job.id for job in jobs]
+        first, *others = jobs
+        return [first._replace(completes=Completion(self.reservation, answer_naming(self._joined).written())), *others]
 
     def hear(self, message: Message) -> None:
         """A part of the answer as the application gives it, inside of all middleware: that does its work on each.
@@ -50,12 +72,12 @@ class Keyed:
         withheld, self._withheld = self._withheld, []
         return withheld
 
-    def answer(self) -> str | None:
+    def answer(self) -> KeptAnswer | None:
         """What is to be kept of the answer; None where the application has given none."""
         if self._start is None:
             return None
         status, headers = self._start
-        return KeptAnswer.of(status, headers, b"".join(self._body)).written()
+        return KeptAnswer.of(status, headers, b"".join(self._body))
 
 
 _UNHEARD = ("http.response.pathsend", "http.response.zerocopysend")

@@ -11,7 +11,7 @@ from afterward.intake import Intake
 from afterward.job import Job, NewJob, Ruling, Status
 from afterward.life import Life
 from afterward.liveness import Liveness
-from afterward.request import watch_in_request
+from afterward.request import watch_in_request, with_key_of_request
 from afterward.stores.base import Store
 from afterward.task import Joinable, Seconds, Task, seconds
 from afterward.waiting import until_ended
@@ -50,6 +50,7 @@ class Looking:
         """
         jobs = list(jobs)
         handles = [self._handle_of(job) for job in jobs]
+        jobs = with_key_of_request(self, jobs, transaction)
         if jobs and transaction is not None:
             watch_in_request(self, await self._intake.join(jobs, transaction))
         elif jobs:
@@ -60,6 +61,7 @@ class Looking:
         """`enqueue_many` for code without an event loop. It blocks until the jobs are stored."""
         jobs = list(jobs)
         handles = [self._handle_of(job) for job in jobs]
+        jobs = with_key_of_request(self, jobs, transaction)
         if jobs and transaction is not None:
             watch_in_request(self, self._intake.join_sync(jobs, transaction))
         elif jobs:

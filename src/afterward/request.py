@@ -21,12 +21,13 @@ from afterward.errors import (
     DuplicateJob,
     NotCommitted,
     NotInARequest,
+    ReservationLost,
     StoreError,
     StoreUnavailable,
 )
 from afterward.faults import crash_point
 from afterward.handle import JobHandle
-from afterward.idempotency import scope_of
+from afterward.idempotency import KeptAnswer, scope_of
 from afterward.identity import new_id
 from afterward.intake import Intake
 from afterward.job import Completion, Lease, NewJob, OnDuplicate
@@ -36,7 +37,7 @@ from afterward.onlookers import Onlookers
 from afterward.received import Received
 from afterward.stores.seen import Reservation, Reserved
 from afterward.task import UNSAID, Joinable, Owner, Task
-from afterward.transactions.joined import Joined, Transaction
+from afterward.transactions.joined import Joined, Standing, Transaction
 
 SCOPE_KEY = "afterward.calls"
 CALLS: ContextVar[dict[Owner, Call]] = ContextVar("afterward.calls")
@@ -120,10 +121,12 @@ class Call:
         thing = self._to_be_joined_by(task)
         if thing is not None:
             self._admit(task)
-            self.watch(self._transaction_on(thing).add([job]))
+            self.watch(self._transaction_on(thing).add(self.with_key([job], thing)))
             return task.handle(job.id)
         with _ADDING:
             self._admit(task)
+            if self.keyed is not None:
+                self.keyed.take([job], None)
             if task.call_options.run_on_error:
                 self._on_error |= {job.id}
             pending = _Pending(job, origin)
@@ -284,13 +287,32 @@ class Call:
                 "the Idempotency-Key of this request was added by a middleware of the application, and the request was "
                 "not watched from its start; have the client send it, or a proxy"
             )
+        if self._joined is not None:
+            raise ConfigurationError(
+                "a task was added to a transaction before the Idempotency-Key of its request was reserved; "
+                "put tasks.idempotent(…) before whatever adds tasks"
+            )
         keyed = Keyed(new_id(), owner)
         fingerprint = await self.received.fingerprint()
         scope = scope_of(owner, self.received.method, self.received.path)
         reservation = await self._intake.reservations.reserve(keyed.reservation, scope, key, fingerprint)
         if reservation.state is Reserved.reserved:
             self.keyed = keyed
+            if self._pending:
+                keyed.take((), None)
         return reservation
+
+    def with_key(self, jobs: Sequence[NewJob], stored_by: Joinable) -> Sequence[NewJob]:
+        """Jobs that join a transaction, as this request has them stored: they complete its key, if it has one."""
+        if self.keyed is None:
+            return jobs
+        with _ADDING:
+            if any(joined.standing is Standing.stored for joined in self._joined or ()):
+                raise ConfigurationError(
+                    "a request with an Idempotency-Key has its tasks stored by one transaction, and that is committed "
+                    "by now; add all of them before the commit"
+                )
+            return self.keyed.take(jobs, stored_by)
 
     def hear(self, message: Message) -> None:
         """The application gives this part of its answer, inside of all middleware."""
@@ -309,32 +331,40 @@ class Call:
         if kind == "http.response.debug":
             await self._send(message)
             return
-        if kind == "http.response.start":
-            self.start = message
-            if not self.is_seen_inside:
-                self.sift(self._around)
-            if message["status"] >= 400 and not self._has_added():
-                await self.give_up_key()
-                await self.send(message)
-                return
+        if kind == "http.response.start" and not await self._begin_keyed(message):
+            return
         if not self.is_seen_inside:
             self.hear(message)
         keyed.withhold(message)
         if kind == "http.response.body" and not message.get("more_body", False):
             await self._end_keyed(keyed)
 
+    async def _begin_keyed(self, start: Message) -> bool:
+        """Is this the start of an answer that is to be kept? Else it is dealt with."""
+        self.start = start
+        error = sys.exception()
+        if isinstance(error, DuplicateJob | ReservationLost) and start["status"] == 500:  # of a commit, unhandled
+            self.refusal = error
+            return False
+        if not self.is_seen_inside:
+            self.sift(self._around)
+        if start["status"] >= 400 and self._joined is None and not self._has_added():
+            await self.give_up_key()
+            await self.send(start)
+            return False
+        return True
+
     def _has_added(self) -> bool:
         """Is there a task that is wanted, and not only because the request has failed?"""
         return any(p.job.id not in self._on_error for p in self._pending)
 
     async def _end_keyed(self, keyed: Keyed) -> None:
-        answer = keyed.answer()
-        with _ADDING:
-            if self._pending and answer is not None:
-                first, *others = self._pending
-                job = first.job._replace(completes=Completion(keyed.reservation, answer))
-                self._pending = [first._replace(job=job), *others]
+        """The answer is known: it is kept together with the jobs, and then leaves."""
+        answer, status = keyed.answer(), 0 if self.start is None else self.start["status"]
+        if self._joined is not None:
+            await self._amend(keyed, answer, promises=status < 400)
         if self._pending:
+            self._complete(keyed, answer)
             await self._store(direct=self.start is not None and _has_length(self.start))
             if answer is not None:
                 self.keyed = None
@@ -344,12 +374,39 @@ class Call:
             await self._send(message)
         self._sent = True
 
-    async def give_up_key(self) -> None:
+    def _complete(self, keyed: Keyed, answer: KeptAnswer | None) -> None:
+        if answer is not None:
+            with _ADDING:
+                first, *others = self._pending
+                job = first.job._replace(completes=Completion(keyed.reservation, answer.written()))
+                self._pending = [first._replace(job=job), *others]
+
+    async def _amend(self, keyed: Keyed, answer: KeptAnswer | None, *, promises: bool) -> None:
+        """What was committed is kept with an answer that names its jobs; this one takes its place.
+
+        Not one that tells of a mistake of the server's: whoever sends the request again is better told of the jobs.
+        """
+        joined = self._joined or []
+        await self._see_that_all_is_committed(promises=promises)
+        try:
+            if not promises:
+                await self._intake.host.check_committed(joined)
+            if answer is None or answer.status >= 500:
+                await self.give_up_key()
+            elif await self._intake.reservations.amend(keyed.reservation, answer.written()):
+                self.keyed = None
+        except NotCommitted:  # what its transaction keeps locked cannot be given up before that is over
+            await self.give_up_key(at_once=False)
+        except StoreError as error:
+            emit(logging.WARNING, "answer.not_kept", reason=str(error))
+            await self.give_up_key(at_once=False)
+
+    async def give_up_key(self, *, at_once: bool = True) -> None:
         """Where its key is reserved and not completed: another request may have it."""
         keyed, self.keyed = self.keyed, None
         if keyed is not None:
-            is_reachable = not isinstance(self.refusal, StoreUnavailable)
-            await self._intake.reservations.drop(keyed.reservation, at_once=is_reachable)
+            at_once = at_once and not isinstance(self.refusal, StoreUnavailable | NotCommitted)
+            await self._intake.reservations.drop(keyed.reservation, at_once=at_once)
 
     async def _see_that_all_is_committed(self, *, promises: bool) -> None:
         """Refuse the response where it promises what is not committed; one that tells of a failure promises nothing."""
@@ -474,6 +531,22 @@ def is_answered() -> bool:
 def is_in_a_request(owner: Owner) -> bool:
     """Does the calling code run in a request that tasks of `owner` can be added to?"""
     return owner in CALLS.get({})
+
+
+def with_key_of_request(owner: object, jobs: Sequence[NewJob], transaction: Joinable | None) -> Sequence[NewJob]:
+    """Where the calling code runs in a request with a key: these jobs, as that has them stored.
+
+    Raises `ConfigurationError` for what is stored at once: it would be stored again when the request is sent again.
+    """
+    call = CALLS.get({}).get(cast("Owner", owner))
+    if call is None or call.keyed is None or not jobs:
+        return jobs
+    if transaction is None:
+        raise ConfigurationError(
+            f"task {jobs[0].task}: it was enqueued in a request with an Idempotency-Key, and would be enqueued once "
+            f"more when that is sent again; use add_task of BackgroundTasks, which stores it with the answer"
+        )
+    return call.with_key(jobs, transaction)
 
 
 def watch_in_request(owner: object, joined: Joined) -> None:

@@ -567,3 +567,21 @@ def test_an_app_without_the_tasks_is_a_mistake(tasks: Afterward) -> None:
 
     with pytest.raises(Exception, match=r"call tasks.install\(app\)"), TestClient(app) as strict:
         strict.post("/", headers=KEY)
+
+
+@pytest.mark.parametrize("blocks", [False, True])
+def test_what_is_enqueued_at_once_is_refused_in_a_request_with_a_key(
+    app: FastAPI, client: TestClient, tasks: Afterward, note: Task[[str], None], blocks: bool
+) -> None:
+    """It would not be known when the request is sent again."""
+
+    async def awaiting() -> str:
+        return (await note.enqueue("task")).id
+
+    def blocking() -> str:
+        return note.enqueue_sync("task").id
+
+    app.post("/", dependencies=[Depends(tasks.idempotent())])(blocking if blocks else awaiting)
+    assert client.post("/").status_code == 200
+    with pytest.raises(Exception, match="use add_task of BackgroundTasks"), TestClient(app) as strict:
+        strict.post("/", headers=KEY)
