@@ -11,6 +11,7 @@ from datetime import timedelta
 from functools import partial
 from typing import Any, Literal
 
+from fastapi import APIRouter
 from starlette.applications import Starlette
 
 from afterward.apps import Apps, entered, is_inner, starts_workers
@@ -145,6 +146,23 @@ class Afterward(Living):
         `required`: a request without a key is refused.
         """
         return reserving(self, owner, required=required)
+
+    def dashboard(
+        self, *, admin: Callable[..., Any] | None = None, prefix: str = "/tasks", **options: Any
+    ) -> APIRouter:
+        """Pages to look after jobs by: what is stuck, what fails and why, what runs where; to retry, cancel, pause.
+
+            app.include_router(tasks.dashboard(admin=administrator))
+
+        `admin`: a dependency that answers who is asking, as text for the log, or raises. Without it and without
+        `dependencies=[…]`, only a developer may come in: from the same machine, to an app with `debug=True` or under
+        `AFTERWARD_ENV=development`, and by no proxy. `options`: any other of `APIRouter`.
+
+        Raises `ConfigurationError` when `afterward[dashboard]` is not installed.
+        """
+        from afterward.web.dashboard import dashboard
+
+        return dashboard(self, admin, prefix, options)
 
     def _live_with(self, app: Starlette, options: WorkerOptions | None) -> None:
         """Make the lifespan of `app` ours as well: begun before the first job runs, ended after the last."""

@@ -1,1 +1,1 @@
-"""Jobs as HTTP shows them: their status, their lists, and their streams."""
+"""Where jobs are seen: over HTTP as resources and streams, and by people on the dashboard."""

@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from contextvars import Context
@@ -42,7 +43,9 @@ class Tail:
 
     def __init__(self, store: Store, *, has_ended: bool = False) -> None:
         self._store = store
-        self._has_ended = has_ended
+        self._has_ended = asyncio.Event()
+        if has_ended:
+            self._has_ended.set()
         self._asked: dict[_Key, set[_Asked]] = {}
         self._fresh: set[_Key] = set()
         self._stirred = asyncio.Event()
@@ -55,7 +58,7 @@ class Tail:
         """What a job has said after that number, as soon as there is news in it; None when the stream is to end, for
         the job is forgotten, or this process stops serving.
         """
-        if self._has_ended:
+        if self._has_ended.is_set():
             return None
         asked = _Asked((job, after), is_news, asyncio.get_running_loop().create_future())
         self._asked.setdefault(asked.key, set()).add(asked)
@@ -71,9 +74,16 @@ class Tail:
         finally:
             self._forget(asked)
 
+    async def ended(self, seconds: float) -> bool:
+        """Wait so many seconds; True, and at once, when streams are to end."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._has_ended.wait()
+        return self._has_ended.is_set()
+
     def end(self) -> None:
         """Have all streams end; on their loop."""
-        self._has_ended = True
+        self._has_ended.set()
         for asked in self._all():
             self._answer(asked, None)
 

@@ -1,0 +1,75 @@
+"""One action for all jobs that some filters leave: shown before it is done, and done when its word is typed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from fastapi import Response
+
+from afterward.job import Job, Ruling, Status
+from afterward.web.dashboard.actions import MOVES
+from afterward.web.dashboard.audit import audit
+from afterward.web.dashboard.filters import Filters, filters
+from afterward.web.dashboard.guard import Refused
+from afterward.web.dashboard.visit import Visit
+
+MOST = 10_000
+"""So many jobs are moved by one action."""
+
+STATUSES: Mapping[str, Sequence[Status]] = {
+    "retry": (Status.failed, Status.cancelled),
+    "cancel": (Status.queued, Status.running),
+}
+"""Which jobs an action is for."""
+
+_PAGE = 250
+_SHOWN = 5
+
+
+async def confirm(visit: Visit) -> Response:
+    """What would be done, with how many, and the form to agree in."""
+    action, wanted = _asked(visit.query)
+    jobs = await _matching(visit, action, wanted)
+    newest = jobs[0].id if jobs else ""
+    return visit.page(
+        "bulk.html", action=action, filters=wanted, count=len(jobs), most=MOST, shown=jobs[:_SHOWN], newest=newest
+    )
+
+
+async def act(visit: Visit, form: Mapping[str, str]) -> Response:
+    """Do it, with those that were there when it was asked about."""
+    action, wanted = _asked(form)
+    if form.get("word", "").strip().lower() != action:
+        return visit.go("/jobs", **wanted.query, said="word")
+    newest = form.get("newest", "")
+    ids = [job.id for job in await _matching(visit, action, wanted) if job.id <= newest]
+    rulings: list[Ruling] = []
+    for start in range(0, len(ids), _PAGE):
+        rulings += await MOVES[action](visit.store, ids[start : start + _PAGE])
+    done, asked = rulings.count(Ruling.done), rulings.count(Ruling.asked)
+    counts = {"asked": asked or None, "refused": (len(rulings) - done - asked) or None}
+    # What was searched for stands in arguments, maybe.
+    said = {**replace(wanted, text=None).query, "searched": True if wanted.text else None}
+    audit(visit, f"{action}_all", **said, done=done, **counts)
+    return visit.go("/jobs", **wanted.query, **{action: done}, **counts)
+
+
+def _asked(said: Mapping[str, str]) -> tuple[str, Filters]:
+    action, wanted = said.get("action", ""), filters(said)
+    if action not in STATUSES:
+        raise Refused("There is no such action", "For all jobs that match, there is retry, and cancel.", 404)
+    if wanted.status is not None and wanted.status not in STATUSES[action]:
+        raise Refused("This cannot be done", f"There is no {action} for a job that is {wanted.status.value}.", 409)
+    return action, wanted
+
+
+async def _matching(visit: Visit, action: str, wanted: Filters) -> list[Job]:
+    statuses = (wanted.status,) if wanted.status else STATUSES[action]
+    jobs: list[Job] = []
+    while len(jobs) < MOST:
+        page = await wanted.page(visit.store, _PAGE, jobs[-1].id if jobs else None, statuses)
+        jobs += page
+        if len(page) < _PAGE:
+            break
+    return jobs

@@ -1,0 +1,97 @@
+"""How it stands: what is stuck, what there is to do in each queue, what has ended lately."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from fastapi import Response
+
+from afterward.stores.base import QueueStats, Stats
+from afterward.stores.seen import Pause, Period, ProcessSeen
+from afterward.web.dashboard.charts import Chart, chart, slots
+from afterward.web.dashboard.verdict import serves, verdict
+from afterward.web.dashboard.visit import Visit
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """A span of time up to now, in slots. Both in seconds."""
+
+    name: str
+    seconds: int
+    slot: int
+
+    def began(self, now: datetime) -> datetime:
+        """When its first slot began: slots are counted from 1970."""
+        last = now.timestamp() // self.slot * self.slot
+        return datetime.fromtimestamp(last - self.seconds + self.slot, UTC)
+
+    @property
+    def count(self) -> int:
+        """How many slots it has."""
+        return self.seconds // self.slot
+
+
+RANGES = {"1h": Range("1 hour", 3600, 60), "24h": Range("24 hours", 86_400, 1800)}
+
+_ALL_SECONDS = 1e10
+"""A span in which everything lies, so that one period tells of all that is asked for."""
+
+_GROUPS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class QueueRow:
+    """One queue. `ended`: what ended in the range, as one period; None for nothing."""
+
+    name: str
+    counts: QueueStats
+    pause: Pause | None
+    is_served: bool
+    ended: Period | None
+    spark: Chart
+
+
+async def overview(visit: Visit) -> Response:
+    """The first page."""
+    chosen = visit.query.get("range", "1h")
+    chosen = chosen if chosen in RANGES else "1h"
+    span, store = RANGES[chosen], visit.store
+    began = span.began(visit.now)
+    stats, paused, processes = await store.stats(), await store.paused(), await store.processes()
+    periods = await store.history(began, span.slot)
+    totals = {period.queue: period for period in await store.history(began, _ALL_SECONDS)}
+    names = sorted({*totals, *(queue.queue for queue in stats.queues), *(pause.queue for pause in paused)})
+    pauses = {pause.queue: pause for pause in paused}
+    rows = [_row(name, stats, pauses, processes, totals, periods, span, began) for name in names]
+    return visit.page(
+        "overview.html", page="overview", verdict=verdict(stats, paused, processes), rows=rows, chosen=chosen,
+        ranges=RANGES, span=span, chart=chart(slots(periods, began, span.slot, span.count), 1200, 120),
+        ended=_sums(totals.values()), waiting=[queue.depth for queue in stats.queues],
+        later=[queue.later for queue in stats.queues], running=sum(queue.running for queue in stats.queues),
+        held=sum(queue.held for queue in stats.queues), workers=sum(1 for process in processes if process.served),
+        groups=await store.failures(_GROUPS),
+    )  # fmt: skip
+
+
+def _row(  # noqa: PLR0917 - one row of a table, from all its sources
+    name: str,
+    stats: Stats,
+    pauses: Mapping[str, Pause],
+    processes: Sequence[ProcessSeen],
+    totals: Mapping[str, Period],
+    periods: Sequence[Period],
+    span: Range,
+    began: datetime,
+) -> QueueRow:
+    counts = next((queue for queue in stats.queues if queue.queue == name), QueueStats(name, 0, 0.0, 0, 0, 0))
+    mine = slots([period for period in periods if period.queue == name], began, span.slot, span.count)
+    is_served = any(serves(process, name) for process in processes)
+    return QueueRow(name, counts, pauses.get(name), is_served, totals.get(name), chart(mine, 120, 20, gap=0))
+
+
+def _sums(periods: Iterable[Period]) -> Mapping[str, int]:
+    found = list(periods)
+    return {name: sum(getattr(period, name) for period in found) for name in ("succeeded", "failed", "cancelled")}
