@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Sequence
 from typing import Protocol, TypeAlias
 
@@ -25,7 +24,6 @@ from afterward.transactions.host import Host
 from afterward.transactions.joined import Joined, Transaction
 from afterward.transactions.kinds import transaction_of
 
-_NEW_IDENTITY_SECONDS = 5.0
 _TO_BE_STORED_AGAIN = (Stored.stranger, Stored.incomplete, Stored.dropped)
 
 Placed: TypeAlias = list[tuple[NewJob, Placement]]
@@ -104,7 +102,7 @@ class Intake:
                     jobs = self._account(placed, answers, process, keeper)
                 _raise_if_refused(placed, answers)
                 if jobs and answers is not None and Stored.stranger in answers:
-                    process = await self._new_identity(process)  # its row was gone
+                    process = await self.liveness.another_identity(process)  # its row was gone
                     direct = False  # the store may have it all the same, from a try whose answer was lost
         except (StoreError, ArgumentError) as error:
             keeper.take_back(jobs or [job for job, _ in placed], error)
@@ -114,7 +112,7 @@ class Intake:
     async def _store_files(self, jobs: Sequence[NewJob], process: str) -> str:
         """Store what their files contain, and answer in whose name: this process may get another while it does."""
         while not await self._contents.put(jobs, process):
-            process = await self._new_identity(process)
+            process = await self.liveness.another_identity(process)
         return process
 
     async def let_go(self, keeper: Keeper) -> None:
@@ -223,16 +221,6 @@ class Intake:
         self.liveness.holdings.forget([(lease.id, lease.attempt)])
         if self.direct is not None:
             self.direct.give_up(lease.task)
-
-    async def _new_identity(self, old: str) -> str:
-        """This process was taken for dead; wait until the heartbeat has noticed."""
-        deadline = asyncio.get_running_loop().time() + _NEW_IDENTITY_SECONDS
-        while asyncio.get_running_loop().time() < deadline:
-            process = self.liveness.process
-            if process is not None and process != old:
-                return process
-            await asyncio.sleep(0.02)
-        raise StoreUnavailable("this process was taken for dead by another, and is still finding out")
 
 
 def _have_files(jobs: Sequence[NewJob]) -> bool:

@@ -22,7 +22,7 @@ from collections.abc import Callable, Coroutine, Generator
 from contextlib import contextmanager
 from typing import Any, TypeVar, cast
 
-from afterward.errors import StoreError
+from afterward.errors import StoreError, StoreUnavailable
 from afterward.faults import Crash
 from afterward.holdings import Holdings
 from afterward.identity import new_id
@@ -45,6 +45,8 @@ MAX_DEATHS = 3
 
 SUSPECT_DELAY_SECONDS = 1.0
 """The back-off before a suspect is tried again."""
+
+_NEW_IDENTITY_SECONDS = 5.0
 
 
 class _Stay:
@@ -117,6 +119,16 @@ class Liveness:
             return process
         first = await asyncio.wrap_future(self._ensure_started().joined)
         return self.process or first
+
+    async def another_identity(self, old: str) -> str:
+        """This process was taken for dead: wait until the heartbeat has noticed. Raises `StoreUnavailable`."""
+        deadline = time.monotonic() + _NEW_IDENTITY_SECONDS
+        while time.monotonic() < deadline:
+            process = self.process
+            if process is not None and process != old:
+                return process
+            await asyncio.sleep(0.02)
+        raise StoreUnavailable("this process was taken for dead by another, and is still finding out")
 
     async def stop(self) -> None:
         """Leave the store and close it. Lawful without a start, and twice."""

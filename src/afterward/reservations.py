@@ -7,7 +7,7 @@ import asyncio
 from afterward.errors import StoreError
 from afterward.liveness import Liveness
 from afterward.stores.base import Store
-from afterward.stores.seen import Reservation
+from afterward.stores.seen import Reservation, Reserved
 
 _TRY_AGAIN_SECONDS = 1.0
 _LATE_SECONDS = 30.0
@@ -24,11 +24,15 @@ class Reservations:
     async def reserve(self, reservation: str, scope: str, key: str, fingerprint: str) -> Reservation:
         """Reserve a key for a request. Raises `StoreUnavailable`; then it is not reserved, or not for long."""
         process = self._liveness.process or await self._liveness.start()
-        try:
-            return await self._store.reserve(reservation, scope, key, fingerprint, process)
-        except BaseException:  # a cancellation, too: it may be reserved all the same
-            self._drop_soon(reservation)
-            raise
+        while True:
+            try:
+                answer = await self._store.reserve(reservation, scope, key, fingerprint, process)
+            except BaseException:  # a cancellation, too: it may be reserved all the same
+                self._drop_soon(reservation)
+                raise
+            if answer.state is not Reserved.stranger:
+                return answer
+            process = await self._liveness.another_identity(process)  # its row was gone
 
     async def drop(self, reservation: str, *, at_once: bool) -> None:
         """Give it up, unless it is completed. What the store cannot do now is done as soon as it can.

@@ -310,6 +310,15 @@ async def add_held(names: str, key: str, request: Request, background_tasks: Bac
     return StreamingResponse(body(), status_code=202, media_type="application/json")
 
 
+@app.post("/keyed/{names}", status_code=202, dependencies=[Depends(tasks.idempotent())])
+async def add_once(
+    names: str, key: str, request: Request, background_tasks: BackgroundTasks, think: float = 0
+) -> dict[str, list[str]]:
+    """The same, for a request that may be sent again. It thinks for some seconds."""
+    await asyncio.sleep(think)
+    return {"jobs": _add(background_tasks, names, key, request, query=set(request.query_params))}
+
+
 async def slow_exit(linger: float = 0) -> AsyncIterator[None]:
     yield
     await asyncio.sleep(linger)

@@ -5,7 +5,7 @@ import json
 import select
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -60,11 +60,11 @@ class Door:
         self.socket.listen(2048)
         self.port: int = self.socket.getsockname()[1]
 
-    def request(self, method: str, path: str, **query: Any) -> Answer:
+    def request(self, method: str, path: str, *, headers: Mapping[str, str] | None = None, **query: Any) -> Answer:
         """Ask, and read the whole answer. A server that dies meanwhile makes a `ConnectionError`."""
         connection = http.client.HTTPConnection(LOOPBACK, self.port, timeout=40)
         try:
-            connection.request(method, f"{path}?{urlencode(query)}" if query else path)
+            connection.request(method, f"{path}?{urlencode(query)}" if query else path, headers=headers or {})
             response = connection.getresponse()
             body = response.read()
         except http.client.HTTPException as error:

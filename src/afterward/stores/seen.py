@@ -123,6 +123,8 @@ class Reserved(StrEnum):
     """It was used for something else: its fingerprint differs."""
     completed = "completed"
     """The same request was answered before."""
+    stranger = "stranger"
+    """The process in whose name it was to be has no liveness row; nothing was reserved."""
 
 
 class Reservation(NamedTuple):
@@ -206,7 +208,7 @@ class Seen(Protocol):
         for what: the same key in another scope is another. What is reserved by a process without a row is reserved by
         nobody, unless it is completed: another may take its place. It is completed by the job that names it
         (`completes`), in the transaction that stores that job; without a job it is never completed. What is completed
-        is kept for a day at least, and left to `tidy` then. Raises `StoreUnavailable` when `process` has no row.
+        is kept for a day at least, and left to `tidy` then. `stranger` when `process` has no row.
         Repeated: `reserved` again, for the same `reservation`. So one whose answer was lost can be dropped.
         """
         ...

@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
-from afterward.errors import StoreUnavailable
 from afterward.job import Lease, Outcome
 from afterward.stores.batch import Operation
 from afterward.stores.sqlite import claims, contents, events, life, moves, processes, queues, reservations, tidying
 from afterward.stores.sqlite.entry import Entry
 from afterward.stores.sqlite.transaction import Transaction
-
-NO_ROW = "process {} has no liveness row: nothing can be reserved in its name"
 
 CarryOut: TypeAlias = Callable[[Transaction, Sequence[Operation]], None]
 
@@ -35,12 +32,6 @@ def _each_job(one: Callable[[Transaction, Any], Any]) -> CarryOut:
             operation.answer = [one(transaction, item) for item in operation.items]
 
     return carry_out
-
-
-def _reserve(transaction: Transaction, operations: Sequence[Operation]) -> None:
-    for operation in operations:
-        operation.answer = reservations.reserve(transaction, *operation.items)
-        operation.error = None if operation.answer else StoreUnavailable(NO_ROW.format(operation.items[-1]))
 
 
 def _put_chunk(transaction: Transaction, operations: Sequence[Operation]) -> None:
@@ -92,7 +83,7 @@ CARRY_OUT: dict[str, CarryOut] = {
     "beat": _each(life.beat),
     "give_back": _each(life.give_back),
     "reap": _each(life.reap),
-    "reserve": _reserve,
+    "reserve": _each(reservations.reserve),
     "put_chunk": _put_chunk,
     "enqueue": _enqueue,
     "amend": _each(reservations.amend),

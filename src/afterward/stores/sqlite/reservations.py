@@ -20,11 +20,11 @@ _KEPT_SECONDS = 86_400.0
 
 def reserve(  # noqa: PLR0917 - as the operation has them
     transaction: Transaction, reservation: str, scope: str, key: str, fingerprint: str, process: str
-) -> Reservation | None:
-    """Reserve a key that nobody has; else say what has become of it. None for a process without a row."""
+) -> Reservation:
+    """Reserve a key that nobody has; else say what has become of it."""
     connection = transaction.connection
     if not _is_alive(connection, process):
-        return None
+        return Reservation(Reserved.stranger)
     row: Any = connection.execute(_Q["reservation"], (scope, key)).fetchone()
     if row is not None and not _can_be_taken(connection, row):
         return _known_as(row, reservation, fingerprint)
