@@ -50,8 +50,15 @@ class Connection:
                 return
 
     def read_some(self) -> list[Told]:
-        """Wait for the next bytes; the events that they complete, which are still to be taken."""
-        self._events += (events := list(self.browser.read(self._response.read1())))
+        """Wait for the next bytes; the events that they complete, which are still to be taken.
+
+        Raises `ConnectionError` when the stream breaks.
+        """
+        try:
+            data = self._response.read1()
+        except http.client.IncompleteRead as error:
+            raise ConnectionError("the stream broke") from error
+        self._events += (events := list(self.browser.read(data)))
         return events
 
     def take(self, count: int) -> list[Told]:
