@@ -26,11 +26,13 @@ from afterward.errors import (
     StoreError,
     StoreUnavailable,
     StoreUnusable,
+    TaskCancelled,
     TaskError,
 )
 from afterward.handle import JobHandle
 from afterward.hooks import EndedJob
 from afterward.job import Failure, Job, Ruling, Status
+from afterward.saying import cancel_asked, check_cancelled, emit, progress
 from afterward.task import Task
 
 if TYPE_CHECKING:
@@ -71,9 +73,14 @@ __all__ = [
     "StoreUnavailable",
     "StoreUnusable",
     "Task",
+    "TaskCancelled",
     "TaskError",
+    "cancel_asked",
+    "check_cancelled",
     "current_job",
+    "emit",
     "finish",
     "finish_sync",
     "lifespan_state",
+    "progress",
 ]

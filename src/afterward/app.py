@@ -45,7 +45,8 @@ class Afterward(Living):
     `context_variables`: those whose values travel with a job. `keep`, `keep_failed`: how long a job can be looked at
     after it has ended, or failed for good, before it is pruned; None keeps it for ever. `migrate=False`: the store is
     neither made nor brought up to date here; on an older one the app refuses to start, until `afterward migrate` was
-    called.
+    called. `log_level`: lines of the log that a job writes are stored with it from this level on; None: none are.
+    `version`: of the application, by default the environment's `AFTERWARD_APP_VERSION`; shown with what runs jobs.
 
     Nothing is opened before it is needed. Raises `ConfigurationError` for a URL that names no store, or a span of time
     that makes no sense.
@@ -62,6 +63,8 @@ class Afterward(Living):
         keep: Seconds | None = timedelta(hours=24),
         keep_failed: Seconds | None = timedelta(days=7),
         migrate: bool = True,
+        log_level: int | None = logging.INFO,
+        version: str | None = None,
         store: Store | None = None,
     ) -> None:
         store = store or store_of(url or os.environ.get("AFTERWARD_URL") or DEFAULT_URL)
@@ -74,6 +77,8 @@ class Afterward(Living):
         self._carrier = Carrier(context_variables)
         kept = {Status.succeeded: keep, Status.cancelled: keep, Status.failed: keep_failed}
         self._ages = {status: seconds(age) for status, age in kept.items() if age is not None}
+        self.log_level = log_level
+        self.version = os.environ.get("AFTERWARD_APP_VERSION", "") if version is None else version
         self._lifespan_seen = False
 
     def install(

@@ -17,7 +17,8 @@ from afterward.sameness import difference
 
 DEFAULT_MAX_BYTES = 256 * 1024
 
-_BYTES: CoreConfig = {"ser_json_bytes": "base64", "val_json_bytes": "base64"}
+BYTES_AS_BASE64: CoreConfig = {"ser_json_bytes": "base64", "val_json_bytes": "base64"}
+"""How bytes are written in JSON."""
 
 
 class Codec:
@@ -26,8 +27,8 @@ class Codec:
     def __init__(self, annotation: Any) -> None:
         self.adapter = TypeAdapter(annotation)
         schema = self.adapter.core_schema
-        self._to_json = SchemaSerializer(schema, _BYTES).to_json
-        self._from_json = SchemaValidator(schema, _BYTES).validate_json
+        self._to_json = SchemaSerializer(schema, BYTES_AS_BASE64).to_json
+        self._from_json = SchemaValidator(schema, BYTES_AS_BASE64).validate_json
 
     def dump(self, value: Any) -> bytes:
         """JSON that `load` reads back the same. Raises `Unstorable`, or whatever a user's type raises meanwhile."""

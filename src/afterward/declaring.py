@@ -108,8 +108,6 @@ class Declaring(Looking):
     ) -> Task[..., Any]:
         if isinstance(function, Task):
             raise TaskError(f"task {name} is declared twice; one @tasks.task is enough")
-        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-            raise TaskError(f"task {name} is a generator function; a task is a `def` or `async def` that returns")
         there = self.tasks.get(name)
         if there is not None:
             _check_replacement(there.function, function, name)
@@ -131,6 +129,8 @@ class Declaring(Looking):
         for task in self.tasks.values():
             task.arguments.check()
             task.result.check()
+            if task.items is not None:
+                task.items.check()
             check_hooks(task.name, task.task_options.on_success, task.task_options.on_failure)
 
     def capture_context(self) -> str | None:

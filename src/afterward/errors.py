@@ -67,7 +67,14 @@ class LeaseLost(AfterwardError):
 
 
 class NoCurrentJob(AfterwardError, RuntimeError):
-    """`current_job()` was called outside of a running job."""
+    """`current_job()`, or another function that is for running jobs, was called outside of one."""
+
+
+class TaskCancelled(AfterwardError):
+    """Raised inside a task, by `check_cancelled()`: let it pass, and a job that was asked to end is cancelled.
+
+    Raised without being asked, it is a failure as any other.
+    """
 
 
 class LifespanFailed(AfterwardError):

@@ -30,6 +30,8 @@ class Living(Declaring):
 
     tails: Tails
     _ages: dict[Status, float]
+    log_level: int | None
+    version: str
 
     @asynccontextmanager
     async def running(self, options: WorkerOptions | None) -> AsyncGenerator[Worker | None]:
@@ -59,7 +61,7 @@ class Living(Declaring):
 
     def foreground(self) -> Foreground:
         """What runs one job of these tasks here and now, to look for a mistake: `afterward run`."""
-        return Foreground(self.store, self._liveness, self.tasks, self.restore_context)
+        return Foreground(self.store, self._liveness, self.tasks, self.restore_context, log_level=self.log_level)
 
     @contextmanager
     def _streaming(self, life: Life) -> Generator[None]:
@@ -109,7 +111,7 @@ class Living(Declaring):
 
     def make_worker(self, kind: type[W], options: WorkerOptions) -> W:
         """A worker for these tasks, where they live now."""
-        return kind(self.store, self._liveness, self.tasks, options, self.restore_context)
+        return kind(self.store, self._liveness, self.tasks, options, self.restore_context, log_level=self.log_level)
 
     async def _open_soon(self) -> None:
         """Open the store, but do not wait long for one that is slow or locked: requests and the worker try again."""

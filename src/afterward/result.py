@@ -16,15 +16,20 @@ from afterward.errors import ResultError, TaskError
 
 
 class ResultCodec:
-    """What one function returns ↔ JSON text."""
+    """What one function returns ↔ JSON text. `yields`: it is a generator function, and nothing is its result."""
 
-    def __init__(self, function: Callable[..., Any], name: str, max_bytes: int = DEFAULT_MAX_BYTES) -> None:
+    def __init__(
+        self, function: Callable[..., Any], name: str, max_bytes: int = DEFAULT_MAX_BYTES, *, yields: bool = False
+    ) -> None:
         self._function = function
         self._name = name
         self._max_bytes = max_bytes
+        self._yields = yields
 
     @cached_property
     def _codec(self) -> Codec:
+        if self._yields:  # what it yields is said while it runs; it returns nothing
+            return Codec(None)
         returned = signature_of(self._function, f"task {self._name}").return_annotation
         annotation = (
             Any

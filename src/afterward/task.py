@@ -28,6 +28,7 @@ from afterward.result import ResultCodec
 from afterward.retry import RetryPolicy
 from afterward.text import is_storable
 from afterward.uploads import DEFAULT_MAX_FILE_BYTES
+from afterward.yielding import ItemCodec, exhausting, yields, yields_in_loop
 
 Joinable: TypeAlias = object
 """A session of SQLAlchemy or SQLModel, or a connection of asyncpg or psycopg; with an event loop or without."""
@@ -129,12 +130,14 @@ class Task(Generic[P, R_co]):
         self.function = function
         self.name = name
         self.name_in_code = _importable_name(function)
-        self.is_async = is_async(function)
+        self.is_async = is_async(function) or yields_in_loop(function)
+        self.items = ItemCodec(function, name) if yields(function) else None
+        self.body = function if self.items is None else exhausting(function, self.items)
         self.task_options = options
         self.has_hooks = options.on_success is not None or options.on_failure is not None
         self.call_options = call_options
         self.max_bytes, self.max_file_bytes = max_bytes, max_file_bytes
-        self.result = ResultCodec(function, name, max_bytes)
+        self.result = ResultCodec(function, name, max_bytes, yields=self.items is not None)
         with contextlib.suppress(Unresolvable):  # by what stands further down in its module: looked at when it is used
             self.arguments  # noqa: B018 - built and kept
 

@@ -8,3 +8,8 @@ def is_storable(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return "\0" not in text
+
+
+def storable(text: str) -> str:
+    """The same text, with what no store keeps written out."""
+    return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")

@@ -15,6 +15,7 @@ from afterward.engine.process import run_in_child
 from afterward.engine.threads import Threads
 from afterward.errors import FileLost, StoreUnavailable
 from afterward.job import Failed, Lease, NewJob, Released, Succeeded
+from tests.support.reports import unheard
 from tests.support.uploading import digest
 
 pytestmark = pytest.mark.anyio
@@ -46,7 +47,7 @@ def chunks_in(contents: dict[str, bytes]) -> Chunks:
 
 async def test_a_suspect_gets_its_files() -> None:
     job, contents = prepared()
-    outcome = await run_in_child(digest, suspect(job), chunks_in(contents))
+    outcome = await run_in_child(digest, suspect(job), unheard(), chunks_in(contents))
     assert isinstance(outcome, Succeeded)
     assert outcome.result is not None
     pid, *found = json.loads(outcome.result)
@@ -63,7 +64,7 @@ async def test_a_file_that_the_store_has_lost_fails_its_job_there_as_here() -> N
     job, contents = prepared()
     lost, *_ = contents
     del contents[lost]
-    outcome = await run_in_child(digest, suspect(job), chunks_in(contents))
+    outcome = await run_in_child(digest, suspect(job), unheard(), chunks_in(contents))
     assert isinstance(outcome, Failed)
     assert outcome.failure.kind == "afterward.errors.FileLost"
     args, kwargs = digest.arguments.load(job.arguments)
@@ -77,7 +78,7 @@ async def test_a_file_that_is_lost_is_told_to_who_hears_of_failures() -> None:
     heard: list[BaseException] = []
     threads = Threads()
     executor = Executor(threads, lambda stored: None, chunks_in({}), lambda lease, error: heard.append(error))
-    outcome = await executor.run(digest, suspect(job))
+    outcome = await executor.run(digest, suspect(job), unheard())
     threads.stop()
     assert isinstance(outcome, Failed)
     assert [type(error) for error in heard] == [FileLost]
@@ -91,6 +92,6 @@ async def test_while_the_store_does_not_answer_a_suspect_waits() -> None:
         raise StoreUnavailable("locked")
 
     job, _ = prepared()
-    outcome = await run_in_child(digest, suspect(job), chunks)
+    outcome = await run_in_child(digest, suspect(job), unheard(), chunks)
     assert isinstance(outcome, Released)
     assert "locked" in outcome.note

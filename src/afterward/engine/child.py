@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 import traceback
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from types import FrameType
 from typing import Any, BinaryIO, cast
@@ -19,12 +20,13 @@ from starlette.applications import Starlette
 
 from afterward.apps import lifespan_of
 from afterward.engine.endings import Endings
-from afterward.engine.executor import Executor, failure_of
+from afterward.engine.executor import CANCELLED, Executor, failure_of
 from afterward.engine.files import receive, received
-from afterward.engine.process import LEAVES
+from afterward.engine.lines import captured
+from afterward.engine.process import ASKED, LEAVES, SETTLED, SETTLES
 from afterward.engine.threads import Threads
 from afterward.errors import ConfigurationError, StoreError, TaskError
-from afterward.job import Lease, Outcome, Released
+from afterward.job import EventKind, Lease, Outcome, Released
 from afterward.life import Life
 from afterward.task import Owner, Task
 
@@ -42,9 +44,11 @@ def main() -> None:
         # A handler, not SIG_IGN, which what the function starts would inherit.
         signal.signal(number, _leave_it_to_the_parent)
     files = {file: receive(sys.stdin.buffer) for file in order["files"]}
-    threading.Thread(target=_die_with_parent, daemon=True).start()
+    voice = ChildVoice(answer, order["log_level"])
+    threading.Thread(target=_listen, args=(voice,), daemon=True).start()
     sys.path[:] = order["sys_path"]
-    outcome = asyncio.run(_run(order, answer, files))
+    with captured():
+        outcome = asyncio.run(_run(order, answer, files, voice))
     answer.write(json.dumps({"outcome": type(outcome).__name__, "values": dataclasses.asdict(outcome)}).encode())
     answer.flush()
     sys.stderr.flush()
@@ -55,12 +59,74 @@ def _leave_it_to_the_parent(_number: int, _frame: FrameType | None) -> None:
     """What a signal does here: nothing."""
 
 
-def _die_with_parent() -> None:
-    sys.stdin.buffer.read()
+def _listen(voice: ChildVoice) -> None:
+    """To its parent, and die with it."""
+    for line in sys.stdin.buffer:
+        voice.hear(line.rstrip())
     os._exit(1)
 
 
-async def _run(order: dict[str, Any], answer: BinaryIO, files: dict[str, BinaryIO | None]) -> Outcome:
+class ChildVoice:
+    """Tells the parent what the attempt says; held back while that has no room for more."""
+
+    def __init__(self, answer: BinaryIO, log_level: int | None) -> None:
+        self._answer = answer
+        self._log_level = log_level
+        self._mutex = threading.RLock()
+        self._settled = threading.Event()
+        self._stop: Callable[[], object] | None = None
+        self.is_asked = False
+
+    @property
+    def is_to_end(self) -> bool:
+        return self.is_asked
+
+    def takes_line(self, level: int) -> bool:
+        return self._log_level is not None and level >= self._log_level
+
+    def say(self, kind: EventKind, data: str) -> None:
+        self.tell(json.dumps([kind, data]).encode())
+
+    async def give(self, kind: EventKind, data: str) -> None:
+        self.say(kind, data)
+        await asyncio.sleep(0)
+
+    async def settle(self) -> None:
+        await asyncio.to_thread(self.settle_sync)
+
+    def settle_sync(self) -> None:
+        self.tell(SETTLES)
+        self._settled.wait()
+        self._settled.clear()
+
+    def tell(self, line: bytes) -> None:
+        """One line, for the parent."""
+        with self._mutex:
+            self._answer.write(line + b"\n")
+            self._answer.flush()
+
+    def hear(self, line: bytes) -> None:
+        """One line of the parent's; not in the loop."""
+        if line == SETTLED:
+            self._settled.set()
+        elif line == ASKED:
+            with self._mutex:
+                self.is_asked = True
+                stop = self._stop
+            if stop is not None:
+                stop()
+
+    def stop_by(self, stop: Callable[[], object]) -> None:
+        """When it is asked to end, this is called; from any thread."""
+        with self._mutex:
+            self._stop = stop
+        if self.is_asked:
+            stop()
+
+
+async def _run(
+    order: dict[str, Any], answer: BinaryIO, files: dict[str, BinaryIO | None], voice: ChildVoice
+) -> Outcome:
     lifespans = AsyncExitStack()
     try:
         task = _find(order["module"], order["path"])
@@ -70,7 +136,7 @@ async def _run(order: dict[str, Any], answer: BinaryIO, files: dict[str, BinaryI
         answer.write(b"ready\n")
         outcome: Outcome = Released(f"no child process could load it: {failure_of(error).message}", 60.0)
     else:
-        outcome = await _attempt(task, order, answer, files)
+        outcome = await _attempt(task, order, answer, files, voice)
     await _leave(lifespans)
     return outcome
 
@@ -85,7 +151,11 @@ async def _leave(lifespans: AsyncExitStack) -> None:
 
 
 async def _attempt(
-    task: Task[..., Any], order: dict[str, Any], answer: BinaryIO, files: dict[str, BinaryIO | None]
+    task: Task[..., Any],
+    order: dict[str, Any],
+    answer: BinaryIO,
+    files: dict[str, BinaryIO | None],
+    voice: ChildVoice,
 ) -> Outcome:
     lease = Lease(
         order["id"], order["attempt"], order["process"], order["task"], order["arguments"], order["context"],
@@ -94,28 +164,31 @@ async def _attempt(
     answer.write(b"ready\n")
     answer.flush()
     try:
-        endings = await _endings(task.owner, answer)
+        endings = await _endings(task.owner, voice)
     except StoreError as error:
         return Released(f"the store could not be opened in a child process: {error}", 10.0)
     threads = Threads()
     try:
-        return await Executor(threads, task.owner.restore_context, received(files), endings=endings).run(task, lease)
+        executor = Executor(threads, task.owner.restore_context, received(files), endings=endings)
+        attempt = asyncio.create_task(executor.run(task, lease, voice))
+        if task.is_async:
+            loop = asyncio.get_running_loop()
+            voice.stop_by(lambda: loop.call_soon_threadsafe(attempt.cancel))
+        return await attempt
+    except asyncio.CancelledError:  # before its first step
+        return CANCELLED
     finally:
         threads.stop()  # what is left behind waits for no thread of this process
 
 
-async def _endings(owner: Owner, answer: BinaryIO) -> Endings | None:
+async def _endings(owner: Owner, voice: ChildVoice) -> Endings | None:
     """For a function that ends its attempt by itself: its parent, who holds that, is told before."""
     life: Life = cast("Any", owner).life
-
-    def leave(_: Lease) -> None:
-        answer.write(LEAVES)
-        answer.flush()
 
     if life.store.joins is None:
         return None
     await life.store.open(migrate=False)
-    return Endings(life.intake.host, life.store, leave)
+    return Endings(life.intake.host, life.store, lambda _: voice.tell(LEAVES))
 
 
 def _find(module: str, path: str) -> Task[..., Any]:

@@ -17,6 +17,7 @@ from afterward.hooks import with_follow_up
 from afterward.job import Lease, Outcome, Status, Succeeded
 from afterward.liveness import Liveness
 from afterward.observe import emit
+from afterward.saying import Voice
 from afterward.stores.base import Store
 from afterward.stores.joining import Joins, Script
 from afterward.task import Joinable, Task
@@ -64,17 +65,20 @@ class Endings:
 class AttemptEnding:
     """The end of one attempt. `outcome`: what a transaction was given to write, if any."""
 
-    def __init__(self, endings: Endings, task: Task[..., Any], lease: Lease) -> None:
+    def __init__(self, endings: Endings, task: Task[..., Any], lease: Lease, voice: Voice) -> None:
         self._endings = endings
         self._task = task
         self._lease = lease
+        self._voice = voice
         self.outcome: Succeeded | None = None
 
     async def write(self, transaction: Joinable, result: Any) -> None:
+        await self._voice.settle()
         joined, outcome = self._begin(transaction, result)
         self._conclude(outcome, await joined.carry_out(self._script(outcome)))
 
     def write_sync(self, transaction: Joinable, result: Any) -> None:
+        self._voice.settle_sync()
         joined, outcome = self._begin(transaction, result)
         self._conclude(outcome, joined.carry_out_sync(self._script(outcome)))
 

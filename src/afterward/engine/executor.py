@@ -17,7 +17,7 @@ from afterward.context import RUNNING, RunningJob
 from afterward.ending import ENDING
 from afterward.engine.endings import AttemptEnding, Endings
 from afterward.engine.files import Chunks, WhenReturned, given
-from afterward.engine.provider import Provider
+from afterward.engine.provider import Deadline, Provider
 from afterward.engine.threads import Threads
 from afterward.errors import (
     ArgumentsDoNotFit,
@@ -26,18 +26,23 @@ from afterward.errors import (
     NotCommitted,
     ResultError,
     StoreError,
+    TaskCancelled,
     kind_of,
 )
-from afterward.job import Failed, Failure, Lease, Outcome, Released, Succeeded
+from afterward.job import Cancelled, Failed, Failure, Lease, Outcome, Released, Succeeded
 from afterward.retry import after_failure
+from afterward.saying import VOICE, Voice
 from afterward.signatures import Place, signature_of
 from afterward.task import Task, jitter
+from afterward.text import storable
 
 _MAX_MESSAGE = 2_000
 _MAX_TRACEBACK = 16_000
 _LONGEST_UNFIT_DELAY = 60.0
 _CANCEL_SECONDS = 0.5
 _NOTHING = Succeeded(None)
+
+CANCELLED = Cancelled("cancelled while running")
 _OURS = f"{Path(__file__).parents[1]}{os.sep}"
 
 Hear = Callable[[Lease, BaseException], None]
@@ -70,26 +75,31 @@ class Executor:
         self._hear = hear
         self._endings = endings
 
-    def run(self, task: Task[..., Any], lease: Lease) -> Coroutine[Any, Any, Outcome]:
-        """One attempt. Must be awaited in a context of its own; raises only `CancelledError`, when it is cancelled."""
-        if self._endings is not None:
-            return self._run_with_ending(task, lease, AttemptEnding(self._endings, task, lease))
-        return self._run_with_files(task, lease) if task.arguments.take_files else self._run(task, lease)
+    def run(self, task: Task[..., Any], lease: Lease, voice: Voice) -> Coroutine[Any, Any, Outcome]:
+        """One attempt, which speaks by `voice`. Must be awaited in a context of its own.
 
-    async def _run_with_ending(self, task: Task[..., Any], lease: Lease, ending: AttemptEnding) -> Outcome:
+        Raises only `CancelledError`, when it is cancelled and no person has asked it to end.
+        """
+        if self._endings is not None:
+            return self._run_with_ending(task, lease, voice, AttemptEnding(self._endings, task, lease, voice))
+        return self._run_with_files(task, lease, voice) if task.arguments.take_files else self._run(task, lease, voice)
+
+    async def _run_with_ending(
+        self, task: Task[..., Any], lease: Lease, voice: Voice, ending: AttemptEnding
+    ) -> Outcome:
         ENDING.set(ending)
         run = self._run_with_files if task.arguments.take_files else self._run
-        outcome = await run(task, lease)
+        outcome = await run(task, lease, voice)
         try:
             return await ending.settled(outcome)
         except NotCommitted as error:
-            return self._outcome_of(error, task, lease)
+            return self._outcome_of(error, task, lease, voice)
 
-    async def _run_with_files(self, task: Task[..., Any], lease: Lease) -> Outcome:
+    async def _run_with_files(self, task: Task[..., Any], lease: Lease, voice: Voice) -> Outcome:
         try:
             args, kwargs = task.arguments.load(lease.arguments)
             async with given(args, kwargs, self._chunks, self._when_returned(lease)) as (with_files, by_name, files):
-                outcome = await self._run(task, lease, (with_files, by_name))
+                outcome = await self._run(task, lease, voice, (with_files, by_name))
         except ArgumentsDoNotFit as misfit:
             return _unfit(misfit, task, lease)
         except FileLost as lost:
@@ -100,40 +110,47 @@ class Executor:
         return replace(outcome, files=files) if isinstance(outcome, Succeeded) else outcome
 
     async def _run(
-        self, task: Task[..., Any], lease: Lease, call: tuple[tuple[Any, ...], dict[str, Any]] | None = None
+        self,
+        task: Task[..., Any],
+        lease: Lease,
+        voice: Voice,
+        call: tuple[tuple[Any, ...], dict[str, Any]] | None = None,
     ) -> Outcome:
         try:
             args, kwargs = task.arguments.load(lease.arguments) if call is None else call
         except ArgumentsDoNotFit as misfit:
             return _unfit(misfit, task, lease)
         RUNNING.set(RunningJob(lease.id, lease.task, lease.attempt))
+        VOICE.set(voice)
         try:
             if lease.context is not None:
                 self._restore(lease.context)
             timeout = task.task_options.timeout if lease.timeout is None else lease.timeout
             if timeout is None and task.is_async and not task.dependencies:
-                result = await task.function(*args, **kwargs)
+                result = await task.body(*args, **kwargs)
                 stored = None if result is None else task.result.dump(result)
             elif timeout is None:
                 stored = await self._call(task, args, kwargs)
             else:
-                stored = await self._call_within(timeout, task, args, kwargs)
+                stored = await self._call_within(timeout, voice, task, args, kwargs)
             return _NOTHING if stored is None else Succeeded(stored)
         except ResultError as error:
             self._tell(error, lease)
             return Failed(failure_of(error, task.name))
         except asyncio.CancelledError as error:
             current = asyncio.current_task()
-            if current is not None and current.cancelling():
-                raise  # asked for from outside: who asked knows what it means
-            return self._outcome_of(error, task, lease)
+            if not voice.is_asked and current is not None and current.cancelling():
+                raise  # from outside: who has cancelled it knows what that means
+            return self._outcome_of(error, task, lease, voice)
         except BaseException as error:  # noqa: BLE001 - SystemExit and KeyboardInterrupt too: a task never ends its worker
-            return self._outcome_of(error, task, lease)
+            return self._outcome_of(error, task, lease, voice)
 
     def _when_returned(self, lease: Lease) -> WhenReturned:
         return lambda callback: self._threads.when_returned((lease.id, lease.attempt), callback)
 
-    def _outcome_of(self, error: BaseException, task: Task[..., Any], lease: Lease) -> Outcome:
+    def _outcome_of(self, error: BaseException, task: Task[..., Any], lease: Lease, voice: Voice) -> Outcome:
+        if voice.is_asked and _is_cancellation(error):
+            return CANCELLED
         self._tell(error, lease)
         return outcome_of(error, task, lease)
 
@@ -142,27 +159,29 @@ class Executor:
             self._hear(lease, error)
 
     async def _call(
-        self, task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], *, timed: bool = False
+        self, task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], deadline: Deadline | None = None
     ) -> str | None:
         """What the function returned, as it is to be stored."""
         if task.dependencies:
-            return await self._provider.run(task, args, kwargs, timed=timed)
+            return await self._provider.run(task, args, kwargs, deadline or Deadline())
         if task.is_async:
-            return task.result.dump(await task.function(*args, **kwargs))
+            return task.result.dump(await task.body(*args, **kwargs))
         job = RUNNING.get()
-        result, error = await self._threads.call((job.id, job.attempt), copy_context(), task.function, args, kwargs)
+        result, error = await self._threads.call((job.id, job.attempt), copy_context(), task.body, args, kwargs)
         if error is not None:
             raise error
         return task.result.dump(result)
 
     async def _call_within(
-        self, timeout: float, task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+        self, timeout: float, voice: Voice, task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> str | None:
         """In a task of its own: one that does not heed its cancellation is left behind, and not heard any more."""
-        call = asyncio.ensure_future(self._call_caught(task, args, kwargs))
+        deadline = Deadline()
+        call = asyncio.ensure_future(self._call_caught(task, args, kwargs, deadline))
         try:
-            await asyncio.wait({call}, timeout=timeout)
+            await _wait_for(call, timeout, voice)
         except asyncio.CancelledError:
+            deadline.has_passed = True
             await _cancel(call)
             raise
         if call.done():
@@ -170,15 +189,16 @@ class Executor:
             if error is not None:
                 raise error
             return stored
+        deadline.has_passed = True
         await _cancel(call)
         raise AttemptTimedOut(f"the attempt took longer than its timeout of {timeout:g} s")
 
     async def _call_caught(
-        self, task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+        self, task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], deadline: Deadline
     ) -> tuple[str | None, BaseException | None]:
         """What it returned, and what it raised: a `SystemExit` that leaves an asyncio task ends the loop."""
         try:
-            return await self._call(task, args, kwargs, timed=True), None
+            return await self._call(task, args, kwargs, deadline), None
         except asyncio.CancelledError:
             raise
         except BaseException as error:  # noqa: BLE001 - who waits for it raises it; of one left behind nobody hears
@@ -189,9 +209,30 @@ def _unfit(misfit: ArgumentsDoNotFit, task: Task[..., Any], lease: Lease) -> Rel
     return Released(str(misfit), _unfit_delay(lease.attempt), task.arguments.fingerprint)
 
 
+async def _wait_for(call: asyncio.Future[Any], timeout: float, voice: Voice) -> None:
+    """Until it has ended, or its time is up. That a person asks it to end is passed on: how it ends is still heard."""
+    loop = asyncio.get_running_loop()
+    ends = loop.time() + timeout
+    while not call.done() and (left := ends - loop.time()) > 0:
+        try:
+            await asyncio.wait({call}, timeout=left)
+        except asyncio.CancelledError:
+            if not voice.is_asked:
+                raise
+            call.cancel()
+
+
 async def _cancel(call: asyncio.Future[Any]) -> None:
     call.cancel()
     await asyncio.wait({call}, timeout=_CANCEL_SECONDS)
+
+
+def _is_cancellation(error: BaseException) -> bool:
+    """Did it end for it was asked to? A group of errors did, when all of them did."""
+    if isinstance(error, BaseExceptionGroup):
+        group = cast("BaseExceptionGroup[BaseException]", error)
+        return all(_is_cancellation(one) for one in group.exceptions)
+    return isinstance(error, TaskCancelled | asyncio.CancelledError)
 
 
 def outcome_of(error: BaseException, task: Task[..., Any], lease: Lease) -> Outcome:
@@ -207,8 +248,8 @@ def failure_of(error: BaseException, task: str = "") -> Failure:
         lines = "".join(traceback.format_exception(type(error), error, _without_ours(error.__traceback__)))
     except Exception:  # noqa: BLE001 - as above, from within the formatting
         lines = ""
-    message = _storable(message)[:_MAX_MESSAGE]
-    return Failure(kind_of(type(error)), message, _storable(lines)[-_MAX_TRACEBACK:], _signature(error, message, task))
+    message = storable(message)[:_MAX_MESSAGE]
+    return Failure(kind_of(type(error)), message, storable(lines)[-_MAX_TRACEBACK:], _signature(error, message, task))
 
 
 def _signature(error: BaseException, message: str, task: str) -> str:
@@ -233,7 +274,3 @@ def _without_ours(frames: TracebackType | None) -> TracebackType | None:
     while frames is not None and frames.tb_frame.f_code.co_filename.startswith(_OURS):
         frames = frames.tb_next
     return frames
-
-
-def _storable(text: str) -> str:
-    return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")

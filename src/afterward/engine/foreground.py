@@ -6,12 +6,16 @@ import asyncio
 import bdb
 import contextlib
 import contextvars
+import logging
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from afterward.engine.endings import Endings
 from afterward.engine.executor import Executor
 from afterward.engine.files import chunks_of
+from afterward.engine.lines import captured
+from afterward.engine.reporter import Reporter
 from afterward.engine.threads import Threads
 from afterward.errors import StoreUnavailable
 from afterward.hooks import with_follow_up
@@ -40,11 +44,14 @@ class Foreground:
         liveness: Liveness,
         tasks: Mapping[str, Task[..., Any]],
         restore: Callable[[str], None],
+        *,
+        log_level: int | None = logging.INFO,
     ) -> None:
         self._store = store
         self._liveness = liveness
         self._tasks = tasks
         self._restore = restore
+        self._log_level = log_level
         self._interrupted = asyncio.Event()
         self._lost = asyncio.Event()
         self._given_up = asyncio.Event()
@@ -81,15 +88,21 @@ class Foreground:
         threads = Threads()
         endings = Endings.of(self._store, self._liveness)
         executor = Executor(threads, self._restore, chunks_of(self._store.get_chunk), self._hear, endings)
-        with self._liveness.telling_lost(hear_of_lost):
-            attempt = loop.create_task(executor.run(self._tasks[lease.task], lease), context=contextvars.copy_context())
-            await self._until_ended(attempt)
+        reporter, task = Reporter(self._store, self._log_level), self._tasks[lease.task]
+        voice = reporter.voice(lease)
+        async with reporter.reporting():
+            with self._liveness.telling_lost(hear_of_lost), captured():
+                running = executor.run(task, lease, voice)
+                attempt = loop.create_task(running, context=contextvars.copy_context())
+                voice.stop = attempt.cancel if task.is_async else None
+                await self._until_ended(attempt)
         threads.stop()
+        report = voice.close()
         if self._lost.is_set():
             return None
         if not attempt.done() or attempt.cancelled() or isinstance(self.error, KeyboardInterrupt | bdb.BdbQuit):
-            return Released("interrupted in the foreground")
-        return attempt.result()
+            return Released("interrupted in the foreground", report=report)
+        return replace(attempt.result(), report=report)
 
     async def _until_ended(self, attempt: asyncio.Task[Outcome]) -> None:
         """Or until somebody wants it to end, who does not wait long for it."""

@@ -12,8 +12,9 @@ from typing import Any, cast
 from afterward.dependencies import needs_lifespan
 from afterward.engine.executor import failure_of, outcome_of
 from afterward.engine.files import END, LOST, Chunks
+from afterward.engine.voice import CLEAN_UP_SECONDS, AttemptVoice
 from afterward.errors import AttemptTimedOut, FileLost, StoreError, WorkerDied
-from afterward.job import Died, Failed, Failure, Lease, Outcome, Released, Retry, Succeeded
+from afterward.job import Cancelled, Died, EventKind, Failed, Failure, Lease, Outcome, Released, Retry, Succeeded
 from afterward.liveness import MAX_DEATHS, SUSPECT_AFTER, SUSPECT_DELAY_SECONDS
 from afterward.task import Task
 from afterward.uploads import stored_in
@@ -26,16 +27,28 @@ _BEGIN_SECONDS = 60.0
 
 _PART_BYTES = 64 * 1024
 
-LEAVES = b"leaves\n"
+LEAVES = b"leaves"
 """What a child says that is about to end its attempt by itself."""
 
-_OUTCOMES: dict[str, type[Any]] = {kind.__name__: kind for kind in (Succeeded, Failed, Retry, Released)}
+SETTLES = b"settles"
+"""What a child says that wants to know when all that it has said is stored: then it is told `SETTLED`."""
+
+SETTLED, ASKED = b"settled", b"asked"
+"""What a child is told: the answer to `SETTLES`; and that it is asked to end."""
+
+_OUTCOMES: dict[str, type[Any]] = {kind.__name__: kind for kind in (Succeeded, Failed, Cancelled, Retry, Released)}
 
 
 async def run_in_child(
-    task: Task[..., Any], lease: Lease, chunks: Chunks, leave: Callable[[Lease], None] = lambda _: None
+    task: Task[..., Any],
+    lease: Lease,
+    voice: AttemptVoice,
+    chunks: Chunks,
+    leave: Callable[[Lease], None] = lambda _: None,
 ) -> Outcome:
     """One attempt, in a fresh interpreter that imports the task's module. Cancelled, it kills the child.
+
+    What the child says is said by `voice`. When that is asked to end, the child is; killed, when it does not.
 
     The content of its files, from `chunks`, follows the order: the child has no need of the store, unless its function
     ends the attempt by itself. Before it does, `leave` is called.
@@ -51,7 +64,7 @@ async def run_in_child(
         "sys_path": sys.path, "module": module, "path": path, "id": lease.id, "attempt": lease.attempt,
         "process": lease.process, "task": lease.task, "arguments": lease.arguments, "context": lease.context,
         "failures": lease.failures, "deaths": lease.deaths, "max_attempts": lease.max_attempts,
-        "timeout": lease.timeout, "files": (files := stored_in(lease.arguments)),
+        "timeout": lease.timeout, "log_level": voice.log_level, "files": (files := stored_in(lease.arguments)),
         "apps": task.owner.apps.places() if needs_lifespan(task.dependencies) else [],
     }  # fmt: skip
     try:
@@ -66,6 +79,7 @@ async def run_in_child(
     except OSError as error:  # no memory, no process, no descriptor left: nothing that the job has done
         return _not_begun(f"no child process could be started: {error}", lease)
     stdin, stdout = cast("asyncio.StreamWriter", child.stdin), cast("asyncio.StreamReader", child.stdout)
+    stopping = _Stopping(child)
     try:
         stdin.write(json.dumps(order).encode() + b"\n")  # and left open: its end tells the child that we are gone
         if (why := await _why_not_begun(child, files, chunks)) is not None:  # no doing of the job's
@@ -74,7 +88,8 @@ async def run_in_child(
         timeout = task.task_options.timeout if lease.timeout is None else lease.timeout
         try:
             async with asyncio.timeout(None if timeout is None else timeout + _LATE_SECONDS):
-                said = await _read(stdout, lambda: leave(lease))
+                voice.stop_by(stopping.stop)
+                said = await _read(stdout, _Conversation(stdin, voice, lambda: leave(lease)))
                 code = await child.wait()
         except TimeoutError:
             late = AttemptTimedOut(f"the attempt took longer than its timeout of {timeout} s")
@@ -84,18 +99,60 @@ async def run_in_child(
             child.kill()
             await child.wait()
         stdin.close()
+    if stopping.has_killed:
+        return Cancelled(
+            f"cancelled while running; it had not ended in {CLEAN_UP_SECONDS:g} s, so its process was killed"
+        )
     return _outcome(said, code, lease)
 
 
-async def _read(stdout: asyncio.StreamReader, leave: Callable[[], None]) -> bytes:
-    """What the child says in the end; `leave` is called when it says before that it ends its attempt by itself."""
-    said = b""
+class _Stopping:
+    """Has a child end: it is asked to at first, and killed when that is wanted once more."""
+
+    def __init__(self, child: asyncio.subprocess.Process) -> None:
+        self._child = child
+        self.has_asked = self.has_killed = False
+
+    def stop(self) -> None:
+        stdin = cast("asyncio.StreamWriter", self._child.stdin)
+        if not self.has_asked:
+            self.has_asked = True
+            stdin.write(ASKED + b"\n")
+        elif self._child.returncode is None:
+            self.has_killed = True
+            self._child.kill()
+
+
+class _Conversation:
+    """What a child says while it runs, line by line, and what it is answered."""
+
+    def __init__(self, stdin: asyncio.StreamWriter, voice: AttemptVoice, leave: Callable[[], None]) -> None:
+        self._stdin = stdin
+        self._voice = voice
+        self._leave = leave
+
+    async def hear(self, line: bytes) -> None:
+        if line == LEAVES:
+            self._leave()
+        elif line == SETTLES:
+            await self._voice.settle()
+            self._stdin.write(SETTLED + b"\n")
+        else:
+            kind, data = json.loads(line)
+            await self._voice.give(EventKind(kind), data)
+
+
+async def _read(stdout: asyncio.StreamReader, conversation: _Conversation) -> bytes:
+    """What the child says in the end, which no line ends."""
+    parts: list[bytes] = []
     while part := await stdout.read(_PART_BYTES):
-        said += part
-        while said.startswith(LEAVES):
-            leave()
-            said = said.removeprefix(LEAVES)
-    return said
+        parts.append(part)
+        if b"\n" in part:
+            *lines, rest = b"".join(parts).split(b"\n")
+            parts = [rest]
+            for line in lines:
+                await conversation.hear(line)
+    return b"".join(parts)
 
 
 async def _why_not_begun(child: asyncio.subprocess.Process, files: Sequence[str], chunks: Chunks) -> str | None:

@@ -20,6 +20,12 @@ _SET_UPS_AT_ONCE = 40
 """Threads in which `def` dependencies of `async def` tasks are set up: as many as FastAPI gives its endpoints."""
 
 
+class Deadline:
+    """The time up to which an attempt is heard."""
+
+    has_passed = False
+
+
 class Provider:
     """What the attempts of one worker share."""
 
@@ -30,17 +36,17 @@ class Provider:
         self._left: list[AsyncExitStack] = []
 
     async def run(
-        self, task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], *, timed: bool
+        self, task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], deadline: Deadline
     ) -> str | None:
         """Call the task's function with its dependencies; what it returned, as it is to be stored.
 
         Dependencies with `yield` are torn down before this ends. They see every exception, and may raise another in its
-        place; one that swallows it changes nothing. `timed`: a cancellation says that nobody hears of the outcome.
+        place; one that swallows it changes nothing. `deadline`: after which nobody hears of the outcome.
         """
         async with AsyncExitStack() as stack:
-            attempt = _Attempt(self, task, stack, timed=timed)
+            attempt = _Attempt(self, task, stack, deadline)
             values = await attempt.solve(task.dependencies_now())
-            result = await attempt.call(task.function, args, {**kwargs, **values}, threaded=not task.is_async)
+            result = await attempt.call(task.body, args, {**kwargs, **values}, threaded=not task.is_async)
             attempt.refuse_if_late()
             return task.result.dump(result)  # while the session that it may be loaded from is open
 
@@ -62,7 +68,7 @@ class Provider:
 class _Attempt:
     """The dependencies of one attempt. Each is called once, unless it asks to be called anew."""
 
-    def __init__(self, provider: Provider, task: Task[..., Any], stack: AsyncExitStack, *, timed: bool) -> None:
+    def __init__(self, provider: Provider, task: Task[..., Any], stack: AsyncExitStack, deadline: Deadline) -> None:
         job = RUNNING.get()
         self._key = job.id, job.attempt
         self._provider = provider
@@ -70,15 +76,14 @@ class _Attempt:
         self._stack = stack
         self._values: dict[Callable[..., Any], Any] = {}
         self._context = _ThreadContext()
-        self._timed = timed
+        self._deadline = deadline
 
     def refuse_if_late(self) -> None:
         """Raise the cancellation that has come and was let pass, where nobody hears of the outcome any more.
 
         So nothing is kept of it, by the dependencies that have not ended yet.
         """
-        current = asyncio.current_task()
-        if self._timed and current is not None and current.cancelling():
+        if self._deadline.has_passed:
             raise asyncio.CancelledError
 
     async def solve(self, needs: Needs) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from afterward.engine.executor import Hear
+from afterward.engine.voice import AttemptVoice
 from afterward.engine.worker import Worker
 from afterward.faults import Crash, crash_point
 from afterward.identity import new_id
@@ -55,14 +56,14 @@ class Stepper(Worker):
     async def _end_of(self, lease: Lease) -> None:
         running = self._running.get((lease.id, lease.attempt))
         if running is not None:
-            await asyncio.wait({running[0]})
-            running[0].result()
+            await asyncio.wait({running.attempt})
+            running.attempt.result()
         while self._ended or self._finishing:
             for finishing in list(self._finishing):
                 await asyncio.wait({finishing})
                 finishing.result()
             await asyncio.sleep(0)
 
-    async def _run_apart(self, task: Task[..., Any], lease: Lease) -> Outcome:
+    async def _run_apart(self, task: Task[..., Any], lease: Lease, voice: AttemptVoice) -> Outcome:
         """A suspect runs here like any other: what a test replaces in its own process, a child would not see."""
-        return await self._executor.run(task, lease)
+        return await self._executor.run(task, lease, voice)

@@ -11,14 +11,18 @@ import random
 import time
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 from afterward.engine.endings import Endings
-from afterward.engine.executor import Executor, Hear, failure_of
+from afterward.engine.executor import CANCELLED, Executor, Hear, failure_of
 from afterward.engine.files import chunks_of
+from afterward.engine.lines import captured
+from afterward.engine.patience import pause_after
 from afterward.engine.process import run_in_child
+from afterward.engine.reporter import Reporter
 from afterward.engine.threads import Key, Threads
+from afterward.engine.voice import AttemptVoice
 from afterward.errors import StoreError
 from afterward.faults import crash_point
 from afterward.hooks import with_follow_up
@@ -41,9 +45,6 @@ _CANCEL_SECONDS = 1.0
 _IDENTITY_SECONDS = 0.1
 """How long a process that was taken for dead waits before it asks for its new identity again."""
 
-_FIRST_BACKOFF, _LONGEST_BACKOFF = 0.05, 2.0
-"""Between two tries at a store that cannot answer; each may have taken as long as the store's own patience."""
-
 
 @dataclass(frozen=True, slots=True)
 class WorkerOptions:
@@ -58,6 +59,12 @@ class WorkerOptions:
     grace: float = 10.0
 
 
+class _Running(NamedTuple):
+    attempt: asyncio.Task[None]
+    lease: Lease
+    voice: AttemptVoice
+
+
 class Worker:
     """Runs the jobs of the tasks that this process knows, as many at once as it has slots."""
 
@@ -68,17 +75,20 @@ class Worker:
         tasks: Mapping[str, Task[..., Any]],
         options: WorkerOptions,
         restore: Callable[[str], None],
+        *,
+        log_level: int | None = logging.INFO,
     ) -> None:
         self._store = store
         self._liveness = liveness
         self._tasks = tasks
         self._options = options
         self._restore = restore
+        self._log_level = log_level
         self._free = {True: options.concurrency, False: options.threads}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._is_working = False
         self._context = contextvars.copy_context()
-        self._running: dict[Key, tuple[asyncio.Task[None], Lease]] = {}
+        self._running: dict[Key, _Running] = {}
         self._abandoned: set[asyncio.Task[None]] = set()
         self._finishing: set[asyncio.Task[None]] = set()
         self._ended: list[tuple[Lease, Outcome]] = []
@@ -91,6 +101,7 @@ class Worker:
         self._stopped = asyncio.Event()
         self._slot_freed = asyncio.Event()
         self._backlog = True
+        self._paused: frozenset[str] = frozenset()
         self._unasked: set[bool] = set()
         self._called = False
         self._direct = 0
@@ -110,16 +121,18 @@ class Worker:
         self._threads = Threads()
         endings = Endings.of(self._store, self._liveness)
         self._executor = Executor(self._threads, self._restore, chunks_of(self._store.get_chunk), hear, endings)
+        self._reporter = Reporter(self._store, self._log_level)
         self._is_working = True
-        with self._liveness.telling_lost(self._hear_of_lost):
-            try:
-                yield
-            finally:
-                self._is_working = False
-                await self._cancel_running()
-                while self._ended or self._finishing:  # also when this is cancelled: an outcome is never dropped
-                    await asyncio.wait(self._finishing) if self._finishing else await asyncio.sleep(0)
-                self._threads.stop()
+        async with self._reporter.reporting():
+            with self._liveness.telling_lost(self._hear_of_lost), captured():
+                try:
+                    yield
+                finally:
+                    self._is_working = False
+                    await self._cancel_running()
+                    while self._ended or self._finishing:  # also when this is cancelled: an outcome is never dropped
+                        await asyncio.wait(self._finishing) if self._finishing else await asyncio.sleep(0)
+                    self._threads.stop()
 
     def drain(self) -> None:
         """Claim nothing more. May be called from a signal handler or another thread, any number of times."""
@@ -151,6 +164,7 @@ class Worker:
             or self._free[task.is_async] <= 0
             or task.is_async in self._unasked
             or (self._options.queues is not None and job.queue not in self._options.queues)
+            or job.queue in self._paused
             or asyncio.get_running_loop() is not self._loop
         ):
             return False
@@ -172,10 +186,12 @@ class Worker:
             self.give_up(lease.task)
             self._end(lease, Released("released by a shutdown"), time.monotonic())
             return
-        running = self._run(self._tasks[lease.task], lease)
+        task, voice = self._tasks[lease.task], self._reporter.voice(lease)
         # Not in the group: that would wait for a function that does not heed its cancellation.
-        attempt = self._loop.create_task(running, context=self._context.copy())
-        self._running[lease.id, lease.attempt] = attempt, lease
+        attempt = self._loop.create_task(self._run(task, lease, voice), context=self._context.copy())
+        if task.is_async or lease.deaths >= SUSPECT_AFTER:  # else it runs in a thread, which is left to ask
+            voice.stop = attempt.cancel
+        self._running[lease.id, lease.attempt] = _Running(attempt, lease, voice)
 
     # claiming
 
@@ -193,7 +209,7 @@ class Worker:
                 failures = 0
             except StoreError as error:
                 failures += 1
-                pause = _pause(failures)
+                pause = pause_after(failures)
                 emit(logging.WARNING, "worker.store_unavailable", reason=str(error), retry_in=pause)
                 await asyncio.sleep(pause)
                 continue
@@ -241,7 +257,7 @@ class Worker:
             holdings.forget_claim(token)
             for kind, limit in limits.items():
                 self._free[kind] += limit
-        self._backlog = claimed.more
+        self._backlog, self._paused = claimed.more, claimed.paused
         if claimed.more:
             self._store.ring()  # another process may have room for the rest
             return 0.0
@@ -250,9 +266,8 @@ class Worker:
 
     # running
 
-    async def _run(self, task: Task[..., Any], lease: Lease) -> None:
+    async def _run(self, task: Task[..., Any], lease: Lease, voice: AttemptVoice) -> None:
         began = time.monotonic()
-        key = lease.id, lease.attempt
         if is_enabled(logging.INFO):
             emit(logging.INFO, "job.started", job_id=lease.id, task=lease.task, attempt=lease.attempt)
         crash_point("running")
@@ -261,18 +276,9 @@ class Worker:
         if is_suspect:  # it takes no slot here, so that nobody waits behind those that wait for a process of their own
             self._free_slot(task.is_async)
         try:
-            if is_suspect:
-                outcome = await self._run_apart(task, lease)
-            else:
-                outcome = await self._executor.run(task, lease)
-        except asyncio.CancelledError:
-            outcome = None if key in self._lost else Released("released by a shutdown")
-        except Exception as error:  # noqa: BLE001 - a mistake of ours, not of the job: it must end neither job nor worker
-            emit(logging.ERROR, "worker.attempt_broken", error, job_id=lease.id, task=lease.task, attempt=lease.attempt)
-            outcome = Released(
-                f"it could not be run here: {failure_of(error).message}", min(60.0, 2.0 ** min(lease.attempt, 6))
-            )
+            outcome = await self._outcome(task, lease, voice)
         finally:
+            key = lease.id, lease.attempt
             del self._running[key]
             self._lost.discard(key)
             if is_suspect:
@@ -281,12 +287,29 @@ class Worker:
                 self._free_slot(task.is_async)
         if self._abandoned and asyncio.current_task() in self._abandoned:
             return
+        report = voice.close()
         if outcome is None:
             emit(logging.WARNING, "job.lost", job_id=lease.id, task=lease.task, attempt=lease.attempt)
         else:
-            self._end(lease, outcome, began)
+            self._end(lease, outcome if report is None else replace(outcome, report=report), began)
 
-    async def _run_apart(self, task: Task[..., Any], lease: Lease) -> Outcome:
+    async def _outcome(self, task: Task[..., Any], lease: Lease, voice: AttemptVoice) -> Outcome | None:
+        """How the attempt ended; None when it is lost."""
+        try:
+            if lease.deaths >= SUSPECT_AFTER:
+                return await self._run_apart(task, lease, voice)
+            return await self._executor.run(task, lease, voice)
+        except asyncio.CancelledError:
+            if (lease.id, lease.attempt) in self._lost:
+                return None
+            return CANCELLED if voice.is_asked else Released("released by a shutdown")
+        except Exception as error:  # noqa: BLE001 - a mistake of ours, not of the job: it must end neither job nor worker
+            emit(logging.ERROR, "worker.attempt_broken", error, job_id=lease.id, task=lease.task, attempt=lease.attempt)
+            return Released(
+                f"it could not be run here: {failure_of(error).message}", min(60.0, 2.0 ** min(lease.attempt, 6))
+            )
+
+    async def _run_apart(self, task: Task[..., Any], lease: Lease, voice: AttemptVoice) -> Outcome:
         """A suspect's attempt, in a child process: one at a time for each processor, while the others wait."""
         if self._suspects >= MOST_SUSPECTS:
             pause = random.uniform(5, 10)  # noqa: S311 - so that they do not come back all at once
@@ -294,7 +317,7 @@ class Worker:
         self._suspects += 1
         try:
             async with self._apart:
-                return await run_in_child(task, lease, chunks_of(self._store.get_chunk), self._let_end_itself)
+                return await run_in_child(task, lease, voice, chunks_of(self._store.get_chunk), self._let_end_itself)
         finally:
             self._suspects -= 1
 
@@ -346,7 +369,7 @@ class Worker:
                     self._liveness.holdings.forget((lease.id, lease.attempt) for lease, _ in ended)
                     return
                 failures += 1
-                pause = _pause(failures)
+                pause = pause_after(failures)
                 emit(logging.WARNING, "worker.store_unavailable", reason=str(error), retry_in=pause)
                 await asyncio.sleep(pause)
                 if len(ended) > 1:  # one that cannot be written must not hold up the others
@@ -375,18 +398,18 @@ class Worker:
 
     async def _let_end(self) -> None:
         if self._running:
-            await asyncio.wait([attempt for attempt, _ in self._running.values()], timeout=self._options.grace)
+            await asyncio.wait([one.attempt for one in self._running.values()], timeout=self._options.grace)
 
     async def _cancel_running(self) -> None:
         """Release what runs; what does not heed its cancellation is released all the same, and left behind."""
-        running = [attempt for attempt, _ in self._running.values()]
+        running = [one.attempt for one in self._running.values()]
         for attempt in running:
             asyncio.get_running_loop().call_soon(attempt.cancel)  # not before its first step: it would never know
         if running:
             await asyncio.wait(running, timeout=_CANCEL_SECONDS)
-        for attempt, lease in self._running.values():
+        for attempt, lease, voice in self._running.values():
             self._abandoned.add(attempt)
-            self._end(lease, Released("released by a shutdown"), time.monotonic())
+            self._end(lease, Released("released by a shutdown", report=voice.close()), time.monotonic())
 
     def _hear_of_lost(self, attempts: Mapping[str, int]) -> None:
         loop = self._loop
@@ -399,11 +422,20 @@ class Worker:
             running = self._running.get(key)
             if running is not None:
                 self._lost.add(key)
-                asyncio.get_running_loop().call_soon(running[0].cancel)  # as above
+                running.voice.silence()
+                asyncio.get_running_loop().call_soon(running.attempt.cancel)  # as above
 
+    def _hear_of_asked(self, attempts: Mapping[str, int]) -> None:
+        loop = self._loop
+        if loop is not None and not loop.is_closed():
+            loop.call_soon_threadsafe(self._ask, attempts)
 
-def _pause(failures: int) -> float:
-    return random.uniform(0.5, 1) * min(_LONGEST_BACKOFF, _FIRST_BACKOFF * 2.0 ** min(failures, 20))  # noqa: S311
+    def _ask(self, attempts: Mapping[str, int]) -> None:
+        """Somebody wants these to end: their functions are told, and how they end is their outcome."""
+        for key in attempts.items():
+            running = self._running.get(key)
+            if running is not None:
+                running.voice.ask()
 
 
 def _tell(lease: Lease, outcome: Outcome, accepted: bool, duration: float) -> None:
