@@ -64,6 +64,11 @@ class Holdings:
                 if self._possible.get(job) == attempt:
                     del self._possible[job]
 
+    @property
+    def runs(self) -> bool:
+        """Is anything held for certain?"""
+        return bool(self._certain)
+
     def has(self, job: str, attempt: int) -> bool:
         """Is this attempt still ours, as far as this process knows?"""
         return self._certain.get(job) == attempt

@@ -18,7 +18,7 @@ import random
 import socket
 import threading
 import time
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar, cast
 
@@ -31,6 +31,7 @@ from afterward.lookout import Lookout, Pace
 from afterward.observe import emit
 from afterward.reconciliation import Differences, differences
 from afterward.stores.base import Beat, Store
+from afterward.stores.seen import Served
 
 T = TypeVar("T")
 
@@ -91,6 +92,9 @@ class Liveness:
         self._thread: threading.Thread | None = None
         self._is_killed = False
         self._on_lost: list[Callable[[dict[str, int]], None]] = []
+        self._on_asked: list[Callable[[Mapping[str, int]], None]] = []
+        self._served: list[Served] = []
+        self._described: tuple[str | None, tuple[Served, ...]] = None, ()
         self.holdings = Holdings()
         self.process: str | None = None
         if hasattr(os, "register_at_fork"):
@@ -104,6 +108,27 @@ class Liveness:
             yield
         finally:
             self._on_lost.remove(callback)
+
+    @contextmanager
+    def telling_asked(self, callback: Callable[[Mapping[str, int]], None]) -> Generator[None]:
+        """While the block lasts, `callback` is called, in the liveness thread, with attempts that are asked to end.
+
+        By job; and again and again, as long as they run.
+        """
+        self._on_asked.append(callback)
+        try:
+            yield
+        finally:
+            self._on_asked.remove(callback)
+
+    @contextmanager
+    def serving(self, served: Served) -> Generator[None]:
+        """While the block lasts, who looks at this process sees that it runs jobs of these."""
+        self._served.append(served)
+        try:
+            yield
+        finally:
+            self._served.remove(served)
 
     @property
     def is_recent(self) -> bool:
@@ -157,6 +182,13 @@ class Liveness:
     async def bury_the_dead(self) -> None:
         """Look for deaths now, and not in its turn: what the dead held is queued again when this returns."""
         await self.beside(self._bury_the_dead)
+
+    async def hear_of_asked(self) -> None:
+        """Tell of the attempts that are asked to end: now, and not in its turn."""
+        if self.process is not None and self._on_asked and self.holdings.runs:
+            asked = await self._store.asked_to_end(self.process)
+            for callback in self._on_asked if asked else ():
+                callback(asked)
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine on the liveness loop and wait for it: the portal for code without an event loop."""
@@ -238,6 +270,9 @@ class Liveness:
                 if time.monotonic() >= self._next_beat:  # first: trouble in looking at others must not stop our heart
                     await self._beat()
                 await self._bury_the_dead()
+                if hasattr(self._store, "describe"):
+                    await self.hear_of_asked()
+                    await self._describe()
             except StoreError as error:
                 emit(logging.WARNING, "liveness.store_unavailable", process=self.process, reason=str(error))
             except Exception as error:  # noqa: BLE001 - a mistake here must not end the heartbeat: every job would be lost by it
@@ -323,6 +358,14 @@ class Liveness:
             if not reaped.more:
                 return jobs
 
+    async def _describe(self) -> None:
+        """Say what this process runs jobs of, unless that is known."""
+        process, served = self.process, tuple(self._served)
+        if process is None or not served or self._described == (process, served):
+            return
+        if await self._store.describe(process, _together(served)):
+            self._described = process, served
+
     def _tell_lost(self, attempts: dict[str, int]) -> None:
         if attempts:
             for callback in self._on_lost:
@@ -334,6 +377,20 @@ class Liveness:
         self._stay, self._thread, self.process = None, None, None
         self._shown_alive_at = -math.inf
         self.holdings = Holdings()
+
+
+def _together(served: Sequence[Served]) -> Served:
+    """What several workers of one process run."""
+    return Served(
+        tasks={task: fingerprint for one in served for task, fingerprint in one.tasks.items()},
+        queues=None
+        if any(one.queues is None for one in served)
+        else sorted({q for one in served for q in one.queues or ()}),
+        concurrency=sum(one.concurrency for one in served),
+        threads=sum(one.threads for one in served),
+        version=served[-1].version,
+        threaded=sorted({task for one in served for task in one.threaded}),
+    )
 
 
 async def _sleep_unless(stop: asyncio.Event, seconds: float) -> None:

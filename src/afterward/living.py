@@ -111,7 +111,15 @@ class Living(Declaring):
 
     def make_worker(self, kind: type[W], options: WorkerOptions) -> W:
         """A worker for these tasks, where they live now."""
-        return kind(self.store, self._liveness, self.tasks, options, self.restore_context, log_level=self.log_level)
+        return kind(
+            self.store,
+            self._liveness,
+            self.tasks,
+            options,
+            self.restore_context,
+            log_level=self.log_level,
+            version=self.version,
+        )
 
     async def _open_soon(self) -> None:
         """Open the store, but do not wait long for one that is slow or locked: requests and the worker try again."""

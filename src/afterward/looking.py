@@ -97,7 +97,10 @@ class Looking:
     async def cancel(self, job: str, /) -> Ruling:
         """Cancel a job that waits: `done`, `unknown`, or `forbidden` when it runs or has ended."""
         await self._liveness.start()
-        return (await self.store.cancel([job]))[0]
+        [ruling] = await self.store.cancel([job])
+        if ruling is Ruling.asked:
+            self._liveness.spawn(self._liveness.hear_of_asked)  # it may run in this very process
+        return ruling
 
     async def retry(self, job: str, /) -> Ruling:
         """Queue a failed or cancelled job again, due at once: `done`, `unknown`, `forbidden`, or `taken`.

@@ -607,21 +607,15 @@ ARGUMENTS = {
 # How tasks are declared
 
 DECLARATIONS = {
-    "generators": """
+    "generators, which may be tasks": """
         @tasks.task
-        def rows():    #! generator-task
+        def rows():
             yield 1
 
         @tasks.task()
-        async def more():    #! generator-task
+        async def more():
             if app:
                 yield 1
-
-        @tasks.task
-        def not_itself():
-            def rows():
-                yield 1
-            return [lambda: (yield)]
         """,
     "tasks inside of functions": """
         def create():

@@ -10,6 +10,7 @@ import signal
 import sys
 from collections.abc import Generator
 from contextlib import AsyncExitStack, contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from types import FrameType
 from typing import Any
@@ -24,7 +25,7 @@ from afterward.cli.telling import say
 from afterward.cli.wishes import Wishes, ctrl_c_breaks_in
 from afterward.engine.foreground import Foreground
 from afterward.errors import AfterwardError, StoreUnavailable
-from afterward.job import Died, Failed, Job, Lease, Outcome, Released, Retry, Succeeded
+from afterward.job import Cancelled, Died, Failed, Job, Lease, Outcome, Released, Retry, Succeeded
 from afterward.states import span, summary, why_not
 
 
@@ -138,7 +139,7 @@ def _in_its_time(outcome: Outcome, job: Job) -> Outcome:
     """One that is released is due again when it was due, also when it was run before that."""
     if isinstance(outcome, Released) and not outcome.delay:
         wait = (job.run_at - datetime.now(UTC)).total_seconds()
-        return Released(outcome.note, max(0.0, wait), outcome.unfit_for)
+        return replace(outcome, delay=max(0.0, wait))
     return outcome
 
 
@@ -153,6 +154,8 @@ def _tell(outcome: Outcome) -> None:
             say(f"{outcome.failure.traceback}failed for good: {summary(outcome.failure)}")
         case Retry():
             say(f"{outcome.failure.traceback}failed: {summary(outcome.failure)}; tried again in {outcome.delay:.0f} s")
+        case Cancelled():
+            say(outcome.note)
         case Released():
             say(f"released at no cost: {outcome.note}")
 

@@ -85,13 +85,17 @@ class Foreground:
             if lost.get(lease.id) == lease.attempt:
                 loop.call_soon_threadsafe(self._lost.set)
 
+        def hear_of_asked(asked: Mapping[str, int]) -> None:
+            if asked.get(lease.id) == lease.attempt:
+                loop.call_soon_threadsafe(voice.ask)
+
         threads = Threads()
         endings = Endings.of(self._store, self._liveness)
         executor = Executor(threads, self._restore, chunks_of(self._store.get_chunk), self._hear, endings)
         reporter, task = Reporter(self._store, self._log_level), self._tasks[lease.task]
         voice = reporter.voice(lease)
         async with reporter.reporting():
-            with self._liveness.telling_lost(hear_of_lost), captured():
+            with self._liveness.telling_lost(hear_of_lost), self._liveness.telling_asked(hear_of_asked), captured():
                 running = executor.run(task, lease, voice)
                 attempt = loop.create_task(running, context=contextvars.copy_context())
                 voice.stop = attempt.cancel if task.is_async else None

@@ -31,6 +31,7 @@ from afterward.job import Failed, Lease, NewJob, Outcome, Released, Retry, Succe
 from afterward.liveness import SUSPECT_AFTER, Liveness
 from afterward.observe import emit, is_enabled
 from afterward.stores.base import Store, Wanted
+from afterward.stores.seen import Served
 from afterward.task import Task
 
 UNFIT_SECONDS = 60.0
@@ -77,6 +78,7 @@ class Worker:
         restore: Callable[[str], None],
         *,
         log_level: int | None = logging.INFO,
+        version: str = "",
     ) -> None:
         self._store = store
         self._liveness = liveness
@@ -84,6 +86,7 @@ class Worker:
         self._options = options
         self._restore = restore
         self._log_level = log_level
+        self._version = version
         self._free = {True: options.concurrency, False: options.threads}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._is_working = False
@@ -124,7 +127,12 @@ class Worker:
         self._reporter = Reporter(self._store, self._log_level)
         self._is_working = True
         async with self._reporter.reporting():
-            with self._liveness.telling_lost(self._hear_of_lost), captured():
+            with (
+                self._liveness.telling_lost(self._hear_of_lost),
+                self._liveness.telling_asked(self._hear_of_asked),
+                self._liveness.serving(self._served()),
+                captured(),
+            ):
                 try:
                     yield
                 finally:
@@ -133,6 +141,18 @@ class Worker:
                     while self._ended or self._finishing:  # also when this is cancelled: an outcome is never dropped
                         await asyncio.wait(self._finishing) if self._finishing else await asyncio.sleep(0)
                     self._threads.stop()
+
+    def _served(self) -> Served:
+        """What it runs jobs of, for those who look."""
+        queues = self._options.queues
+        return Served(
+            tasks={name: task.arguments.fingerprint for name, task in self._tasks.items()},
+            queues=None if queues is None else sorted(queues),
+            concurrency=self._options.concurrency,
+            threads=self._options.threads,
+            version=self._version,
+            threaded=[name for name, task in self._tasks.items() if not task.is_async],
+        )
 
     def drain(self) -> None:
         """Claim nothing more. May be called from a signal handler or another thread, any number of times."""
@@ -219,11 +239,12 @@ class Worker:
     def _limits(self) -> dict[bool, int]:
         """How many jobs to claim, for the loop and for threads; half of what is free where direct starts want some.
 
-        None of a kind that no task here is of: a claim for that alone would find nothing, time and again.
+        None of a kind that no task here is of: a claim for that alone would find nothing, time and again. Where no task
+        is declared yet, of both: what is not wanted now would be waited for without end.
         """
         share = 2 if self._direct else 1
         self._direct = 0
-        kinds = {task.is_async for task in self._tasks.values()}
+        kinds = {task.is_async for task in self._tasks.values()} or {True, False}
         return {kind: -(-free // share) if kind in kinds else 0 for kind, free in self._free.items()}
 
     async def _claim(self, limits: dict[bool, int]) -> float:

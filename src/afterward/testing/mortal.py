@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, Protocol
 
 from afterward.errors import StoreUnavailable
@@ -35,7 +35,7 @@ _JOINS = Pretended()
 _LEASE_SECONDS = 3600.0
 """No test is slower, not one that stands in a debugger: what it holds is lost only when it says so."""
 
-_VITAL = frozenset({"join", "beat", "give_back", "reap", "leave"})
+_VITAL = frozenset({"join", "beat", "give_back", "reap", "leave", "describe"})
 """What the heartbeat asks for. Its thread ends in good order when its process has crashed: it is told, not unwound."""
 
 
@@ -54,6 +54,9 @@ class MortalStore(SQLiteStore):
 
     async def dead(self) -> list[str]:
         return [] if self.is_dead else await super().dead()
+
+    async def asked_to_end(self, process: str) -> Mapping[str, int]:
+        return {} if self.is_dead else await super().asked_to_end(process)
 
     def _ask(self, kind: str, items: Any, *, is_heavy: bool = False) -> Answer[Any]:
         if self.is_dead:

@@ -13,7 +13,7 @@ from afterward.cli.check.evaluation import Evaluator
 from afterward.cli.check.finding import CANNOT_TELL, Finding, shown
 from afterward.cli.check.functions import Said, what_is_wrong_with
 from afterward.cli.check.libraries import is_of_web, is_ours, is_task
-from afterward.cli.check.scopes import FunctionNode, Module, Scope, is_generator, parameters
+from afterward.cli.check.scopes import FunctionNode, Module, Scope, parameters
 from afterward.cli.check.values import (
     Durable,
     External,
@@ -87,8 +87,6 @@ class Rules:
             return
         if task.owner is not None and task.owner.site is not None:
             self._declared[task.owner.site] = None
-        if is_generator(node):
-            yield Said("generator-task", f"{node.name} is a generator function, which cannot be a task: make it return")
         if scope.is_inside_a_function():
             why = "is defined inside a function, where other processes cannot import it"
             yield Said("nested-task", f"{node.name} {why}: move it to the level of its module")
