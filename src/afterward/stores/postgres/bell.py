@@ -12,9 +12,12 @@ from collections.abc import Callable
 
 
 class Bell:
-    """Rung from any thread; waited for on any loop. `ring_elsewhere` is called when nobody waits here."""
+    """Rung from any thread; waited for on any loop. `ring_elsewhere` is called when nobody waits here.
 
-    def __init__(self, ring_elsewhere: Callable[[], None]) -> None:
+    Its argument: are all to wake?
+    """
+
+    def __init__(self, ring_elsewhere: Callable[[bool], None]) -> None:
         self._ring_elsewhere = ring_elsewhere
         self._mutex = threading.Lock()
         self._waiting: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
@@ -28,29 +31,33 @@ class Bell:
         if self._wake():
             self._has_rung_here_alone = True
         else:
-            self._ring_elsewhere()
+            self._ring_elsewhere(False)
+
+    def ring_all(self) -> None:
+        """Wake all who wait, here and in other processes."""
+        self.hear_all()
+        self._ring_elsewhere(True)
 
     def has_looked(self, *, sees_others_jobs: bool) -> None:
         """Somebody here has looked for jobs. `sees_others_jobs`: there are some that nobody here wants."""
         rung, self._has_rung_here_alone = self._has_rung_here_alone, False
         if rung and sees_others_jobs:
-            self._ring_elsewhere()
+            self._ring_elsewhere(False)
 
     def hear(self) -> None:
         """Somebody has rung elsewhere."""
         self._wake()
 
-    def _wake(self) -> bool:
+    def hear_all(self) -> None:
+        """Somebody has rung elsewhere for all who wait."""
+        self._wake(most=None)
+
+    def _wake(self, most: int | None = 1) -> bool:
         with self._mutex:
-            waiting = self._waiting[0] if self._waiting else None
+            waiting = self._waiting[:most]
             self._has_rung = True
-        if waiting is None:
-            return False
-        try:
-            waiting[0].call_soon_threadsafe(waiting[1].set)
-        except RuntimeError:  # its loop is closed
-            return False
-        return True
+        woken = [_set(loop, event) for loop, event in waiting]
+        return any(woken)
 
     async def wait(self, seconds: float) -> None:
         """Until it rings, or for so many seconds. A ring since the last wait counts."""
@@ -70,3 +77,11 @@ class Bell:
             with self._mutex:
                 self._waiting.remove(entry)
                 self._has_rung = False
+
+
+def _set(loop: asyncio.AbstractEventLoop, event: asyncio.Event) -> bool:
+    try:
+        loop.call_soon_threadsafe(event.set)
+    except RuntimeError:  # it is closed
+        return False
+    return True

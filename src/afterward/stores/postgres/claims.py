@@ -45,7 +45,8 @@ async def _look(desk: Desk, connection: Connection, process: str, wanted: Sequen
     if not first["is_alive"]:
         return _NOTHING
     next_due = first["next_due"]
-    return Claimed(_leases(rows), first["more"], None if next_due is None else max(0.0, next_due), first["for_others"])
+    next_due = None if next_due is None else max(0.0, next_due)
+    return Claimed(_leases(rows), first["more"], next_due, first["for_others"], frozenset(first["paused"]))
 
 
 async def _claim_on(  # noqa: PLR0917 - a claim, and where it begins
@@ -58,7 +59,8 @@ async def _claim_on(  # noqa: PLR0917 - a claim, and where it begins
         return _NOTHING
     desk.bookmarks.move(first["bookmarks"])
     leases = _leases(rows)
-    return Claimed(leases, bool(leases), desk.bookmarks.seconds_until_look(), for_others=True)  # there may be
+    until_look, paused = desk.bookmarks.seconds_until_look(), frozenset[str](first["paused"])
+    return Claimed(leases, bool(leases), until_look, for_others=True, paused=paused)  # there may be some for others
 
 
 async def _care(desk: Desk, connection: Connection) -> None:

@@ -9,7 +9,7 @@ from operator import index
 
 from afterward.faults import crash_point
 from afterward.job import NewJob, OnDuplicate, Placement, Stored
-from afterward.stores.postgres import contents
+from afterward.stores.postgres import contents, reservations
 from afterward.stores.postgres.connection import Connection, Row
 from afterward.stores.postgres.desk import Desk
 
@@ -17,9 +17,12 @@ Entering = tuple[NewJob, Placement, str | None]
 """A job, how it enters, and the process that stores it."""
 
 
+_NOTHING_STORED = {Stored.refused, Stored.incomplete, Stored.unreserved}
+
+
 def is_plain(job: NewJob) -> bool:
     """Can it be stored with many others by one statement, whatever else goes on?"""
-    return job.unique is None and not job.files
+    return job.unique is None and not job.files and job.completes is None
 
 
 async def enqueue_plain(desk: Desk, connection: Connection, entering: Sequence[Entering]) -> list[Stored]:
@@ -44,7 +47,7 @@ async def enqueue_apart(desk: Desk, connection: Connection, entering: Sequence[E
         if not connection.is_closed():
             await transaction.rollback()
         raise
-    if Stored.refused in answers or Stored.incomplete in answers:
+    if not _NOTHING_STORED.isdisjoint(answers):
         await transaction.rollback()
     else:
         crash_point("after_insert")
@@ -54,6 +57,9 @@ async def enqueue_apart(desk: Desk, connection: Connection, entering: Sequence[E
 
 async def enter_all(desk: Desk, connection: Connection, entering: Sequence[Entering]) -> list[Stored]:
     """Within a transaction that has begun: one after the other, but for those that one statement can store."""
+    unreserved = await reservations.lost(desk, connection, [job for job, _, _ in entering])
+    if unreserved:
+        return [Stored.unreserved if job.id in unreserved else Stored.dropped for job, _, _ in entering]
     present = await _present(desk, connection, entering)
     incomplete = {
         job.id
@@ -73,6 +79,8 @@ async def enter_all(desk: Desk, connection: Connection, entering: Sequence[Enter
     told = [answers[job.id] for job, _, _ in entering]
     if Stored.refused in told:
         return [answer if answer is Stored.refused else Stored.dropped for answer in told]
+    there = [job for job, _, _ in entering if answers[job.id] is not Stored.stranger]
+    await reservations.complete(desk, connection, there)
     return told
 
 
@@ -104,6 +112,16 @@ async def _enter(desk: Desk, connection: Connection, one: Entering) -> Stored:
     return stored
 
 
+async def _tell_origin(desk: Desk, connection: Connection, job: NewJob) -> None:
+    """Of a job whose unique key it was not known to have before it was stored."""
+    if _has_origin(job):
+        await connection.execute(desk["tell_origin"], job.id, job.owner, job.origin)
+
+
+def _has_origin(job: NewJob) -> bool:
+    return job.owner is not None or job.origin is not None
+
+
 async def _enter_one(desk: Desk, connection: Connection, one: Entering) -> Stored:
     row = await _insert(desk, connection, [one])
     return Stored.stored if row["entered"] else Stored.stranger
@@ -119,6 +137,7 @@ async def _enter_unique(desk: Desk, connection: Connection, one: Entering) -> St
         if holder is None:
             row = await _insert(desk, connection, [one])
             if row["entered"]:
+                await _tell_origin(desk, connection, job)
                 return Stored.stored
             await asyncio.sleep(0)  # another came first; or it is there, and ends
             continue
@@ -146,6 +165,7 @@ async def _makes_room(desk: Desk, connection: Connection, job: NewJob, holder: R
 async def _insert(desk: Desk, connection: Connection, entering: Sequence[Entering]) -> Row:
     processes = [None if placement is Placement.free else process for _, placement, process in entering]
     jobs = [job for job, _, _ in entering]
+    known = [one for one in zip(jobs, processes, strict=True) if one[0].unique is None and _has_origin(one[0])]
     row = await connection.fetchrow(
         desk["enqueue"],
         desk.now,
@@ -165,6 +185,10 @@ async def _insert(desk: Desk, connection: Connection, entering: Sequence[Enterin
         [job.timeout for job in jobs],
         [_seconds(job.expires) if isinstance(job.expires, datetime) else None for job in jobs],
         [None if isinstance(job.expires, datetime) else job.expires for job in jobs],
+        [job.id for job, _ in known],
+        [job.owner for job, _ in known],
+        [job.origin for job, _ in known],
+        [process for _, process in known],
     )
     assert row is not None  # noqa: S101 - a SELECT without FROM has one row
     return row

@@ -9,7 +9,7 @@ from datetime import datetime
 from operator import index
 from typing import Any
 
-from afterward.errors import AfterwardError, ConfigurationError, DuplicateJob, StoreUnavailable
+from afterward.errors import AfterwardError, ConfigurationError, DuplicateJob, ReservationLost, StoreUnavailable
 from afterward.faults import crash_point
 from afterward.job import Lease, NewJob, OnDuplicate, Stored, Succeeded
 from afterward.stores.joining import Entered, Script, Statement
@@ -40,6 +40,8 @@ class Joining:
     def enter(self, jobs: Sequence[NewJob]) -> Script[Entered]:
         answers: dict[str, Stored] = {}
         transaction = ""
+        for job in jobs:
+            yield from self._hold(job)
         plain = [job for job in jobs if job.unique is None]
         if plain:
             said = yield from self._enter(plain)
@@ -49,6 +51,8 @@ class Joining:
                 transaction, answers[job.id] = yield from self._enter_unique(job)
             if job.files:
                 yield from self._link(job)
+        for job in jobs:
+            yield from self._complete(job)
         return Entered(transaction, [answers.get(job.id, Stored.stored) for job in jobs])
 
     def _enter(self, jobs: Sequence[NewJob]) -> Script[dict[str, Any]]:
@@ -72,6 +76,20 @@ class Joining:
                 )
             if said["met"] and not replaces:
                 return said["transaction"], Stored.exists
+
+    def _hold(self, job: NewJob) -> Script[None]:
+        """What it completes is the request's still, until the transaction ends."""
+        if job.completes is not None:
+            said = yield from self._ask_for("hold", {"reservation": job.completes.reservation})
+            if not said["is_held"]:
+                raise ReservationLost(
+                    f"task {job.task}: the Idempotency-Key of this request is another request's by now; roll the "
+                    f"transaction back, and let the client send the request again"
+                )
+
+    def _complete(self, job: NewJob) -> Script[None]:
+        if job.completes is not None:
+            yield from self._ask_for("complete", job.completes._asdict())
 
     def _link(self, job: NewJob) -> Script[None]:
         files = [file.id for file in job.files]
@@ -152,6 +170,8 @@ def _said(place: int, job: NewJob) -> dict[str, Any]:
         "timeout": job.timeout,
         "expires_at": _seconds(job.expires) if isinstance(job.expires, datetime) else None,
         "expires_in": None if isinstance(job.expires, datetime) else job.expires,
+        "owner": job.owner,
+        "origin": job.origin,
     }
 
 

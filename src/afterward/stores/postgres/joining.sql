@@ -9,7 +9,8 @@ WITH said AS MATERIALIZED (
 ), new AS MATERIALIZED (
     SELECT n.*, home.now FROM home CROSS JOIN said CROSS JOIN json_to_recordset(said.it -> 'jobs') AS n (
         place int, id text, task text, queue text, priority bigint, delay float8, run_at float8, unique_key text,
-        arguments text, context text, max_attempts int, timeout float8, expires_at float8, expires_in float8
+        arguments text, context text, max_attempts int, timeout float8, expires_at float8, expires_in float8, owner text,
+        origin text
     )
 ), entered AS (
     INSERT INTO afterward.jobs (
@@ -21,6 +22,10 @@ WITH said AS MATERIALIZED (
         unique_key, arguments, context, now, max_attempts, timeout, coalesce(expires_at, now + expires_in)
     FROM new ORDER BY place
     ON CONFLICT DO NOTHING RETURNING jobs.id
+), told AS (
+    INSERT INTO afterward.origins (job, owner, origin)
+    SELECT id, owner, origin FROM new
+    WHERE (owner IS NOT NULL OR origin IS NOT NULL) AND id IN (SELECT id FROM entered) ON CONFLICT DO NOTHING
 ), met AS MATERIALIZED (
     SELECT new.id, holder.id AS holder FROM new JOIN afterward.jobs holder
         ON holder.task = new.task AND holder.unique_key = new.unique_key AND holder.replaced_by IS NULL
@@ -55,13 +60,14 @@ WITH said AS MATERIALIZED (
 ), cancelled AS (
     INSERT INTO afterward.finished (
         seq, run_at, created_at, started_at, finished_at, expires_at, timeout, priority, attempt, failures, deaths,
-        max_attempts, status, id, task, queue, unique_key, unfit_for, note, failure, context, arguments
+        max_attempts, status, id, task, queue, unique_key, unfit_for, note, failure, context, arguments, cancel_asked_at,
+        signature
     )
     SELECT
         seq, run_at, created_at, started_at, home.now, expires_at, timeout, priority, attempt, failures, deaths,
         max_attempts, 'cancelled', gone.id, task, queue, unique_key, unfit_for,
         CASE WHEN holder.has_expired THEN 'expired' ELSE 'replaced by ' || (said.it ->> 'id') END, failure, context,
-        arguments
+        arguments, cancel_asked_at, signature
     FROM gone JOIN holder ON holder.id = gone.id CROSS JOIN home CROSS JOIN said RETURNING id
 )
 SELECT CAST(json_build_object(
@@ -80,6 +86,31 @@ WITH said AS MATERIALIZED (
 )
 SELECT CAST(json_build_object('linked', (SELECT count(*) FROM linked)) AS text);
 
+-- name: hold
+-- A reservation that is to be completed in this transaction: is it there? It stays as it is until its end.
+WITH said AS MATERIALIZED (
+    SELECT CAST($1 AS text)::json AS it
+), home AS MATERIALIZED (
+    SELECT 1 FROM said WHERE EXISTS (SELECT 1 FROM afterward.store s WHERE s.id::text = said.it ->> 'store')
+), held AS MATERIALIZED (
+    SELECT r.id FROM home CROSS JOIN said CROSS JOIN afterward.reservations r WHERE r.id = said.it ->> 'reservation'
+    FOR UPDATE OF r
+)
+SELECT CAST(json_build_object(
+    'is_home', EXISTS (SELECT 1 FROM home), 'is_held', EXISTS (SELECT 1 FROM held)
+) AS text);
+
+-- name: complete
+-- The job is stored that it was made for.
+WITH said AS MATERIALIZED (
+    SELECT CAST($1 AS text)::json AS it
+), completed AS (
+    UPDATE afterward.reservations r SET answer = said.it ->> 'answer',
+        at = coalesce((said.it ->> 'now')::float8, extract(epoch FROM statement_timestamp())::float8)
+    FROM said WHERE r.id = said.it ->> 'reservation' RETURNING r.id
+)
+SELECT CAST(json_build_object('is_home', true, 'completed', ARRAY(SELECT id FROM completed)) AS text);
+
 -- name: end
 -- running -> succeeded, in the transaction of somebody else. Whoever else has the job locked is waited for. The files of
 -- the job are nobody's any more.
@@ -95,12 +126,13 @@ WITH said AS MATERIALIZED (
 ), ended AS (
     INSERT INTO afterward.finished (
         seq, run_at, created_at, started_at, finished_at, expires_at, timeout, priority, attempt, failures, deaths,
-        max_attempts, status, id, task, queue, unique_key, unfit_for, note, failure, context, arguments, result
+        max_attempts, status, id, task, queue, unique_key, unfit_for, note, failure, context, arguments, result,
+        cancel_asked_at, signature
     )
     SELECT
         seq, run_at, created_at, started_at, home.now, expires_at, timeout, priority, attempt, failures, deaths,
         max_attempts, 'succeeded', gone.id, task, queue, unique_key, unfit_for, note, failure, context, arguments,
-        said.it ->> 'result'
+        said.it ->> 'result', cancel_asked_at, signature
     FROM gone CROSS JOIN home CROSS JOIN said RETURNING id
 ), unlinked AS (
     UPDATE afterward.files f SET job = NULL

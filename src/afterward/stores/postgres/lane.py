@@ -20,7 +20,7 @@ from afterward.stores.postgres.connection import Connection, is_lost, is_of_all,
 Perform = Callable[[Connection, str, Sequence[Operation]], Awaitable[None]]
 """Does operations of one kind, and sets each one's answer; or its kind, and then another lane answers it."""
 
-ONCE = frozenset({"cancel", "retry"})
+ONCE = frozenset({"cancel", "hasten", "pause", "resume", "retry"})
 """A repetition of these answers that nothing is left to do: who asked is told of the trouble instead."""
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.01, 1.0

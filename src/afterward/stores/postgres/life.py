@@ -11,7 +11,7 @@ from afterward.job import Process
 from afterward.stores.base import Beat, Held, Reaped
 from afterward.stores.postgres.connection import Connection
 from afterward.stores.postgres.desk import Desk
-from afterward.stores.rows import text_of_death
+from afterward.stores.rows import death, unsigned_text_of
 
 PAGE = 200
 """How many jobs one call of `reap` queues again at most."""
@@ -25,7 +25,7 @@ WHERE l.locktype = 'advisory' AND l.mode = 'ExclusiveLock' AND l.granted AND l.p
     AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
 """
 
-_DIED = text_of_death()
+_DEATH = death()
 
 
 async def join(desk: Desk, connection: Connection, process: Process, has_lock: bool) -> None:
@@ -50,13 +50,20 @@ async def lock(connection: Connection, process: str) -> bool:
 
 
 async def leave(desk: Desk, connection: Connection, process: str, has_lock: bool) -> None:
-    """Remove the row of a process and its lock; what it holds is anybody's."""
-    await connection.execute(desk["leave"], process)
+    """Remove the row of a process and its lock; what it holds is anybody's, or cancelled if that was asked for."""
+    async with connection.transaction():
+        await connection.execute(desk["leave"], process)
+        await connection.execute(desk["leave_asked"], desk.now, process)
+        await connection.execute(desk["gone"], process)
     if has_lock:
         await connection.execute("SELECT pg_advisory_unlock(hashtextextended($1, 0))", process)
 
 
-async def beat(desk: Desk, connection: Connection, process: str, waits: bool) -> Beat | None:
+Asked = dict[str, int]
+"""Of the jobs that a process runs, those that are asked to end, each with its attempt."""
+
+
+async def beat(desk: Desk, connection: Connection, process: str, waits: bool) -> tuple[Beat | None, Asked]:
     """One beat more; None without a row. It looks at what is held, too, unless that takes too much of the time."""
     looks, began, was_long = desk.looks.is_due(), time.monotonic(), True
     try:
@@ -66,10 +73,11 @@ async def beat(desk: Desk, connection: Connection, process: str, waits: bool) ->
         if looks:  # where it gave no answer in time, those that follow are not to do the same
             desk.looks.done(time.monotonic() - began if was_long else 0.0)
     if row is None:
-        return None
+        return None, {}
+    asked: Asked = json.loads(row["asked"] or "{}")
     others: dict[str, tuple[int, bool]] = json.loads(row["others"] or "{}")
     held: dict[str, tuple[int, str | None]] = json.loads(row["held"] or "{}")
-    return Beat(
+    seen = Beat(
         others={id_: count for id_, (count, _) in others.items()},
         signs=frozenset(id_ for id_, (_, is_unlocked) in others.items() if is_unlocked),
         held={id_: Held(attempt, token) for id_, (attempt, token) in held.items()},
@@ -77,14 +85,19 @@ async def beat(desk: Desk, connection: Connection, process: str, waits: bool) ->
         has_orphans=row["has_orphans"],
         has_looked=looks,
     )
+    return seen, asked
 
 
 async def give_back(
     desk: Desk, connection: Connection, process: str, attempts: Sequence[tuple[str, int]], files: Sequence[str]
 ) -> list[bool]:
-    """What a process does not know of is anybody's, and its files nobody's."""
+    """What a process does not know of is anybody's, or cancelled if that was asked for; and its files are nobody's."""
     columns = [job for job, _ in attempts], [number for _, number in attempts]
-    given = {row["id"] for row in await connection.fetch(desk["give_back"], process, *columns)}
+    async with connection.transaction():
+        given = {row["id"] for row in await connection.fetch(desk["give_back"], process, *columns)}
+        if len(given) < len(attempts):
+            rows = await connection.fetch(desk["give_back_asked"], desk.now, process, *columns)
+            given |= {row["id"] for row in rows}
     if files:
         await connection.execute(desk["drop_files"], process, files)
     return [job in given for job, _ in attempts]
@@ -100,5 +113,6 @@ async def reap(
     """Bury the dead, and queue a page of what nobody living has again."""
     if buried:
         await connection.execute(desk["bury"], [id_ for id_, _ in buried], [count for _, count in buried])
-    jobs: int = await connection.fetchval(desk["adopt"], desk.now, PAGE, _DIED, suspect_after, suspect_delay)
-    return Reaped(jobs, more=jobs == PAGE)
+    told = unsigned_text_of(_DEATH), suspect_after, suspect_delay, _DEATH.signature
+    queued, cancelled = await connection.fetchrow(desk["adopt"], desk.now, PAGE, *told) or (0, 0)
+    return Reaped(queued, more=queued + cancelled == PAGE)

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import json
+import string
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import takewhile
 from typing import Any
 
 from afterward.job import Job, Status
+from afterward.stores.base import SEARCHED
 from afterward.stores.postgres.connection import Connection
 from afterward.stores.postgres.desk import Desk
 from afterward.stores.rows import job_of
 from afterward.text import is_storable
 
 _CREATED_AT = 15
+_OLDEST, _LIMIT = 4, 5
+"""Of the parameters of the query `list`."""
+
+_SMALL = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 _LAST_CHARACTER = "\U0010ffff"
 
 
@@ -30,10 +37,43 @@ async def listed(desk: Desk, connection: Connection, filters: tuple[Any, ...]) -
     return [job_of(row, ()) for row in await _rows(desk, connection, filters)]
 
 
+async def searched(  # noqa: PLR0917 - what jobs are asked for
+    desk: Desk,
+    connection: Connection,
+    filters: tuple[Any, ...],
+    owner: str | None,
+    signature: str | None,
+    text: str | None,
+) -> list[Job]:
+    """The same, of those of one owner, or that failed with this signature, or that have this text in them."""
+    sought = (*filters, owner, signature, filters[_LIMIT] if text is None else SEARCHED, *_needles(text))
+    if not all(is_storable(said) for said in sought if isinstance(said, str)):
+        return []
+    query = "list_owned" if owner is not None else "list_failed" if signature is not None else "list_text"
+    async with connection.transaction(isolation="repeatable_read", readonly=True):
+        rows = await connection.fetch(desk[query], *sought)
+        jobs = await get(desk, connection, [row["id"] for row in rows])
+    found = [replace(job, attempts=()) for job in jobs if job is not None]
+    oldest = filters[_OLDEST]
+    return list(takewhile(lambda job: oldest is None or job.created_at.timestamp() >= oldest, found))
+
+
+def _needles(text: str | None) -> tuple[str | None, str | None]:
+    """A text as it is looked for in arguments, and in what is a JSON string."""
+    if text is None:
+        return None, None
+    return _lowered(text), _lowered(json.dumps(text)[1:-1])
+
+
+def _lowered(text: str) -> str:
+    """In small letters, as far as they are of ASCII."""
+    return text.translate(_SMALL)
+
+
 async def _rows(desk: Desk, connection: Connection, filters: tuple[Any, ...]) -> list[Any]:
     if not all(is_storable(text) for text in filters if isinstance(text, str)):
         return []
-    oldest = filters[4]
+    oldest = filters[_OLDEST]
     rows: list[Any] = []
     for row in await connection.fetch(desk["list"], *filters):
         if oldest is not None and row[_CREATED_AT] < oldest:

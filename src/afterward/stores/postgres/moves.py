@@ -5,12 +5,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from afterward.job import Died, Failed, Lease, Outcome, Placement, Released, Retry, Ruling, Status, Succeeded
-from afterward.stores.postgres import contents
+from afterward.job import (
+    TERMINAL,
+    Cancelled,
+    Died,
+    Failed,
+    Lease,
+    Outcome,
+    Placement,
+    Released,
+    Retry,
+    Ruling,
+    Status,
+    Succeeded,
+)
+from afterward.stores.postgres import contents, streams
 from afterward.stores.postgres.connection import Connection, Row
 from afterward.stores.postgres.desk import Desk
 from afterward.stores.postgres.entry import enter_all
-from afterward.stores.rows import text_of
+from afterward.stores.rows import unsigned_text_of
 from afterward.text import is_storable
 
 End = tuple[Lease, Outcome]
@@ -20,7 +33,7 @@ _CAN_BE_RETRIED = (Status.failed, Status.cancelled)
 
 
 async def finish(desk: Desk, connection: Connection, ends: Sequence[End], *, waits: bool = True) -> list[bool | None]:
-    """running → succeeded, failed or queued, for attempts that still hold their jobs.
+    """running → succeeded, failed, cancelled or queued, for attempts that still hold their jobs.
 
     What another transaction has locked is passed over at first. `waits`: it is waited for then, one by one; else it is
     answered with None.
@@ -67,6 +80,8 @@ async def _wait_for(desk: Desk, connection: Connection, locked: Sequence[Numbere
 
 def has_more_to_write(outcome: Outcome) -> bool:
     """Does more belong to this end than its job's own row?"""
+    if outcome.report is not None:
+        return True
     if isinstance(outcome, Succeeded | Failed | Died) and outcome.then is not None:
         return True
     return isinstance(outcome, Succeeded) and bool(outcome.files)
@@ -84,7 +99,10 @@ async def _end_all(desk: Desk, connection: Connection, ends: Sequence[End]) -> s
 
 
 async def _write_more(desk: Desk, connection: Connection, ends: Sequence[End]) -> None:
-    """What follows them is stored together; each lets go of its files."""
+    """What follows them is stored together, and so is the last that they say; each lets go of its files."""
+    said = [(lease, outcome.report) for lease, outcome in ends if outcome.report is not None]
+    if said:
+        await streams.append(desk, connection, said)
     following = [
         outcome.then
         for _, outcome in ends
@@ -113,7 +131,7 @@ async def _move(desk: Desk, connection: Connection, ends: Sequence[End]) -> set[
 
 def is_final(outcome: Outcome) -> bool:
     """Is the job over with this?"""
-    return isinstance(outcome, Succeeded | Failed) or (isinstance(outcome, Died) and outcome.final)
+    return isinstance(outcome, Succeeded | Failed | Cancelled) or (isinstance(outcome, Died) and outcome.final)
 
 
 def _name_of(outcome: Outcome) -> str:
@@ -126,7 +144,11 @@ def _fences(ends: Sequence[End]) -> list[list[Any]]:
 
 
 def _failures(ends: Sequence[End]) -> list[str | None]:
-    return [text_of(end.failure) if isinstance(end, Failed | Retry | Died) else None for _, end in ends]
+    return [unsigned_text_of(end.failure) if isinstance(end, Failed | Retry | Died) else None for _, end in ends]
+
+
+def _signatures(ends: Sequence[End]) -> list[str]:
+    return [end.failure.signature if isinstance(end, Failed | Retry | Died) else "" for _, end in ends]
 
 
 def _results(ends: Sequence[End]) -> list[str | None]:
@@ -134,7 +156,7 @@ def _results(ends: Sequence[End]) -> list[str | None]:
 
 
 def _notes(ends: Sequence[End]) -> list[str | None]:
-    return [outcome.note if isinstance(outcome, Released) else None for _, outcome in ends]
+    return [outcome.note if isinstance(outcome, Released | Cancelled) else None for _, outcome in ends]
 
 
 def _columns_for_good(ends: Sequence[End]) -> list[list[Any]]:
@@ -144,6 +166,8 @@ def _columns_for_good(ends: Sequence[End]) -> list[list[Any]]:
         _results(ends),
         _failures(ends),
         [isinstance(outcome, Died) for _, outcome in ends],
+        _notes(ends),
+        _signatures(ends),
     ]
 
 
@@ -155,6 +179,7 @@ def _columns_for_now(ends: Sequence[End]) -> list[list[Any]]:
         _notes(ends),
         [_unfit_for(outcome) for _, outcome in ends],
         [outcome.delay if isinstance(outcome, Retry | Released | Died) else 0.0 for _, outcome in ends],
+        _signatures(ends),
     ]
 
 
@@ -174,16 +199,33 @@ def _unfit_for(outcome: Outcome) -> str:
 
 
 async def cancel(desk: Desk, connection: Connection, jobs: Sequence[str]) -> list[Ruling]:
-    """queued → cancelled, because a person says so."""
+    """queued → cancelled, because a person says so; what runs is asked to end."""
     return [await _cancel(desk, connection, job) for job in jobs]
 
 
 async def _cancel(desk: Desk, connection: Connection, job: str) -> Ruling:
+    """Again, as long as it has been moved before this could know."""
+    while (found := await _find(desk, connection, job)) is not None:
+        if found["status"] in TERMINAL:
+            return Ruling.forbidden
+        if await connection.fetchval(desk["cancel"], desk.now, found["id"], "cancelled") is not None:
+            return Ruling.done
+        if await connection.fetchval(desk["ask_to_end"], desk.now, found["id"]) is not None:
+            return Ruling.asked
+    return Ruling.unknown
+
+
+async def hasten(desk: Desk, connection: Connection, jobs: Sequence[str]) -> list[Ruling]:
+    """What waits for its time is due now, because a person says so."""
+    return [await _hasten(desk, connection, job) for job in jobs]
+
+
+async def _hasten(desk: Desk, connection: Connection, job: str) -> Ruling:
     found = await _find(desk, connection, job)
     if found is None:
         return Ruling.unknown
-    gone = await connection.fetchval(desk["cancel"], desk.now, found["id"], "cancelled")
-    return Ruling.forbidden if gone is None else Ruling.done
+    hastened = await connection.fetchval(desk["hasten"], desk.now, found["id"])
+    return Ruling.forbidden if hastened is None else Ruling.done
 
 
 async def retry(desk: Desk, connection: Connection, jobs: Sequence[str]) -> list[Ruling]:
@@ -229,4 +271,6 @@ def leaves_work(outcome: Outcome) -> bool:
     """Is there a job to claim after this, now or soon?"""
     if isinstance(outcome, Retry | Released):
         return True
+    if isinstance(outcome, Cancelled):
+        return False
     return outcome.then is not None or (isinstance(outcome, Died) and not outcome.final)

@@ -7,7 +7,20 @@ from typing import Any, TypeAlias
 
 from afterward.job import Lease, Outcome
 from afterward.stores.batch import Operation
-from afterward.stores.postgres import claims, contents, entry, joining, life, looks, moves, stats, tidying
+from afterward.stores.postgres import (
+    claims,
+    contents,
+    entry,
+    joining,
+    life,
+    looks,
+    moves,
+    reservations,
+    seen,
+    stats,
+    streams,
+    tidying,
+)
 from afterward.stores.postgres.connection import Connection
 from afterward.stores.postgres.desk import Desk
 
@@ -55,17 +68,32 @@ async def _finish_apart(desk: Desk, connection: Connection, operations: Sequence
         operation.answer = await moves.finish(desk, connection, operation.items, waits=True)
 
 
+async def _report(desk: Desk, connection: Connection, operations: Sequence[Operation]) -> None:
+    """One that has to wait for a transaction is left to another lane: whole, for it may be repeated."""
+    said = [one for operation in operations for one in operation.items]
+    accepted = iter(await streams.report(desk, connection, said, waits=False))
+    for operation in operations:
+        operation.answer = [next(accepted) for _ in operation.items]
+        if None in operation.answer:
+            operation.kind = "report_apart"
+
+
+async def _report_apart(desk: Desk, connection: Connection, operations: Sequence[Operation]) -> None:
+    for operation in operations:
+        operation.answer = await streams.report(desk, connection, operation.items, waits=True)
+
+
 async def _notify(desk: Desk, connection: Connection, operations: Sequence[Operation]) -> None:
     """Once for all of them."""
-    [(channel,), *_] = [operation.items for operation in operations]
-    await connection.execute(desk["notify"], channel)
+    for channel, called in {operation.items for operation in operations}:
+        await connection.execute(desk["notify"], channel, called)
 
 
 async def _connect(_desk: Desk, _connection: Connection, _operations: Sequence[Operation]) -> None:
     """There is a connection again, and that was all."""
 
 
-IN_A_TRANSACTION = frozenset({"changed", "stats"})
+IN_A_TRANSACTION = frozenset({"changed", "search", "stats"})
 """Those that are a transaction of their own, whatever the connection: one that sees all at one moment."""
 
 CARRY_OUT: dict[str, CarryOut] = {
@@ -83,16 +111,32 @@ CARRY_OUT: dict[str, CarryOut] = {
     "claim": _each(claims.claim),
     "finish": _finish,
     "finish_apart": _finish_apart,
+    "report": _report,
+    "report_apart": _report_apart,
     "cancel": _each(moves.cancel),
     "retry": _each(moves.retry),
+    "hasten": _each(moves.hasten),
+    "describe": _each(seen.describe),
+    "pause": _each(seen.pause),
+    "resume": _each(seen.resume),
+    "reserve": _each(reservations.reserve),
+    "amend": _each(reservations.amend),
+    "drop": _each(reservations.drop),
     "tidy": _each(tidying.tidy),
     "in_progress": _each(joining.in_progress),
     "get_chunk": _each(contents.get_chunk),
     "prunable": _each(looks.prunable),
     "get": _each(looks.get),
     "list": _each(looks.listed),
+    "search": _each(looks.searched),
     "changed": _each(looks.changed),
     "find": _each(looks.find),
     "stats": _each(stats.stats),
     "ahead": _each(stats.ahead),
+    "events": _each(streams.events),
+    "failures": _each(seen.failures),
+    "history": _each(seen.history),
+    "processes": _each(seen.processes),
+    "tasks_seen": _each(seen.tasks_seen),
+    "paused": _each(seen.paused),
 }

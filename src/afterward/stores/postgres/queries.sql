@@ -5,14 +5,33 @@ VALUES ($2, $3, $4, $5, coalesce($1::float8, extract(epoch FROM statement_timest
 
 -- name: leave
 -- running -> queued, or held -> queued: what is in the name of a process that leaves
-WITH given AS (
-    UPDATE afterward.jobs SET status = 'queued', process = NULL, token = NULL WHERE process = $1
+UPDATE afterward.jobs SET status = 'queued', process = NULL, token = NULL WHERE process = $1 AND cancel_asked_at IS NULL;
+
+-- name: leave_asked
+-- running -> cancelled: the same of what has been asked to end. After the others: what is asked meanwhile is among these.
+WITH gone AS (
+    DELETE FROM afterward.jobs WHERE process = $2 AND cancel_asked_at IS NOT NULL RETURNING *
+)
+INSERT INTO afterward.finished (
+    seq, run_at, created_at, started_at, finished_at, expires_at, timeout, priority, attempt, failures, deaths, max_attempts,
+    status, id, task, queue, unique_key, unfit_for, note, failure, context, arguments, cancel_asked_at, signature
+)
+SELECT
+    seq, run_at, created_at, started_at, coalesce($1::float8, extract(epoch FROM statement_timestamp())::float8), expires_at, timeout,
+    priority, attempt, failures, deaths, max_attempts, 'cancelled', id, task, queue, unique_key, unfit_for, 'cancelled', failure, context,
+    arguments, cancel_asked_at, signature
+FROM gone;
+
+-- name: gone
+-- It has left.
+WITH silent AS (
+    DELETE FROM afterward.served WHERE process = $1
 )
 DELETE FROM afterward.processes WHERE id = $1;
 
 -- name: beat
--- One beat more; and what there is to see of the others, and ($3) of what is in this process's name. That was long where
--- some $4 entries of the index led to no job: they are dead, and may not be removed yet.
+-- One beat more; and what there is to see of the others, which of its jobs are asked to end, and ($3) what is in this
+-- process's name. That was long where some $4 entries of the index led to no job: they are dead, and may not be removed yet.
 WITH RECURSIVE me AS (
     UPDATE afterward.processes SET beat = beat + 1, waits = $2 WHERE id = $1
     RETURNING id, pg_stat_get_xact_tuples_returned('afterward.jobs_taken'::regclass) AS entries_read
@@ -29,6 +48,10 @@ SELECT
         p.beat, p.has_lock AND pg_try_advisory_xact_lock_shared(hashtextextended(p.id, 0))
     )) FROM afterward.processes p WHERE p.id <> $1) AS others,
     (SELECT json_object_agg(held.id, json_build_array(held.attempt, held.token)) FROM held) AS held,
+    (
+        SELECT json_object_agg(j.id, j.attempt) FROM afterward.jobs j
+        WHERE j.process = $1 AND j.cancel_asked_at IS NOT NULL AND j.status = 'running'
+    ) AS asked,
     (SELECT json_agg(f.id) FROM afterward.files f WHERE f.job IS NULL AND f.process = $1 AND $3::bool) AS files,
     EXISTS (
         SELECT 1 FROM owner WHERE owner.process IS NOT NULL
@@ -42,7 +65,25 @@ FROM me;
 -- running -> queued, or held -> queued: attempts in a process's name that it does not know of
 UPDATE afterward.jobs j SET status = 'queued', process = NULL, token = NULL
 FROM unnest($2::text[], $3::int[]) AS unknown (id, attempt)
-WHERE j.id = ANY (ARRAY[unknown.id]) AND j.attempt = unknown.attempt AND j.process IS NOT DISTINCT FROM $1 RETURNING j.id;
+WHERE j.id = ANY (ARRAY[unknown.id]) AND j.attempt = unknown.attempt AND j.process IS NOT DISTINCT FROM $1
+    AND j.cancel_asked_at IS NULL RETURNING j.id;
+
+-- name: give_back_asked
+-- running -> cancelled: the same of what has been asked to end
+WITH gone AS (
+    DELETE FROM afterward.jobs j USING unnest($3::text[], $4::int[]) AS unknown (id, attempt)
+    WHERE j.id = ANY (ARRAY[unknown.id]) AND j.attempt = unknown.attempt AND j.process IS NOT DISTINCT FROM $2
+        AND j.cancel_asked_at IS NOT NULL RETURNING j.*
+)
+INSERT INTO afterward.finished (
+    seq, run_at, created_at, started_at, finished_at, expires_at, timeout, priority, attempt, failures, deaths, max_attempts,
+    status, id, task, queue, unique_key, unfit_for, note, failure, context, arguments, cancel_asked_at, signature
+)
+SELECT
+    seq, run_at, created_at, started_at, coalesce($1::float8, extract(epoch FROM statement_timestamp())::float8), expires_at, timeout,
+    priority, attempt, failures, deaths, max_attempts, 'cancelled', id, task, queue, unique_key, unfit_for, 'cancelled', failure, context,
+    arguments, cancel_asked_at, signature
+FROM gone RETURNING id;
 
 -- name: drop_files
 -- No process is storing them any more.
@@ -50,11 +91,15 @@ UPDATE afterward.files SET process = '' WHERE id = ANY ($2::text[]) AND process 
 
 -- name: bury
 -- The fence of reaping: from here on nothing can be claimed or stored in these processes' names.
-DELETE FROM afterward.processes p USING unnest($1::text[], $2::bigint[]) AS dead (id, beat)
-WHERE p.id = dead.id AND (dead.beat IS NULL OR dead.beat = p.beat);
+WITH buried AS (
+    DELETE FROM afterward.processes p USING unnest($1::text[], $2::bigint[]) AS dead (id, beat)
+    WHERE p.id = dead.id AND (dead.beat IS NULL OR dead.beat = p.beat) RETURNING p.id
+)
+DELETE FROM afterward.served s USING buried WHERE s.process = buried.id;
 
 -- name: adopt
--- running -> queued (worker died); queued and held -> queued: a page of what belongs to processes without a row.
+-- running -> queued (worker died), or cancelled where it was asked to end; queued and held -> queued: a page of what
+-- belongs to processes without a row.
 -- A walk over the few distinct owners, not over the jobs.
 WITH RECURSIVE moment (now) AS (
     SELECT coalesce($1::float8, extract(epoch FROM statement_timestamp())::float8)
@@ -65,26 +110,39 @@ WITH RECURSIVE moment (now) AS (
     FROM owner WHERE owner.process IS NOT NULL
 ), orphan AS MATERIALIZED (
     SELECT found.* FROM owner CROSS JOIN LATERAL (
-        SELECT j.ctid AS address, j.id, j.attempt, j.status, j.started_at FROM afterward.jobs j
+        SELECT j.ctid AS address, j.id, j.attempt, j.status, j.started_at, j.cancel_asked_at FROM afterward.jobs j
         WHERE j.process = owner.process LIMIT $2 FOR UPDATE SKIP LOCKED
     ) found
     WHERE NOT EXISTS (SELECT 1 FROM afterward.processes p WHERE p.id = owner.process) LIMIT $2
 ), remembered AS (
-    INSERT INTO afterward.attempts (job, number, outcome, started_at, ended_at, failure)
-    SELECT id, attempt, 'died', started_at, now, $3 FROM orphan, moment WHERE status = 'running' ON CONFLICT DO NOTHING
+    INSERT INTO afterward.attempts (job, number, outcome, started_at, ended_at, failure, signature)
+    SELECT id, attempt, 'died', started_at, now, $3, $6 FROM orphan, moment WHERE status = 'running' ON CONFLICT DO NOTHING
 ), moved AS (
     UPDATE afterward.jobs j SET
         deaths = CASE WHEN j.status = 'running' THEN least(j.deaths + 1, greatest(j.deaths, $4::int)) ELSE j.deaths END,
         due = CASE WHEN j.status = 'running' AND j.deaths + 1 >= $4::int THEN false ELSE j.due END,
         run_at = CASE WHEN j.status = 'running' AND j.deaths + 1 >= $4::int THEN now + $5::float8 ELSE j.run_at END,
         status = 'queued', process = NULL, token = NULL
-    FROM orphan, moment WHERE j.ctid = orphan.address RETURNING 1
+    FROM orphan, moment WHERE j.ctid = orphan.address AND orphan.cancel_asked_at IS NULL RETURNING 1
+), gone AS (
+    DELETE FROM afterward.jobs j USING orphan WHERE j.ctid = orphan.address AND orphan.cancel_asked_at IS NOT NULL RETURNING j.*
+), cancelled AS (
+    INSERT INTO afterward.finished (
+        seq, run_at, created_at, started_at, finished_at, expires_at, timeout, priority, attempt, failures, deaths, max_attempts,
+        status, id, task, queue, unique_key, unfit_for, note, failure, context, arguments, cancel_asked_at, signature
+    )
+    SELECT
+        seq, run_at, created_at, started_at, now, expires_at, timeout, priority, attempt, failures,
+        CASE WHEN status = 'running' THEN least(deaths + 1, greatest(deaths, $4::int)) ELSE deaths END, max_attempts, 'cancelled', id,
+        task, queue, unique_key, unfit_for, 'cancelled', failure, context, arguments, cancel_asked_at, signature
+    FROM gone, moment RETURNING 1
 )
-SELECT count(*) FROM moved;
+SELECT (SELECT count(*) FROM moved) AS queued, (SELECT count(*) FROM cancelled) AS cancelled;
 
 -- name: enqueue
 -- new -> queued, held by a process, free (null), or already leased to it as attempt 1: jobs without files, and of each
 -- unique key one. What is here already, whatever became of it, is not stored again. Answers the processes that live.
+-- With whose they are, and the requests that made them ($18), where something is known of that.
 WITH moment AS MATERIALIZED (
     SELECT coalesce($1::float8, extract(epoch FROM statement_timestamp())::float8) AS now
 ), alive AS MATERIALIZED (
@@ -109,8 +167,17 @@ WITH moment AS MATERIALIZED (
         AND NOT EXISTS (SELECT 1 FROM afterward.finished f WHERE f.id = new.id OFFSET 0)
     ORDER BY place
     ON CONFLICT DO NOTHING RETURNING jobs.id
+), told AS (
+    INSERT INTO afterward.origins (job, owner, origin)
+    SELECT o.job, o.owner, o.origin FROM unnest($18::text[], $19::text[], $20::text[], $21::text[]) AS o (job, owner, origin, process)
+    WHERE o.process IS NULL OR EXISTS (SELECT 1 FROM alive WHERE alive.id = o.process)
+    ON CONFLICT DO NOTHING
 )
 SELECT ARRAY(SELECT id FROM alive) AS alive, ARRAY(SELECT id FROM entered) AS entered;
+
+-- name: tell_origin
+-- Whose a job is that has been stored, and what request made it.
+INSERT INTO afterward.origins (job, owner, origin) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING;
 
 -- name: present
 -- Which of these ids are here: of a job, or (true) of a call that leads to one.
@@ -142,12 +209,23 @@ WITH gone AS (
 )
 INSERT INTO afterward.finished (
     seq, run_at, created_at, started_at, finished_at, expires_at, timeout, priority, attempt, failures, deaths, max_attempts,
-    status, id, task, queue, unique_key, unfit_for, note, failure, context, arguments
+    status, id, task, queue, unique_key, unfit_for, note, failure, context, arguments, cancel_asked_at, signature
 )
 SELECT
     seq, run_at, created_at, started_at, coalesce($1::float8, extract(epoch FROM statement_timestamp())::float8), expires_at, timeout,
-    priority, attempt, failures, deaths, max_attempts, 'cancelled', id, task, queue, unique_key, unfit_for, $3::text, failure, context, arguments
+    priority, attempt, failures, deaths, max_attempts, 'cancelled', id, task, queue, unique_key, unfit_for, $3::text, failure, context, arguments,
+    cancel_asked_at, signature
 FROM gone RETURNING id;
+
+-- name: ask_to_end
+-- One that runs is asked to end; since when, the first who asked says.
+UPDATE afterward.jobs SET cancel_asked_at = coalesce(cancel_asked_at, $1::float8, extract(epoch FROM statement_timestamp())::float8)
+WHERE id = $2 AND status = 'running' RETURNING id;
+
+-- name: hasten
+-- What waits for its time is due now.
+UPDATE afterward.jobs SET due = true, run_at = coalesce($1::float8, extract(epoch FROM statement_timestamp())::float8)
+WHERE id = $2 AND status = 'queued' AND run_at > coalesce($1::float8, extract(epoch FROM statement_timestamp())::float8) RETURNING id;
 
 -- name: expire
 -- queued -> cancelled: no attempt of them may begin any more
@@ -163,11 +241,12 @@ WITH moment AS MATERIALIZED (
 )
 INSERT INTO afterward.finished (
     seq, run_at, created_at, started_at, finished_at, expires_at, timeout, priority, attempt, failures, deaths, max_attempts,
-    status, id, task, queue, unique_key, unfit_for, note, failure, context, arguments
+    status, id, task, queue, unique_key, unfit_for, note, failure, context, arguments, cancel_asked_at, signature
 )
 SELECT
     seq, run_at, created_at, started_at, now, expires_at, timeout, priority, attempt, failures, deaths, max_attempts, 'cancelled',
-    id, task, queue, unique_key, unfit_for, coalesce('replaced by ' || replaced_by, 'expired'), failure, context, arguments
+    id, task, queue, unique_key, unfit_for, coalesce('replaced by ' || replaced_by, 'expired'), failure, context, arguments,
+    cancel_asked_at, signature
 FROM gone, moment RETURNING id;
 
 -- name: promote
@@ -192,6 +271,7 @@ WITH RECURSIVE state AS MATERIALIZED (
     SELECT
         coalesce($1::float8, extract(epoch FROM statement_timestamp())::float8) AS now,
         EXISTS (SELECT 1 FROM afterward.processes p WHERE p.id = $2) AS is_alive,
+        ARRAY(SELECT queue FROM afterward.pauses) AS paused,
         $5::bool AND (
             EXISTS (
                 SELECT 1 FROM afterward.jobs WHERE status = 'queued' AND NOT due
@@ -230,7 +310,7 @@ WITH RECURSIVE state AS MATERIALIZED (
         ORDER BY j.priority DESC, j.run_at, j.seq LIMIT wanted.room + 1 FOR UPDATE SKIP LOCKED
     ) ready
     WHERE wanted.tasks ? lane.task AND (wanted.queues IS NULL OR wanted.queues ? lane.queue)
-        AND NOT wanted.unfit_for ? lane.unfit_for
+        AND NOT wanted.unfit_for ? lane.unfit_for AND lane.queue <> ALL ((SELECT paused FROM state)::text[])
 ), candidate AS MATERIALIZED (
     SELECT *, row_number() OVER (PARTITION BY number ORDER BY priority DESC, run_at, seq) AS place FROM found
 ), look AS MATERIALIZED (
@@ -256,12 +336,12 @@ SELECT given.id, given.attempt, given.process, given.task, given.arguments, give
     has_more OR EXISTS (SELECT 1 FROM again) AS more,
     (SELECT min(run_at) FROM afterward.jobs WHERE status = 'queued' AND NOT due) - now AS next_due,
     EXISTS (
-        SELECT 1 FROM lane WHERE NOT EXISTS (
+        SELECT 1 FROM lane WHERE lane.queue <> ALL (paused) AND NOT EXISTS (
             SELECT 1 FROM wanted WHERE wanted.tasks ? lane.task AND (wanted.queues IS NULL OR wanted.queues ? lane.queue)
                 AND NOT wanted.unfit_for ? lane.unfit_for
         )
     ) AS for_others,
-    needs_care, is_alive,
+    needs_care, is_alive, paused,
     CASE WHEN was_long THEN (
         SELECT coalesce(jsonb_agg(last), '[]') FROM (
             SELECT DISTINCT ON (j.queue, j.task, j.unfit_for, j.priority)
@@ -279,7 +359,8 @@ ORDER BY given.number, given.place;
 WITH state AS MATERIALIZED (
     SELECT
         coalesce($1::float8, extract(epoch FROM statement_timestamp())::float8) AS now,
-        EXISTS (SELECT 1 FROM afterward.processes p WHERE p.id = $2) AS is_alive
+        EXISTS (SELECT 1 FROM afterward.processes p WHERE p.id = $2) AS is_alive,
+        ARRAY(SELECT queue FROM afterward.pauses) AS paused
 ), again AS MATERIALIZED (
     SELECT j.* FROM afterward.jobs j
     WHERE j.process = $2 AND j.token = $3 AND j.status = 'running' AND (SELECT is_alive FROM state)
@@ -297,7 +378,7 @@ WITH state AS MATERIALIZED (
     ) ready
     WHERE (SELECT is_alive FROM state) AND NOT EXISTS (SELECT 1 FROM again)
         AND wanted.tasks ? mark.task AND (wanted.queues IS NULL OR wanted.queues ? mark.queue)
-        AND NOT wanted.unfit_for ? mark.unfit_for
+        AND NOT wanted.unfit_for ? mark.unfit_for AND mark.queue <> ALL ((SELECT paused FROM state)::text[])
 ), candidate AS MATERIALIZED (
     SELECT *, row_number() OVER (PARTITION BY number ORDER BY priority DESC, run_at, seq) AS place FROM found
 ), claimed AS (
@@ -314,7 +395,7 @@ WITH state AS MATERIALIZED (
 )
 SELECT given.id, given.attempt, given.process, given.task, given.arguments, given.context, given.failures, given.deaths,
     given.max_attempts, given.timeout,
-    is_alive, (
+    is_alive, paused, (
         SELECT coalesce(jsonb_agg(last), '[]') FROM (
             SELECT DISTINCT ON (j.queue, j.task, j.unfit_for, j.priority)
                 j.queue, j.task, j.unfit_for, j.priority, j.run_at, j.seq
@@ -348,13 +429,13 @@ WHERE j.ctid = placed.address AND placed.place <= placed.room AND (j.expires_at 
 RETURNING j.id, j.attempt, j.process, j.task, j.arguments, j.context, j.failures, j.deaths, j.max_attempts, j.timeout, placed.place;
 
 -- name: end_for_good
--- running -> succeeded | failed. What a transaction of somebody else has locked is passed over.
+-- running -> succeeded | failed | cancelled. What a transaction of somebody else has locked is passed over.
 WITH moment AS MATERIALIZED (
     SELECT coalesce($1::float8, extract(epoch FROM statement_timestamp())::float8) AS now
 ), mine AS MATERIALIZED (
-    SELECT e.outcome, e.result, e.failure, e.has_died, held.address
-    FROM unnest($2::text[], $3::int[], $4::text[], $5::text[], $6::text[], $7::text[], $8::bool[])
-        AS e (id, attempt, process, outcome, result, failure, has_died)
+    SELECT e.outcome, e.result, e.failure, e.has_died, e.said, e.signed, held.address
+    FROM unnest($2::text[], $3::int[], $4::text[], $5::text[], $6::text[], $7::text[], $8::bool[], $9::text[], $10::text[])
+        AS e (id, attempt, process, outcome, result, failure, has_died, said, signed)
     CROSS JOIN LATERAL (
         SELECT j.ctid AS address FROM afterward.jobs j
         WHERE j.id = e.id AND j.attempt = e.attempt AND j.process IS NOT DISTINCT FROM e.process AND j.status = 'running'
@@ -362,32 +443,33 @@ WITH moment AS MATERIALIZED (
     ) held
 ), gone AS (
     DELETE FROM afterward.jobs j USING mine WHERE j.ctid = mine.address
-    RETURNING j.*, mine.outcome, mine.result, mine.failure AS told, mine.has_died
+    RETURNING j.*, mine.outcome, mine.result, mine.failure AS told, mine.has_died, mine.said, mine.signed
 ), remembered AS (
-    INSERT INTO afterward.attempts (job, number, outcome, started_at, ended_at, failure)
-    SELECT id, attempt, outcome, started_at, now, told FROM gone, moment WHERE outcome <> 'succeeded' ON CONFLICT DO NOTHING
+    INSERT INTO afterward.attempts (job, number, outcome, started_at, ended_at, failure, note, signature)
+    SELECT id, attempt, outcome, started_at, now, told, said, signed FROM gone, moment WHERE outcome <> 'succeeded' ON CONFLICT DO NOTHING
 )
 INSERT INTO afterward.finished (
     seq, run_at, created_at, started_at, finished_at, expires_at, timeout, priority, attempt, failures, deaths, max_attempts,
-    status, id, task, queue, unique_key, unfit_for, note, failure, context, arguments, result
+    status, id, task, queue, unique_key, unfit_for, note, failure, context, arguments, result, cancel_asked_at, signature
 )
 SELECT
     seq, run_at, created_at, started_at, now, expires_at, timeout, priority, attempt,
     failures + (outcome = 'failed')::int, deaths + has_died::int, max_attempts,
-    CASE WHEN outcome = 'succeeded' THEN 'succeeded' ELSE 'failed' END, id, task, queue, unique_key, unfit_for, note,
-    coalesce(told, failure), context, arguments, result
+    CASE WHEN outcome IN ('succeeded', 'cancelled') THEN outcome ELSE 'failed' END, id, task, queue, unique_key, unfit_for,
+    coalesce(said, note), coalesce(told, failure), context, arguments, result, cancel_asked_at,
+    CASE WHEN told IS NULL THEN signature ELSE signed END
 FROM gone, moment RETURNING id;
 
 -- name: end_for_now
--- running -> queued. What a transaction of somebody else has locked is passed over.
+-- running -> queued, or cancelled where it was asked to end. What a transaction of somebody else has locked is passed over.
 WITH moment AS MATERIALIZED (
     SELECT coalesce($1::float8, extract(epoch FROM statement_timestamp())::float8) AS now
 ), mine AS MATERIALIZED (
-    SELECT e.*, held.address, held.started_at
-    FROM unnest($2::text[], $3::int[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::float8[])
-        AS e (id, attempt, process, outcome, failure, note, unfit_for, delay)
+    SELECT e.*, held.address, held.is_asked
+    FROM unnest($2::text[], $3::int[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::float8[], $10::text[])
+        AS e (id, attempt, process, outcome, failure, note, unfit_for, delay, signed)
     CROSS JOIN LATERAL (
-        SELECT j.ctid AS address, j.started_at FROM afterward.jobs j
+        SELECT j.ctid AS address, j.cancel_asked_at IS NOT NULL AS is_asked FROM afterward.jobs j
         WHERE j.id = e.id AND j.attempt = e.attempt AND j.process IS NOT DISTINCT FROM e.process AND j.status = 'running'
         FOR UPDATE SKIP LOCKED
     ) held
@@ -396,14 +478,32 @@ WITH moment AS MATERIALIZED (
         status = 'queued', process = NULL, token = NULL, due = mine.delay <= 0,
         run_at = CASE WHEN mine.delay > 0 THEN now + mine.delay ELSE j.run_at END,
         failures = j.failures + (mine.outcome = 'retry')::int, deaths = j.deaths + (mine.outcome = 'died')::int,
-        failure = coalesce(mine.failure, j.failure), note = mine.note, unfit_for = mine.unfit_for
-    FROM mine, moment WHERE j.ctid = mine.address
-    RETURNING j.id, j.attempt, mine.outcome, mine.started_at, mine.failure, mine.note, mine.unfit_for
+        failure = coalesce(mine.failure, j.failure), note = mine.note, unfit_for = mine.unfit_for,
+        signature = CASE WHEN mine.failure IS NULL THEN j.signature ELSE mine.signed END
+    FROM mine, moment WHERE j.ctid = mine.address AND NOT mine.is_asked
+    RETURNING j.id, j.attempt, mine.outcome, j.started_at, mine.failure, mine.note, mine.unfit_for, mine.signed
+), gone AS (
+    DELETE FROM afterward.jobs j USING mine WHERE j.ctid = mine.address AND mine.is_asked
+    RETURNING j.*, mine.outcome, mine.failure AS told, mine.note AS said, mine.unfit_for AS unfit, mine.signed
+), cancelled AS (
+    INSERT INTO afterward.finished (
+        seq, run_at, created_at, started_at, finished_at, expires_at, timeout, priority, attempt, failures, deaths, max_attempts,
+        status, id, task, queue, unique_key, unfit_for, note, failure, context, arguments, cancel_asked_at, signature
+    )
+    SELECT
+        seq, run_at, created_at, started_at, now, expires_at, timeout, priority, attempt, failures + (outcome = 'retry')::int,
+        deaths + (outcome = 'died')::int, max_attempts, 'cancelled', id, task, queue, unique_key, unfit, 'cancelled',
+        coalesce(told, failure), context, arguments, cancel_asked_at, CASE WHEN told IS NULL THEN signature ELSE signed END
+    FROM gone, moment
+), ended AS (
+    SELECT * FROM moved
+    UNION ALL
+    SELECT id, attempt, outcome, started_at, told, said, unfit, signed FROM gone
 ), remembered AS (
-    INSERT INTO afterward.attempts (job, number, outcome, started_at, ended_at, failure, note)
-    SELECT id, attempt, outcome, started_at, now, failure, note FROM moved, moment WHERE unfit_for = '' ON CONFLICT DO NOTHING
+    INSERT INTO afterward.attempts (job, number, outcome, started_at, ended_at, failure, note, signature)
+    SELECT id, attempt, outcome, started_at, now, failure, note, signed FROM ended, moment WHERE unfit_for = '' ON CONFLICT DO NOTHING
 )
-SELECT id FROM moved;
+SELECT id FROM ended;
 
 -- name: refused
 -- Of attempts whose end was refused: do they still hold their job, which was locked? Or is it just how they ended?
@@ -428,6 +528,14 @@ FROM unnest($1::text[], $2::int[], $3::text[], $4::text[], $5::text[], $6::text[
     WITH ORDINALITY AS e (id, attempt, process, outcome, unfit_for, result, failure, note, place)
 ORDER BY e.place;
 
+-- name: holding
+-- Of attempts whose report was refused: do they still hold their job, which was locked?
+SELECT EXISTS (
+    SELECT 1 FROM afterward.jobs j
+    WHERE j.id = e.id AND j.attempt = e.attempt AND j.process IS NOT DISTINCT FROM e.process AND j.status = 'running'
+) AS holds
+FROM unnest($1::text[], $2::int[], $3::text[]) WITH ORDINALITY AS e (id, attempt, process, place) ORDER BY e.place;
+
 -- name: wait_for
 -- Return when nobody else's transaction has this job locked.
 SELECT 1 FROM afterward.jobs WHERE id = $1 FOR UPDATE;
@@ -446,32 +554,45 @@ WITH moment AS MATERIALIZED (
 ), back AS (
     INSERT INTO afterward.jobs (
         seq, run_at, created_at, started_at, expires_at, timeout, priority, attempt, max_attempts, due, status, id, task,
-        queue, unique_key, note, failure, context, arguments
+        queue, unique_key, note, failure, context, arguments, signature
     ) OVERRIDING SYSTEM VALUE
     SELECT seq, now, created_at, started_at, CASE WHEN expires_at > now THEN expires_at END, timeout, priority, attempt, max_attempts,
-        true, 'queued', id, task, queue, unique_key, 'retried', failure, context, arguments
+        true, 'queued', id, task, queue, unique_key, 'retried', failure, context, arguments, signature
     FROM afterward.finished, moment WHERE id = $2 AND status IN ('failed', 'cancelled') FOR UPDATE OF finished
     ON CONFLICT DO NOTHING RETURNING id
 )
 DELETE FROM afterward.finished WHERE id = $2 AND EXISTS (SELECT 1 FROM back) RETURNING id;
 
 -- name: prune
--- The oldest of those that ended with this status up to a time; all that is theirs goes with them.
+-- The oldest of those that ended with this status up to a time; all that is theirs goes with them. Fewer, where those
+-- before have said so much ($5) together: more is left to do then.
 WITH old AS MATERIALIZED (
-    SELECT ctid AS address, id FROM afterward.finished
-    WHERE status = $2 AND finished_at <= coalesce($1::float8, extract(epoch FROM statement_timestamp())::float8) - $3::float8
-    ORDER BY finished_at LIMIT $4 FOR UPDATE SKIP LOCKED
+    SELECT f.ctid AS address, f.id, (SELECT s.last - s.gone FROM afterward.streams s WHERE s.job = f.id) AS events
+    FROM afterward.finished f
+    WHERE f.status = $2 AND f.finished_at <= coalesce($1::float8, extract(epoch FROM statement_timestamp())::float8) - $3::float8
+    ORDER BY f.finished_at LIMIT $4 FOR UPDATE SKIP LOCKED
+), summed AS MATERIALIZED (
+    SELECT address, id, coalesce(sum(events) OVER (ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) >= $5::bigint AS is_left FROM old
 ), attempts_gone AS (
-    DELETE FROM afterward.attempts WHERE job = ANY (ARRAY(SELECT id FROM old))
+    DELETE FROM afterward.attempts WHERE job = ANY (ARRAY(SELECT id FROM summed WHERE NOT is_left))
 ), aliases_gone AS (
-    DELETE FROM afterward.aliases WHERE job = ANY (ARRAY(SELECT id FROM old))
+    DELETE FROM afterward.aliases WHERE job = ANY (ARRAY(SELECT id FROM summed WHERE NOT is_left))
+), origins_gone AS (
+    DELETE FROM afterward.origins WHERE job = ANY (ARRAY(SELECT id FROM summed WHERE NOT is_left))
+), streams_gone AS (
+    DELETE FROM afterward.streams WHERE job = ANY (ARRAY(SELECT id FROM summed WHERE NOT is_left)) RETURNING id
+), events_gone AS (
+    DELETE FROM afterward.events WHERE stream = ANY (ARRAY(SELECT id FROM streams_gone))
 ), files_left AS (
-    UPDATE afterward.files SET job = NULL WHERE job = ANY (ARRAY(SELECT id FROM old))
+    UPDATE afterward.files SET job = NULL WHERE job = ANY (ARRAY(SELECT id FROM summed WHERE NOT is_left))
+), gone AS (
+    DELETE FROM afterward.finished f USING summed WHERE f.ctid = summed.address AND NOT summed.is_left RETURNING f.id
 )
-DELETE FROM afterward.finished f USING old WHERE f.ctid = old.address RETURNING f.id;
+SELECT (SELECT count(*) FROM gone) AS pruned, EXISTS (SELECT 1 FROM summed WHERE is_left) AS is_cut;
 
 -- name: untidy
--- Is there anything to do away with: what has expired, what ended long ago (by status and age), files that nobody wants?
+-- Is there anything to do away with: what has expired, what ended long ago (by status and age), files that nobody wants,
+-- keys of requests that are older than $4 seconds?
 WITH RECURSIVE moment AS MATERIALIZED (
     SELECT coalesce($1::float8, extract(epoch FROM statement_timestamp())::float8) AS now
 ), owner (process) AS (
@@ -492,7 +613,17 @@ SELECT
     EXISTS (
         SELECT 1 FROM owner WHERE owner.process IS NOT NULL
             AND NOT EXISTS (SELECT 1 FROM afterward.processes p WHERE p.id = owner.process)
-    ) AS has_loose;
+    ) AS has_loose,
+    (SELECT min(r.at) FROM afterward.reservations r) <= (SELECT now FROM moment) - $4::float8 AS has_reserved;
+
+-- name: forget_reservations
+-- Some that were completed long ago; or that nobody has completed, and nobody is going to.
+DELETE FROM afterward.reservations WHERE ctid = ANY (ARRAY(
+    SELECT r.ctid FROM afterward.reservations r
+    WHERE r.at <= coalesce($1::float8, extract(epoch FROM statement_timestamp())::float8) - $2::float8
+        AND (r.answer IS NOT NULL OR NOT EXISTS (SELECT 1 FROM afterward.processes p WHERE p.id = r.process))
+    ORDER BY r.at LIMIT $3 FOR UPDATE SKIP LOCKED
+));
 
 -- name: prunable
 SELECT count(*) FROM afterward.finished
@@ -556,48 +687,134 @@ WHERE f.id = $1 AND f.chunks IS NOT NULL;
 
 -- name: get
 -- Jobs by the ids that lead to them, with their attempts.
-SELECT asked.id AS asked, j.*, (
-    SELECT json_agg(json_build_array(a.number, a.outcome, a.started_at, a.ended_at, a.failure, a.note) ORDER BY a.number)
+SELECT asked.id AS asked, j.seq, j.id, j.task, j.queue, j.priority, j.status, j.attempt, j.failures, j.deaths, j.arguments, j.result,
+    j.failure, j.note, j.unique_key, j.process, j.created_at, j.run_at, j.started_at, j.finished_at, j.unfit_for, j.max_attempts,
+    j.timeout, j.expires_at, j.signature, o.owner, o.origin, j.cancel_asked_at, s.progress, (
+    SELECT json_agg(json_build_array(a.number, a.outcome, a.started_at, a.ended_at, a.failure, a.note, a.signature) ORDER BY a.number)
     FROM afterward.attempts a WHERE a.job = j.id
 ) AS attempts
 FROM unnest($1::text[]) AS asked (id) CROSS JOIN LATERAL (
     SELECT 0 AS seq, id, task, queue, priority, status, attempt, failures, deaths, arguments, NULL AS result, failure, note,
-        unique_key, process, created_at, run_at, started_at, NULL::float8 AS finished_at, unfit_for, max_attempts, timeout, expires_at
+        unique_key, process, created_at, run_at, started_at, NULL::float8 AS finished_at, unfit_for, max_attempts, timeout, expires_at,
+        signature, cancel_asked_at
     FROM afterward.jobs WHERE id = coalesce((SELECT job FROM afterward.aliases a WHERE a.id = asked.id), asked.id)
     UNION ALL
     SELECT 0, id, task, queue, priority, status, attempt, failures, deaths, arguments, result, failure, note,
-        unique_key, NULL, created_at, run_at, started_at, finished_at, unfit_for, max_attempts, timeout, expires_at
+        unique_key, NULL, created_at, run_at, started_at, finished_at, unfit_for, max_attempts, timeout, expires_at, signature,
+        cancel_asked_at
     FROM afterward.finished WHERE id = coalesce((SELECT job FROM afterward.aliases a WHERE a.id = asked.id), asked.id)
-) j;
+) j
+LEFT JOIN LATERAL (SELECT owner, origin FROM afterward.origins WHERE job = j.id) o ON true
+LEFT JOIN LATERAL (SELECT progress FROM afterward.streams WHERE job = j.id) s ON true;
 
 -- name: list
 -- Newest first. A null filter lets everything pass. What was stored before a time ($5) passes too: whoever reads stops
 -- there. Where the job that it is to begin after ($4) is gone, it begins with the one whose id is next below.
-SELECT * FROM (
-    (
-        SELECT 0 AS seq, id, task, queue, priority, status, attempt, failures, deaths, arguments, NULL AS result, failure, note,
-            unique_key, process, created_at, run_at, started_at, NULL::float8 AS finished_at, unfit_for, max_attempts, timeout, expires_at
-        FROM afterward.jobs
-        WHERE (created_at < $5 OR (
-                ($1::text[] IS NULL OR status = ANY ($1)) AND ($2::text IS NULL OR task = $2)
-                AND ($3::text IS NULL OR queue = $3) AND ($7::text IS NULL OR unique_key = $7)
-            ))
-            AND ($4::text IS NULL OR id < coalesce((SELECT job FROM afterward.aliases WHERE id = $4), $4))
-        ORDER BY id DESC LIMIT $6
-    )
-    UNION ALL
-    (
-        SELECT 0, id, task, queue, priority, status, attempt, failures, deaths, arguments, result, failure, note,
-            unique_key, NULL, created_at, run_at, started_at, finished_at, unfit_for, max_attempts, timeout, expires_at
-        FROM afterward.finished
-        WHERE (created_at < $5 OR (
-                ($1::text[] IS NULL OR status = ANY ($1)) AND ($2::text IS NULL OR task = $2)
-                AND ($3::text IS NULL OR queue = $3) AND ($7::text IS NULL OR unique_key = $7)
-            ))
-            AND ($4::text IS NULL OR id < coalesce((SELECT job FROM afterward.aliases WHERE id = $4), $4))
-        ORDER BY id DESC LIMIT $6
-    )
-) AS both_tables ORDER BY id DESC LIMIT $6;
+SELECT j.seq, j.id, j.task, j.queue, j.priority, j.status, j.attempt, j.failures, j.deaths, j.arguments, j.result,
+    j.failure, j.note, j.unique_key, j.process, j.created_at, j.run_at, j.started_at, j.finished_at, j.unfit_for, j.max_attempts,
+    j.timeout, j.expires_at, j.signature, o.owner, o.origin, j.cancel_asked_at, s.progress
+FROM (
+    SELECT * FROM (
+        (
+            SELECT 0 AS seq, id, task, queue, priority, status, attempt, failures, deaths, arguments, NULL AS result, failure, note,
+                unique_key, process, created_at, run_at, started_at, NULL::float8 AS finished_at, unfit_for, max_attempts, timeout,
+                expires_at, signature, cancel_asked_at
+            FROM afterward.jobs
+            WHERE (created_at < $5 OR (
+                    ($1::text[] IS NULL OR status = ANY ($1)) AND ($2::text IS NULL OR task = $2)
+                    AND ($3::text IS NULL OR queue = $3) AND ($7::text IS NULL OR unique_key = $7)
+                ))
+                AND ($4::text IS NULL OR id < coalesce((SELECT job FROM afterward.aliases WHERE id = $4), $4))
+            ORDER BY id DESC LIMIT $6
+        )
+        UNION ALL
+        (
+            SELECT 0, id, task, queue, priority, status, attempt, failures, deaths, arguments, result, failure, note,
+                unique_key, NULL, created_at, run_at, started_at, finished_at, unfit_for, max_attempts, timeout, expires_at, signature,
+                cancel_asked_at
+            FROM afterward.finished
+            WHERE (created_at < $5 OR (
+                    ($1::text[] IS NULL OR status = ANY ($1)) AND ($2::text IS NULL OR task = $2)
+                    AND ($3::text IS NULL OR queue = $3) AND ($7::text IS NULL OR unique_key = $7)
+                ))
+                AND ($4::text IS NULL OR id < coalesce((SELECT job FROM afterward.aliases WHERE id = $4), $4))
+            ORDER BY id DESC LIMIT $6
+        )
+    ) AS both_tables ORDER BY id DESC LIMIT $6
+) AS j
+LEFT JOIN LATERAL (SELECT owner, origin FROM afterward.origins WHERE job = j.id) o ON true
+LEFT JOIN LATERAL (SELECT progress FROM afterward.streams WHERE job = j.id) s ON true
+ORDER BY j.id DESC;
+
+-- name: list_owned
+-- The ids of the jobs of one owner ($8), newest first, as above; and, where they failed for good, with this signature ($9).
+-- Only the first $10 are searched for a text ($11; $12: as JSON has it), whatever the case of ASCII letters.
+SELECT id FROM (
+    SELECT j.* FROM afterward.origins o CROSS JOIN LATERAL (
+        SELECT id, created_at, status, task, queue, unique_key, arguments, failure, signature FROM afterward.jobs WHERE id = o.job
+        UNION ALL
+        SELECT id, created_at, status, task, queue, unique_key, arguments, failure, signature FROM afterward.finished WHERE id = o.job
+    ) j
+    WHERE o.owner = $8 AND ($4::text IS NULL OR o.job < coalesce((SELECT job FROM afterward.aliases WHERE id = $4), $4))
+        AND (j.created_at < $5::float8 OR (
+            ($1::text[] IS NULL OR j.status = ANY ($1)) AND ($2::text IS NULL OR j.task = $2)
+            AND ($3::text IS NULL OR j.queue = $3) AND ($7::text IS NULL OR j.unique_key = $7)
+            AND ($9::text IS NULL OR (j.status = 'failed' AND j.signature = $9))
+        ))
+    ORDER BY o.job DESC LIMIT $10
+) AS searched
+WHERE $11::text IS NULL OR created_at < $5 OR strpos(lower(arguments COLLATE "C"), $11) > 0
+    OR strpos(lower(split_part(split_part(substr(failure, 11), '", "traceback": "', 1), '", "message": "', 1) COLLATE "C"), $12::text) > 0
+    OR strpos(lower(split_part(split_part(failure, '", "traceback": "', 1), '", "message": "', 2) COLLATE "C"), $12) > 0
+ORDER BY id DESC LIMIT $6;
+
+-- name: list_failed
+-- The same of all owners' jobs that failed for good with this signature.
+SELECT id FROM (
+    SELECT f.id, f.created_at, f.arguments, f.failure FROM afterward.finished f
+    WHERE f.status = 'failed' AND f.signature = $9 AND $8::text IS NULL
+        AND ($4::text IS NULL OR f.id < coalesce((SELECT job FROM afterward.aliases WHERE id = $4), $4))
+        AND (f.created_at < $5::float8 OR (
+            ($1::text[] IS NULL OR f.status = ANY ($1)) AND ($2::text IS NULL OR f.task = $2)
+            AND ($3::text IS NULL OR f.queue = $3) AND ($7::text IS NULL OR f.unique_key = $7)
+        ))
+    ORDER BY f.id DESC LIMIT $10
+) AS searched
+WHERE $11::text IS NULL OR created_at < $5 OR strpos(lower(arguments COLLATE "C"), $11) > 0
+    OR strpos(lower(split_part(split_part(substr(failure, 11), '", "traceback": "', 1), '", "message": "', 1) COLLATE "C"), $12::text) > 0
+    OR strpos(lower(split_part(split_part(failure, '", "traceback": "', 1), '", "message": "', 2) COLLATE "C"), $12) > 0
+ORDER BY id DESC LIMIT $6;
+
+-- name: list_text
+-- The same of all jobs.
+SELECT id FROM (
+    SELECT * FROM (
+        (
+            SELECT id, created_at, arguments, failure FROM afterward.jobs
+            WHERE $8::text IS NULL AND $9::text IS NULL
+                AND (created_at < $5::float8 OR (
+                    ($1::text[] IS NULL OR status = ANY ($1)) AND ($2::text IS NULL OR task = $2)
+                    AND ($3::text IS NULL OR queue = $3) AND ($7::text IS NULL OR unique_key = $7)
+                ))
+                AND ($4::text IS NULL OR id < coalesce((SELECT job FROM afterward.aliases WHERE id = $4), $4))
+            ORDER BY id DESC LIMIT $10
+        )
+        UNION ALL
+        (
+            SELECT id, created_at, arguments, failure FROM afterward.finished
+            WHERE (created_at < $5 OR (
+                    ($1::text[] IS NULL OR status = ANY ($1)) AND ($2::text IS NULL OR task = $2)
+                    AND ($3::text IS NULL OR queue = $3) AND ($7::text IS NULL OR unique_key = $7)
+                ))
+                AND ($4::text IS NULL OR id < coalesce((SELECT job FROM afterward.aliases WHERE id = $4), $4))
+            ORDER BY id DESC LIMIT $10
+        )
+    ) AS both_tables ORDER BY id DESC LIMIT $10
+) AS searched
+WHERE $11::text IS NULL OR created_at < $5 OR strpos(lower(arguments COLLATE "C"), $11) > 0
+    OR strpos(lower(split_part(split_part(substr(failure, 11), '", "traceback": "', 1), '", "message": "', 1) COLLATE "C"), $12::text) > 0
+    OR strpos(lower(split_part(split_part(failure, '", "traceback": "', 1), '", "message": "', 2) COLLATE "C"), $12) > 0
+ORDER BY id DESC LIMIT $6;
 
 -- name: changed
 -- The ids of what is held or run, and of what has ended since a time.
@@ -750,8 +967,183 @@ SELECT coalesce($1::float8, extract(epoch FROM statement_timestamp())::float8);
 
 -- name: notify
 -- A hint in a transaction of its own, which waits for no disk.
-SELECT set_config('synchronous_commit', 'off', true), pg_notify($1, '');
+SELECT set_config('synchronous_commit', 'off', true), pg_notify($1, $2);
 
 -- name: in_progress
 -- Which transactions are neither committed nor rolled back.
 SELECT id FROM unnest($1::text[]) AS asked (id) WHERE pg_xact_status(id::xid8) = 'in progress';
+
+-- name: report
+-- What attempts say, appended to the logs of their jobs: of each job one attempt. $2: by those that hold their jobs; else
+-- they have held them, in this transaction. What the log has of it already is passed over; and what is locked. Of each
+-- job some $8 events are kept, and up to $9 more until they are removed together.
+WITH mine AS MATERIALIZED (
+    SELECT r.id, r.attempt, r.first, r.events, r.progress
+    FROM unnest($3::text[], $4::int[], $5::text[], $6::bigint[], $7::bigint[], $10::text[])
+        AS r (id, attempt, process, first, events, progress)
+    CROSS JOIN LATERAL (
+        SELECT 1 FROM (
+            SELECT 1 FROM afterward.jobs j
+            WHERE $2::bool AND j.id = r.id AND j.attempt = r.attempt AND j.process IS NOT DISTINCT FROM r.process AND j.status = 'running'
+            FOR NO KEY UPDATE SKIP LOCKED
+        ) fenced
+        UNION ALL
+        SELECT 1 WHERE NOT $2
+    ) held
+), stream AS (
+    INSERT INTO afterward.streams AS s (job, attempt, said, added, last, gone, progress)
+    SELECT id, attempt, first + events - 1, events, events, greatest(0, events - $8), progress FROM mine
+    ON CONFLICT (job) DO UPDATE SET
+        attempt = excluded.attempt,
+        said = greatest(excluded.said, CASE WHEN s.attempt = excluded.attempt THEN s.said ELSE 0 END),
+        added = least(excluded.added, greatest(0, excluded.said - CASE WHEN s.attempt = excluded.attempt THEN s.said ELSE 0 END)),
+        last = s.last + least(excluded.added, greatest(0, excluded.said - CASE WHEN s.attempt = excluded.attempt THEN s.said ELSE 0 END)),
+        gone = CASE WHEN s.last + excluded.added - $8 - s.gone > $9 THEN greatest(s.gone, s.last - $8 + least(
+            excluded.added, greatest(0, excluded.said - CASE WHEN s.attempt = excluded.attempt THEN s.said ELSE 0 END)
+        )) ELSE s.gone END,
+        progress = coalesce(excluded.progress, s.progress)
+    RETURNING s.id, s.job, s.last, s.gone, s.said, s.added
+), place AS MATERIALIZED (
+    SELECT jsonb_object_agg(job, jsonb_build_array(id, last - said, greatest(said - added, gone - last + said))) AS of_job FROM stream
+), written AS (
+    INSERT INTO afterward.events (stream, number, at, attempt, kind, data)
+    SELECT (of_job -> e.job ->> 0)::bigint, (of_job -> e.job ->> 1)::bigint + e.place,
+        coalesce($1::float8, extract(epoch FROM statement_timestamp())::float8) - e.age, e.attempt, e.kind, e.data
+    FROM place CROSS JOIN unnest($11::text[], $12::int[], $13::bigint[], $14::text[], $15::text[], $16::float8[])
+        AS e (job, attempt, place, kind, data, age)
+    WHERE e.place > (of_job -> e.job ->> 2)::bigint
+), removed AS (
+    DELETE FROM afterward.events e USING stream
+    WHERE stream.gone > 0 AND stream.gone = stream.last - $8 AND e.stream = stream.id AND e.number <= stream.gone
+        AND e.number > stream.gone - stream.added - $9 - 1
+)
+SELECT id FROM mine;
+
+-- name: events
+-- Of jobs, what they have said after a number: at most $3 events of each, of those that are kept ($4); and how they stand.
+SELECT asked.place, j.id, j.status, j.attempt, coalesce(s.last, 0) AS last, e.number, e.attempt AS said_by, e.kind, e.data, e.at
+FROM unnest($1::text[], $2::bigint[]) WITH ORDINALITY AS asked (id, after, place) CROSS JOIN LATERAL (
+    SELECT id, status, attempt FROM afterward.jobs
+    WHERE id = coalesce((SELECT job FROM afterward.aliases a WHERE a.id = asked.id), asked.id)
+    UNION ALL
+    SELECT id, status, attempt FROM afterward.finished
+    WHERE id = coalesce((SELECT job FROM afterward.aliases a WHERE a.id = asked.id), asked.id)
+) j
+LEFT JOIN LATERAL (SELECT id, last FROM afterward.streams WHERE job = j.id) s ON true
+LEFT JOIN LATERAL (
+    SELECT number, attempt, kind, data, at FROM afterward.events
+    WHERE stream = s.id AND number > greatest(asked.after, s.last - $4::bigint) ORDER BY number LIMIT $3
+) e ON true
+ORDER BY asked.place, e.number;
+
+-- name: failures
+-- What failed for good, by signature, and without one by task: a walk from signature to signature.
+WITH RECURSIVE signed (signature) AS (
+    SELECT min(signature) FROM afterward.finished WHERE status = 'failed'
+    UNION ALL
+    SELECT (SELECT min(f.signature) FROM afterward.finished f WHERE f.status = 'failed' AND f.signature > signed.signature)
+    FROM signed WHERE signed.signature IS NOT NULL
+), latest AS MATERIALIZED (
+    SELECT signed.signature, found.* FROM signed CROSS JOIN LATERAL (
+        SELECT count(*) AS jobs, min(f.finished_at) AS first_at, max(f.finished_at) AS last_at, max(f.id) AS newest
+        FROM afterward.finished f WHERE f.status = 'failed' AND f.signature = signed.signature
+        GROUP BY CASE WHEN f.signature = '' THEN f.task END
+    ) found
+    ORDER BY last_at DESC, newest DESC LIMIT $1
+)
+SELECT latest.signature, f.task, f.failure, latest.jobs, latest.first_at, latest.last_at, latest.newest
+FROM latest CROSS JOIN LATERAL (SELECT task, failure FROM afterward.finished WHERE id = latest.newest) f
+ORDER BY latest.last_at DESC, latest.newest DESC;
+
+-- name: history
+-- What ended since a time, by spans of so many seconds and by queue: how many, and how long some $3 of each of those took
+-- that succeeded or failed: to wait, and to run.
+SELECT ended.queue, ended.span, ended.succeeded, ended.failed, ended.cancelled, took.waited, took.ran
+FROM (
+    SELECT f.queue, floor(f.finished_at / $2::float8) AS span,
+        count(*) FILTER (WHERE f.status = 'succeeded') AS succeeded, count(*) FILTER (WHERE f.status = 'failed') AS failed,
+        count(*) FILTER (WHERE f.status = 'cancelled') AS cancelled,
+        array_agg(f.started_at - f.run_at) FILTER (WHERE f.status <> 'cancelled' AND f.started_at IS NOT NULL) AS waits,
+        array_agg(f.finished_at - f.started_at) FILTER (WHERE f.status <> 'cancelled' AND f.started_at IS NOT NULL) AS runs
+    FROM unnest(ARRAY['succeeded', 'failed', 'cancelled']) AS one (status) CROSS JOIN LATERAL (
+        SELECT queue, status, run_at, started_at, finished_at FROM afterward.finished
+        WHERE status = one.status AND finished_at >= $1::float8
+    ) f
+    GROUP BY f.queue, span
+) ended CROSS JOIN LATERAL (
+    SELECT percentile_cont(ARRAY[0.5, 0.95]) WITHIN GROUP (ORDER BY greatest(0, waited)) AS waited,
+        percentile_cont(ARRAY[0.5, 0.95]) WITHIN GROUP (ORDER BY greatest(0, ran)) AS ran
+    FROM unnest(ended.waits, ended.runs) WITH ORDINALITY AS took (waited, ran, place)
+    WHERE took.place % greatest(1, cardinality(ended.waits) / $3::int) = 0
+) took
+ORDER BY ended.span, ended.queue;
+
+-- name: describe
+-- What a process that lives runs jobs of, and that it has served these tasks. What those said whose row is gone goes.
+WITH alive AS MATERIALIZED (
+    SELECT id FROM afterward.processes WHERE id = $2
+), said AS (
+    INSERT INTO afterward.served (process, served) SELECT id, $3::text FROM alive
+    ON CONFLICT (process) DO UPDATE SET served = excluded.served
+), seen AS (
+    INSERT INTO afterward.tasks (task, version, seen_at)
+    SELECT served.task, $5::text, coalesce($1::float8, extract(epoch FROM statement_timestamp())::float8)
+    FROM alive, unnest($4::text[]) AS served (task) ORDER BY served.task
+    ON CONFLICT (task) DO UPDATE SET version = excluded.version, seen_at = excluded.seen_at
+), silent AS (
+    DELETE FROM afterward.served s WHERE NOT EXISTS (SELECT 1 FROM afterward.processes p WHERE p.id = s.process)
+)
+SELECT EXISTS (SELECT 1 FROM alive);
+
+-- name: processes
+-- Those that have a row, with what they said they serve, and what they run.
+SELECT p.id, p.pid, p.host, p.joined_at, (SELECT s.served FROM afterward.served s WHERE s.process = p.id) AS served,
+    ARRAY(SELECT j.id FROM afterward.jobs j WHERE j.process = p.id AND j.status = 'running' ORDER BY j.id) AS running
+FROM afterward.processes p ORDER BY p.joined_at DESC, p.id DESC;
+
+-- name: tasks_seen
+SELECT task, version, seen_at FROM afterward.tasks ORDER BY task;
+
+-- name: pause
+-- Nothing is claimed from this queue.
+INSERT INTO afterward.pauses (queue, since, by)
+VALUES ($2, coalesce($1::float8, extract(epoch FROM statement_timestamp())::float8), $3) ON CONFLICT DO NOTHING RETURNING queue;
+
+-- name: resume
+DELETE FROM afterward.pauses WHERE queue = $1 RETURNING queue;
+
+-- name: paused
+SELECT queue, since, by FROM afterward.pauses ORDER BY queue;
+
+-- name: reservation
+-- Who has a key, if anybody; and whether he who asks is there at all. Waits for nobody.
+SELECT EXISTS (SELECT 1 FROM afterward.processes p WHERE p.id = $3) AS is_here, r.id, r.fingerprint, r.answer,
+    EXISTS (SELECT 1 FROM afterward.processes p WHERE p.id = r.process) AS is_held
+FROM (SELECT 1) AS one LEFT JOIN LATERAL (
+    SELECT id, fingerprint, answer, process FROM afterward.reservations WHERE scope = $1 AND key = $2
+) r ON true;
+
+-- name: reserve
+-- In the name of a process that lives; in the place of one that does not, and has not completed it.
+INSERT INTO afterward.reservations AS r (id, scope, key, fingerprint, process, at)
+SELECT $2, $3, $4, $5, p.id, coalesce($1::float8, extract(epoch FROM statement_timestamp())::float8)
+FROM afterward.processes p WHERE p.id = $6
+ON CONFLICT (scope, key) DO UPDATE SET
+    id = excluded.id, fingerprint = excluded.fingerprint, process = excluded.process, at = excluded.at
+WHERE r.answer IS NULL AND NOT EXISTS (SELECT 1 FROM afterward.processes p WHERE p.id = r.process)
+RETURNING r.id;
+
+-- name: hold_reservations
+-- Those of these that are there, kept as they are until the end of the transaction.
+SELECT id FROM afterward.reservations WHERE id = ANY ($1::text[]) ORDER BY id FOR UPDATE;
+
+-- name: complete
+-- The jobs are stored that they were made for.
+UPDATE afterward.reservations r SET answer = told.answer, at = coalesce($1::float8, extract(epoch FROM statement_timestamp())::float8)
+FROM unnest($2::text[], $3::text[]) AS told (id, answer) WHERE r.id = ANY (ARRAY[told.id]);
+
+-- name: amend
+UPDATE afterward.reservations SET answer = $2 WHERE id = $1 AND answer IS NOT NULL RETURNING id;
+
+-- name: drop_reservations
+DELETE FROM afterward.reservations WHERE id = ANY ($1::text[]) AND answer IS NULL;

@@ -72,22 +72,23 @@ async def migrate(connection: Connection, schema: str) -> None:
     """
     while True:
         try:
-            return await _migrate(connection, schema)
+            for number, statements in load_migrations(_PACKAGE):
+                await _apply(connection, schema, number, statements)
+            return
         except (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError):
             await asyncio.sleep(random.uniform(0.1, 0.5))  # noqa: S311 - it spreads tries
 
 
-async def _migrate(connection: Connection, schema: str) -> None:
-    """Under a lock that lasts as long as the transaction: who waited for it finds all done."""
+async def _apply(connection: Connection, schema: str, number: int, statements: str) -> None:
+    """One migration, unless it is there. Each is a transaction, and lets go of what it had to lock.
+
+    Under a lock that lasts as long: who waited for it finds it done.
+    """
     async with connection.transaction():
         await connection.execute("SELECT pg_advisory_xact_lock(hashtextextended($1, 7))", f"afterward.{schema}")
         await connection.execute(f"SET LOCAL lock_timeout = {_LOCK_MILLISECONDS}")
         await connection.execute(in_schema(_MIGRATIONS.format(schema=schema), schema))
-        version = await version_of(connection, schema)
-        for number, statements in load_migrations(_PACKAGE):
-            if number > version:
-                await connection.execute(in_schema(statements, schema))
-                await connection.execute(
-                    in_schema("INSERT INTO afterward.migrations (number) VALUES ($1)", schema), number
-                )
-                crash_point("in_migration")
+        if number > await version_of(connection, schema):
+            await connection.execute(in_schema(statements, schema))
+            await connection.execute(in_schema("INSERT INTO afterward.migrations (number) VALUES ($1)", schema), number)
+            crash_point("in_migration")

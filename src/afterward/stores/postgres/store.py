@@ -13,7 +13,7 @@ import asyncpg  # pyright: ignore[reportMissingTypeStubs] - it has none of its o
 
 from afterward.errors import StoreError, StoreUnavailable, StoreUnusable
 from afterward.faults import Crash
-from afterward.job import Job, Lease, NewJob, Outcome, Placement, Process, Ruling, Status, Stored
+from afterward.job import Job, Lease, NewJob, Outcome, Placement, Process, Report, Ruling, Status, Stored
 from afterward.stores.base import Answer, Beat, Chunk, Claimed, Reaped, Schema, Stats, Tidied, Wanted
 from afterward.stores.batch import Operation
 from afterward.stores.postgres import entry, life, moves
@@ -33,9 +33,11 @@ from afterward.stores.postgres.desk import desk_for
 from afterward.stores.postgres.joining import Joining, identity_of
 from afterward.stores.postgres.lane import Lane
 from afterward.stores.postgres.lanes import Lanes
+from afterward.stores.postgres.notices import FOR_ALL
 from afterward.stores.postgres.operations import CARRY_OUT, IN_A_TRANSACTION
 from afterward.stores.postgres.schema import is_current, schema_of
 from afterward.stores.postgres.schema import migrate as bring_up_to_date
+from afterward.stores.seen import FailureGroup, Pause, Period, ProcessSeen, Reservation, Served, Stream, TaskSeen
 from afterward.stores.watchers import Watchers
 
 T = TypeVar("T")
@@ -63,6 +65,7 @@ class PostgresStore:
         self._elsewhere: dict[asyncio.AbstractEventLoop | None, Lanes] = {}
         self._joined: set[str] = set()
         self._unlocked: set[str] = set()
+        self._asked: dict[str, Mapping[str, int]] = {}
         self._has_listened = False
         self._ears: set[Connection] = set()
         self._bell = Bell(self._notify)
@@ -123,6 +126,7 @@ class PostgresStore:
             return
         self._joined.clear()
         self._unlocked.clear()
+        self._asked.clear()
         self._has_listened = False
         if home.loop is asyncio.get_running_loop():
             await home.close()
@@ -157,10 +161,16 @@ class PostgresStore:
         await self._ask("vital", "leave", (process, process in self._joined and not self.address.pooled))
         self._joined.discard(process)
         self._unlocked.discard(process)
+        self._asked.pop(process, None)
         self._bell.ring()
 
     async def beat(self, process: str) -> Beat | None:
-        return await self._ask("vital", "beat", (process, self._bell.was_waited_for))
+        seen, asked = await self._ask("vital", "beat", (process, self._bell.was_waited_for))
+        self._asked[process] = asked
+        return seen
+
+    async def asked_to_end(self, process: str) -> Mapping[str, int]:
+        return self._asked.get(process, {})
 
     async def give_back(self, process: str, attempts: Iterable[tuple[str, int]], files: Iterable[str]) -> list[bool]:
         given: list[bool] = await self._ask("vital", "give_back", (process, list(attempts), list(files)))
@@ -204,11 +214,38 @@ class PostgresStore:
             answer.add_done_callback(lambda _: self._watchers.tell([lease.id for lease, _ in ends]))
         return self._ringing(answer) if any(moves.leaves_work(outcome) for _, outcome in ends) else answer
 
+    def report(self, reports: Sequence[tuple[Lease, Report]]) -> Answer[list[bool]]:
+        answer = self._ask("writes", "report", reports)
+        if self._watchers:
+            answer.add_done_callback(lambda _: self._watchers.tell([lease.id for lease, _ in reports]))
+        return answer
+
     def cancel(self, jobs: Sequence[str]) -> Answer[list[Ruling]]:
         return self._ask("apart", "cancel", (jobs,))
 
     def retry(self, jobs: Sequence[str]) -> Answer[list[Ruling]]:
         return self._ringing(self._ask("apart", "retry", (jobs,)))
+
+    def hasten(self, jobs: Sequence[str]) -> Answer[list[Ruling]]:
+        return self._ringing(self._ask("apart", "hasten", (jobs,)))
+
+    def pause(self, queue: str, by: str) -> Answer[bool]:
+        return self._ringing_all(self._ask("apart", "pause", (queue, by)))
+
+    def resume(self, queue: str) -> Answer[bool]:
+        return self._ringing_all(self._ask("apart", "resume", (queue,)))
+
+    def describe(self, process: str, served: Served) -> Answer[bool]:
+        return self._ask("apart", "describe", (process, served))
+
+    def reserve(self, reservation: str, scope: str, key: str, fingerprint: str, process: str) -> Answer[Reservation]:
+        return self._ask("apart", "reserve", (reservation, scope, key, fingerprint, process))
+
+    def amend(self, reservation: str, answer: str) -> Answer[bool]:
+        return self._ask("apart", "amend", (reservation, answer))
+
+    def drop(self, reservations: Sequence[str]) -> Answer[None]:
+        return self._ask("apart", "drop", (reservations,))
 
     def tidy(self, ages: Mapping[Status, float], jobs: int, chunks: int) -> Answer[Tidied]:
         return self._ask("apart", "tidy", (ages, jobs, chunks))
@@ -224,18 +261,40 @@ class PostgresStore:
 
     def list(
         self, *, status: Status | Collection[Status] | None = None, task: str | None = None, queue: str | None = None,
-        unique: str | None = None, before: str | None = None, since: datetime | None = None, limit: int = 50
+        unique: str | None = None, before: str | None = None, since: datetime | None = None, limit: int = 50,
+        owner: str | None = None, signature: str | None = None, text: str | None = None
     ) -> Answer[list[Job]]:  # fmt: skip
         statuses = [status] if isinstance(status, Status) else status
         oldest = None if since is None else since.timestamp()
         names = None if statuses is None else [one.value for one in statuses]
-        return self._ask("looks", "list", ((names, task, queue, before, oldest, limit, unique),))
+        filters = names, task, queue, before, oldest, limit, unique
+        if owner is None and signature is None and text is None:
+            return self._ask("looks", "list", (filters,))
+        return self._ask("looks", "search", (filters, owner, signature, text))
 
     def changed(self, since: datetime, limit: int) -> Answer[list[Job]]:
         return self._ask("looks", "changed", (since.timestamp(), limit))
 
     def find(self, prefix: str, limit: int) -> Answer[Sequence[str]]:
         return self._ask("looks", "find", (prefix, limit))
+
+    def events(self, asked: Sequence[tuple[str, int]], limit: int) -> Answer[list[Stream | None]]:
+        return self._ask("looks", "events", (asked, limit))
+
+    def failures(self, limit: int) -> Answer[list[FailureGroup]]:
+        return self._ask("looks", "failures", (limit,))
+
+    def history(self, since: datetime, seconds: float) -> Answer[list[Period]]:
+        return self._ask("looks", "history", (since.timestamp(), seconds))
+
+    def processes(self) -> Answer[list[ProcessSeen]]:
+        return self._ask("looks", "processes", ())
+
+    def tasks_seen(self) -> Answer[list[TaskSeen]]:
+        return self._ask("looks", "tasks_seen", ())
+
+    def paused(self) -> Answer[list[Pause]]:
+        return self._ask("looks", "paused", ())
 
     def stats(self) -> Answer[Stats]:
         return self._ask("looks", "stats", ())
@@ -279,23 +338,28 @@ class PostgresStore:
         answer.add_done_callback(lambda _: self._bell.ring())
         return answer
 
-    def _notify(self) -> None:
+    def _ringing_all(self, answer: Answer[T]) -> Answer[T]:
+        """All who wait for jobs are called once this is written: what they may claim is not what it was."""
+        answer.add_done_callback(lambda _: self._bell.ring_all())
+        return answer
+
+    def _notify(self, is_for_all: bool) -> None:
         """Ring in other processes, from whatever thread: at once from a loop that has connections of its own."""
         lanes = self._elsewhere.get(running_loop())
         home = self._home
         if home is None:
             return
         if lanes is not None:
-            lanes.notices.send()
+            lanes.notices.send(is_for_all)
             return
         with contextlib.suppress(RuntimeError):  # its loop has ended
-            home.loop.call_soon_threadsafe(home.notices.send)
+            home.loop.call_soon_threadsafe(home.notices.send, is_for_all)
 
     def _forget_inherited(self) -> None:
         """In a forked child: the connections are the parent's; closed here, they would be closed there."""
         _INHERITED.append((self._home, self._elsewhere))
         self._home, self._elsewhere, self._joined, self._unlocked = None, {}, set(), set()
-        self._has_listened, self._ears = False, set()
+        self._has_listened, self._ears, self._asked = False, set(), {}
         self._bell = Bell(self._notify)
 
     # connecting
@@ -371,8 +435,11 @@ class PostgresStore:
             operation.add_done_callback(lambda answer: answer.exception())  # then the next beat or claim does
             lanes.submit(sort, operation)
 
-    def _hear(self, *_: Any) -> None:
-        self._bell.hear()
+    def _hear(self, _connection: Any, _pid: int, _channel: str, called: str) -> None:
+        if called == FOR_ALL:
+            self._bell.hear_all()
+        else:
+            self._bell.hear()
 
     async def _carry_out(self, connection: Connection, kind: str, operations: Sequence[Operation]) -> None:
         if kind == "beat" and self._unlocked:
