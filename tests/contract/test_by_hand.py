@@ -22,7 +22,7 @@ async def test_cancelling_answers_for_each_job(store: Store, worker: Living) -> 
     [waiting, later] = await put(store, new_job(), new_job(delay=60))
     running = await worker.leased(new_job())
     answers = await store.cancel([waiting, later, running.id, "nothing", "\0", waiting])
-    assert answers == [Ruling.done, Ruling.done, Ruling.forbidden, Ruling.unknown, Ruling.unknown, Ruling.forbidden]
+    assert answers == [Ruling.done, Ruling.done, Ruling.asked, Ruling.unknown, Ruling.unknown, Ruling.forbidden]
     assert (await worker.claim()).leases == []
 
 

@@ -44,7 +44,7 @@ class Opened:
         return await claims.claim(self.desk, self.connection, "worker", wanted, token or new_id())
 
     async def beat(self) -> Beat:
-        beat = await life.beat(self.desk, self.connection, "worker", False)
+        beat, _ = await life.beat(self.desk, self.connection, "worker", False)
         assert beat is not None
         return beat
 

@@ -21,10 +21,10 @@ pytestmark = pytest.mark.anyio
 MANY = 300
 """How many there are in the end of each sort of what is unwanted."""
 
-SMALL = {"migrations", "processes", "store"}
-"""Tables that are read from end to end: they have a row or two for each process."""
+SMALL = {"migrations", "pauses", "processes", "served", "store", "tasks"}
+"""Tables that are read from end to end: they have a row or two for each process, queue or task."""
 
-TABLES = ("jobs", "finished", "attempts", "aliases", "files", "chunks")
+TABLES = ("jobs", "finished", "attempts", "aliases", "files", "chunks", "origins", "streams", "events", "reservations")
 
 OTHERS: dict[str, str] = {"jobs": "task <> 'app:own'", "finished": "task <> 'app:own'"}
 
@@ -256,7 +256,7 @@ class Own:
         assert given == [True] * AT_ONCE
 
     async def beat(self, opened: Opened) -> None:
-        beat = await life.beat(opened.desk, opened.connection, "worker", False)
+        beat, _ = await life.beat(opened.desk, opened.connection, "worker", False)
         assert beat is not None
         assert len(beat.held) == AT_ONCE + 1
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from afterward.errors import StoreUnavailable
 from afterward.job import NewJob
 from afterward.stores.postgres.connection import Connection, Row
 from afterward.stores.postgres.desk import Desk
@@ -19,7 +18,7 @@ async def reserve(  # noqa: PLR0917 - as the operation has them
     while True:
         found = await connection.fetchrow(desk["reservation"], scope, key, process)
         if found is None or not found["is_here"]:
-            raise StoreUnavailable("this process was taken for dead; it joins again soon")
+            return Reservation(Reserved.stranger)
         if (known := _known(found, reservation, fingerprint)) is not None:
             return known
         row = await connection.fetchval(desk["reserve"], desk.now, reservation, scope, key, fingerprint, process)
