@@ -32,6 +32,7 @@ from afterward.errors import (
 from afterward.handle import JobHandle
 from afterward.hooks import EndedJob
 from afterward.job import Failure, Job, Ruling, Status
+from afterward.reasons import Cause, Reason
 from afterward.saying import cancel_asked, check_cancelled, emit, progress
 from afterward.task import Task
 
@@ -49,6 +50,7 @@ __all__ = [
     "ArgumentError",
     "BackgroundTask",
     "BackgroundTasks",
+    "Cause",
     "ConfigurationError",
     "DuplicateJob",
     "EndedJob",
@@ -64,6 +66,7 @@ __all__ = [
     "NoCurrentJob",
     "NotCommitted",
     "NotInARequest",
+    "Reason",
     "ResultTimeout",
     "Retry",
     "Ruling",

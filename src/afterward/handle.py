@@ -10,6 +10,7 @@ from typing_extensions import TypeVar
 
 from afterward.errors import JobCancelled, JobFailed, JobUnknown
 from afterward.job import Job, Status
+from afterward.reasons import Reason
 from afterward.result import ResultCodec
 
 R_co = TypeVar("R_co", covariant=True, default=Any)
@@ -21,6 +22,8 @@ class Jobs(Protocol):
     async def get(self, job: str, /) -> Job | None: ...
 
     async def ended(self, jobs: Sequence[str], /, timeout: float | timedelta | None) -> list[Job | None]: ...
+
+    async def why(self, job: str, /) -> list[Reason]: ...
 
     def run_sync(self, work: Any, /) -> Any: ...
 
@@ -51,6 +54,10 @@ class JobHandle(Generic[R_co]):
     async def job(self) -> Job | None:
         """The job as the store holds it now; None when it is unknown: not stored yet, or pruned since."""
         return await self._jobs.get(self.id)
+
+    async def why(self) -> list[Reason]:
+        """Why the job is not running, or not done, and what can be done about it: what matters most comes first."""
+        return await self._jobs.why(self.id)
 
     async def result(self, *, timeout: float | timedelta | None = None) -> R_co:
         """Wait until the job has ended, in whatever process; what the task returned, as its annotation says.

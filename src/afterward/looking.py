@@ -6,11 +6,13 @@ from collections.abc import Coroutine, Iterable, Sequence
 from typing import Any, TypeVar
 
 from afterward.errors import TaskError
+from afterward.explaining import explain
 from afterward.handle import JobHandle, ids_of
 from afterward.intake import Intake
 from afterward.job import Job, NewJob, Ruling, Status
 from afterward.life import Life
 from afterward.liveness import Liveness
+from afterward.reasons import Reason
 from afterward.request import watch_in_request, with_key_of_request
 from afterward.stores.base import Store
 from afterward.task import Joinable, Seconds, Task, seconds
@@ -95,12 +97,23 @@ class Looking:
         return [handle.result_of(job) for handle, job in zip(handles, jobs, strict=True)]
 
     async def cancel(self, job: str, /) -> Ruling:
-        """Cancel a job that waits: `done`, `unknown`, or `forbidden` when it runs or has ended."""
+        """Cancel a job that waits: `done`. One that runs is asked to end: `asked`; it is cancelled once it has.
+
+        Else `unknown`, or `forbidden` when it has ended already.
+        """
         await self._liveness.start()
         [ruling] = await self.store.cancel([job])
         if ruling is Ruling.asked:
             self._liveness.spawn(self._liveness.hear_of_asked)  # it may run in this very process
         return ruling
+
+    async def why(self, job: str, /) -> list[Reason]:
+        """Why a job is not running, or not done, and what can be done about it: what matters most comes first.
+
+        Of one that is unknown, or has ended, that is told.
+        """
+        await self._liveness.start()
+        return await explain(self.store, job)
 
     async def retry(self, job: str, /) -> Ruling:
         """Queue a failed or cancelled job again, due at once: `done`, `unknown`, `forbidden`, or `taken`.

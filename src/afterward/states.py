@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 from afterward.job import Failure, Job, Status
 
@@ -20,10 +22,16 @@ _RULED_OUT = {
         Status.succeeded: _ONCE_MORE,
     },
     "cancel": {
-        Status.running: "it is running; stop its worker, which releases it, and cancel it then",
         Status.succeeded: "it has succeeded already",
         Status.failed: "it has failed already",
         Status.cancelled: "it is cancelled already",
+    },
+    "hasten": {
+        Status.queued: "it is due already; see what it waits for: afterward why {job.id}",
+        Status.running: _RUNNING,
+        Status.succeeded: _ONCE_MORE,
+        Status.failed: _RETRY_FIRST,
+        Status.cancelled: _RETRY_FIRST,
     },
     "run": {
         Status.running: _RUNNING,
@@ -37,7 +45,9 @@ _RULED_OUT = {
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """`word`: a status, or for a queued job `scheduled`, `retrying`, `waiting` or `held`; `detail` says why."""
+    """`word`: a status; or for a queued job `scheduled`, `retrying`, `waiting` or `held`, and for one that runs and was
+    asked to end `cancelling`. `detail` says more.
+    """
 
     word: str
     detail: str
@@ -49,7 +59,7 @@ def state_of(job: Job, now: datetime) -> State:
         case Status.queued:
             return _queued(job, now)
         case Status.running:
-            return State("running", f"attempt {job.attempt}, for {span(now - (job.started_at or now))}")
+            return _running(job, now)
         case Status.failed:
             return State("failed", "" if job.failure is None else summary(job.failure))
         case _:
@@ -63,7 +73,7 @@ def summary(failure: Failure) -> str:
 
 
 def why_not(want: str, job: Job) -> str | None:
-    """Why the status of a job does not allow it to `retry`, `cancel` or `run`, and the mend; None when it does."""
+    """Why the status of a job rules out to `retry`, `cancel`, `hasten` or `run` it, and the mend; or None."""
     reason = _RULED_OUT[want].get(job.status)
     return None if reason is None else reason.format(job=job)
 
@@ -78,6 +88,21 @@ def span(time: timedelta) -> str:
     if seconds < 48 * 3600:
         return f"{seconds // 3600} h"
     return f"{seconds // 86400} d"
+
+
+def progress_in(data: str | None) -> str:
+    """How far a job is, as it has said itself: `40 of 100: resizing`; nothing when it has said nothing."""
+    said: dict[str, Any] = json.loads(data or "{}")
+    far = " of ".join(f"{said[name]:,}" for name in ("current", "total") if isinstance(said.get(name), int | float))
+    return ": ".join(str(text) for text in (far, said.get("message")) if text)
+
+
+def _running(job: Job, now: datetime) -> State:
+    since = f"attempt {job.attempt}, for {span(now - (job.started_at or now))}"
+    detail = ", ".join(text for text in (since, progress_in(job.progress)) if text)
+    if job.cancel_asked_at is None:
+        return State("running", detail)
+    return State("cancelling", f"{detail}; asked to end {span(now - job.cancel_asked_at)} ago")
 
 
 def _queued(job: Job, now: datetime) -> State:

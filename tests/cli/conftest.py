@@ -12,10 +12,10 @@ import sysconfig
 import termios
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import ExitStack, chdir, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import apsw
 import pytest
@@ -32,6 +32,8 @@ from afterward.stores.sqlite.connect import APPLICATION_ID
 from tests.support.insides import intake_of
 from tests.support.processes import Process, Starter
 from tests.support.waiting import wait_until
+
+T = TypeVar("T")
 
 AFTERWARD = str(Path(sysconfig.get_path("scripts")) / "afterward")
 SHOP = Path(__file__).with_name("shop.py")
@@ -262,6 +264,29 @@ class World:
         asyncio.run(put())
         return [job.id for job in jobs]
 
+    def lease(self, *jobs: NewJob) -> list[str]:
+        """Store jobs that run, until somebody sees that the process is gone that ran them; their ids."""
+
+        async def put(store: SQLiteStore) -> None:
+            await store.join(Joining(me := new_id(), 4711, "here"))
+            await store.enqueue([(job, Placement.leased) for job in jobs], me)
+
+        self.with_store(put)
+        return [job.id for job in jobs]
+
+    def with_store(self, work: Callable[[SQLiteStore], Awaitable[T]]) -> T:
+        """What this comes to, with the store open in this process."""
+
+        async def run() -> T:
+            store = SQLiteStore(self.database)
+            await store.open()
+            try:
+                return await work(store)
+            finally:
+                await store.close()
+
+        return asyncio.run(run())
+
     def make_older_store(self) -> tuple[int, int]:
         """Make a store as the version before the newest schema has left it; its schema, and the newest."""
         *older, (newest, _) = load_migrations("afterward.stores.sqlite")
@@ -282,15 +307,10 @@ class World:
     def jobs(self, ids: Sequence[str]) -> list[Job]:
         """Jobs as the store holds them now."""
 
-        async def read() -> list[Job | None]:
-            store = SQLiteStore(self.database)
-            await store.open()
-            try:
-                return list(await store.get(ids))
-            finally:
-                await store.close()
+        async def read(store: SQLiteStore) -> list[Job | None]:
+            return list(await store.get(ids))
 
-        found = asyncio.run(read())
+        found = self.with_store(read)
         assert None not in found
         return [job for job in found if job is not None]
 

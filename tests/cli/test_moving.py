@@ -15,7 +15,7 @@ from tests.support.stores import Living, new_job, put, put_file
 from tests.support.waiting import wait_until
 
 OOPS = Failed(Failure("OopsError", "it did not work"))
-RUNNING = "it is running; stop its worker, which releases it, and cancel it then"
+REFUSED = Failed(Failure("CardRefused", "no money", signature="CardRefused-charge-1f"))
 UNKNOWN = "01890000-0000-7000-8000-000000000000"
 
 
@@ -88,8 +88,8 @@ def test_a_name_that_no_job_can_have_is_nobodys(world: World) -> None:
     assert (run.exit_code, run.output) == (0, "no jobs to retry\n")
 
 
-def test_jobs_that_wait_are_cancelled_and_others_are_not(world: World) -> None:
-    """A worker will not run what is cancelled; what runs goes on."""
+def test_jobs_that_wait_are_cancelled_and_those_that_run_are_asked_to_end(world: World) -> None:
+    """A worker will not run what is cancelled; what was asked to end is cancelled once it has. To ask is no error."""
     running = world.enqueue("rest", seconds=60)
     worker = world.start_worker("--concurrency", "1", "--grace", "0")
     wait_until(lambda: world.lines("rested"), "it runs")
@@ -98,14 +98,50 @@ def test_jobs_that_wait_are_cancelled_and_others_are_not(world: World) -> None:
 
     run = world.run("cancel", waiting, running, failed)
 
-    assert (run.returncode, run.stdout) == (1, "cancelled 1 job\n")
-    assert run.stderr.splitlines() == [
-        f"afterward: job {running} is not cancelled: {RUNNING}",
-        f"afterward: job {failed} is not cancelled: it has failed already",
-    ]
-    assert statuses(world, waiting, running, failed) == ["cancelled", "running", "failed"]
+    assert (run.returncode, run.stdout) == (1, "cancelled 1 job\nasked 1 job to end\n")
+    assert run.stderr == f"afterward: job {failed} is not cancelled: it has failed already\n"
     worker.send()
     assert worker.wait() == 0
+    assert statuses(world, waiting, running, failed) == ["cancelled", "cancelled", "failed"]
+    assert world.job(running).cancel_asked_at is not None
+
+
+def test_all_that_run_can_be_asked(world: World) -> None:
+    """By their status; those that wait stay as they are."""
+    [waiting] = world.enqueue_all(new())
+    running = world.lease(new(), new())
+
+    run = world.type("cancel", "--all", "--status", "running", "--yes")
+
+    assert (run.exit_code, run.output) == (0, "asked 2 jobs to end\n")
+    assert [job.cancel_asked_at is not None for job in world.jobs([*running, waiting])] == [True, True, False]
+
+
+def test_a_job_that_waits_for_its_time_is_made_due(world: World) -> None:
+    """And runs; one that is due already, or has ended, says so."""
+    later, due = world.enqueue_all(new(delay=3600), new("nobody_knows_it"))
+    [failed] = world.end(OOPS, new())
+    world.start_worker()
+
+    run = world.type("hasten", later[:23], due, failed)
+
+    assert (run.exit_code, run.stdout) == (1, "hastened 1 job\n")
+    assert run.stderr.splitlines() == [
+        f"afterward: job {due} is not hastened: it is due already; see what it waits for: afterward why {due}",
+        f"afterward: job {failed} is not hastened: it is failed; queue it again first: afterward retry {failed}",
+    ]
+    world.wait_for_status(later, "succeeded")
+
+
+def test_one_group_of_failures_is_retried(world: World) -> None:
+    """By the signature that `afterward failures` tells."""
+    [one, same], [other] = world.end(REFUSED, new(), new()), world.end(OOPS, new())
+    assert REFUSED.failure.signature
+
+    run = world.type("retry", "--all", "--signature", REFUSED.failure.signature, "--yes")
+
+    assert (run.exit_code, run.output) == (0, "retried 2 jobs\n")
+    assert statuses(world, one, same, other) == ["queued", "queued", "failed"]
 
 
 def test_all_that_the_filters_leave_are_moved(world: World) -> None:

@@ -63,7 +63,9 @@ def jobs(
     task: options.Task = None,
     queue: options.Queue = None,
     since: options.Since = None,
-    limit: Annotated[int, typer.Option(min=1, max=1_000_000, help="How many, at most.")] = 50,
+    owner: options.Owner = None,
+    signature: options.Signature = None,
+    limit: options.Limit = 50,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with each change, until Ctrl-C.")] = False,
     json: options.Json = False,
 ) -> None:
@@ -73,7 +75,7 @@ def jobs(
     from afterward.cli.reading import filters, newest
 
     with errors_told():
-        wanted = filters(status, task, queue, since)
+        wanted = filters(status, task, queue, since, owner=owner, signature=signature)
         if follow:
             with contextlib.suppress(KeyboardInterrupt):  # somebody has seen enough
                 asyncio.run(follow_jobs(store, wanted, limit, as_json=json))
@@ -100,6 +102,50 @@ def job(
         found = asyncio.run(ended(store, id, timeout) if waits else one(store, id))
         output.print_job(found, as_json=json)
         raise typer.Exit(code_of(found) if waits else DONE)
+
+
+@app.command(epilog=EPILOG)
+def why(
+    id: options.Id,  # noqa: A002 - it names the argument
+    *,
+    store: options.Store = None,
+    json: options.Json = False,
+) -> None:
+    """Say why a job is not running, or not done, and what can be done about it."""
+    from afterward.cli.whys import explained, print_reasons
+
+    with errors_told():
+        found, reasons = asyncio.run(explained(store, id))
+        print_reasons(found, reasons, as_json=json)
+
+
+@app.command(epilog=EPILOG)
+def events(
+    id: options.Id,  # noqa: A002 - it names the argument
+    *,
+    store: options.Store = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job has ended, or Ctrl-C.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
+) -> None:
+    """Print what a job has said: its progress, its log, its items. Values that look secret are not shown."""
+    from afterward.cli.listening import listen
+
+    with errors_told(), contextlib.suppress(KeyboardInterrupt):  # somebody has seen enough
+        asyncio.run(listen(store, id, on=follow, as_json=json))
+
+
+@app.command(epilog=EPILOG)
+def failures(
+    *,
+    store: options.Store = None,
+    limit: options.Limit = 50,
+    json: options.Json = False,
+) -> None:
+    """List what has failed for good, by what it most likely failed for; what failed last comes first."""
+    from afterward.cli.failing import failed, print_failures
+
+    with errors_told():
+        print_failures(asyncio.run(failed(store, limit)), as_json=json)
 
 
 @app.command(epilog=EPILOG)
@@ -148,6 +194,7 @@ def retry(
     task: options.Task = None,
     queue: options.Queue = None,
     since: options.Since = None,
+    signature: options.Signature = None,
     yes: options.Yes = False,
 ) -> None:
     """Queue failed or cancelled jobs again, due at once. --all: the failed ones, or those of --status."""
@@ -155,7 +202,7 @@ def retry(
     from afterward.cli.reading import filters
 
     with errors_told():
-        wanted = filters(status, task, queue, since)
+        wanted = filters(status, task, queue, since, signature=signature)
         raise typer.Exit(move(store, RETRY, ids, wanted, every=every, yes=yes))
 
 
@@ -165,18 +212,62 @@ def cancel(
     *,
     store: options.Store = None,
     every: options.All = False,
+    status: options.Statuses = None,
     task: options.Task = None,
     queue: options.Queue = None,
     since: options.Since = None,
     yes: options.Yes = False,
 ) -> None:
-    """Cancel jobs that wait. --all: all that do."""
+    """Cancel jobs that wait, and ask those that run to end. --all: those that wait, or those of --status."""
     from afterward.cli.moving import CANCEL, move
     from afterward.cli.reading import filters
 
     with errors_told():
-        wanted = filters(None, task, queue, since)
+        wanted = filters(status, task, queue, since)
         raise typer.Exit(move(store, CANCEL, ids, wanted, every=every, yes=yes))
+
+
+@app.command(epilog=EPILOG)
+def hasten(
+    ids: Annotated[list[str], typer.Argument(metavar="ID...", help="Ids of jobs, or how they begin.")],
+    *,
+    store: options.Store = None,
+) -> None:
+    """Make jobs that wait for their time due now."""
+    from afterward.cli.moving import HASTEN, move
+    from afterward.cli.reading import Filters
+
+    with errors_told():
+        raise typer.Exit(move(store, HASTEN, ids, Filters(), every=False, yes=True))
+
+
+@app.command(epilog=EPILOG)
+def pause(
+    queue: options.QueueName,
+    *,
+    store: options.Store = None,
+    by: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Who says so; by default your name, and the host's.")
+    ] = None,
+) -> None:
+    """Have nobody begin the jobs of a queue, until it is resumed. What runs goes on."""
+    from afterward.cli import pausing
+
+    with errors_told():
+        asyncio.run(pausing.pause(store, queue, by))
+
+
+@app.command(epilog=EPILOG)
+def resume(
+    queue: options.QueueName,
+    *,
+    store: options.Store = None,
+) -> None:
+    """Let the jobs of a queue be begun again."""
+    from afterward.cli import pausing
+
+    with errors_told():
+        asyncio.run(pausing.resume(store, queue))
 
 
 @app.command(epilog=EPILOG)

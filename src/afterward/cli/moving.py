@@ -1,4 +1,4 @@
-"""What a person wants of jobs: try them again, cancel them, forget them."""
+"""What a person wants of jobs: try them again, cancel them, have them run at once, forget them."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ DEFAULT_AGE = 86_400.0
 """Seconds for which what has ended is kept, if nothing is said of it."""
 
 _SHOWN_TROUBLES = 20
+_HEEDED = {Ruling.done, Ruling.asked}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,7 @@ class Move:
 
 RETRY = Move("retry", "retried", lambda store, ids: store.retry(ids), Status.failed)
 CANCEL = Move("cancel", "cancelled", lambda store, ids: store.cancel(ids), Status.queued)
+HASTEN = Move("hasten", "hastened", lambda store, ids: store.hasten(ids), Status.queued)
 
 
 def move(url: str | None, move: Move, ids: Sequence[str] | None, wanted: Filters, *, every: bool, yes: bool) -> int:
@@ -129,17 +131,20 @@ async def _ids(store: Store, wanted: Filters) -> list[str]:
 
 
 async def _move(store: Store, move: Move, ids: Sequence[str], troubles: list[str]) -> int:
-    done = 0
+    done, asked = 0, 0
     with progress(move.word, len(ids)) as advance:
         for start in range(0, len(ids), PAGE):
             page = ids[start : start + PAGE]
             rulings = await move.ask(store, page)
             done += rulings.count(Ruling.done)
-            refused = [(id_, ruling) for id_, ruling in zip(page, rulings, strict=True) if ruling is not Ruling.done]
+            asked += rulings.count(Ruling.asked)
+            refused = [(id_, ruling) for id_, ruling in zip(page, rulings, strict=True) if ruling not in _HEEDED]
             troubles += [await _trouble(store, move, id_, ruling) for id_, ruling in refused]
             advance(len(page))
     if done:
         print(f"{move.done} {many(done, 'job')}")
+    if asked:
+        print(f"asked {many(asked, 'job')} to end")
     for trouble in troubles[:_SHOWN_TROUBLES]:
         complain(trouble)
     if len(troubles) > _SHOWN_TROUBLES:

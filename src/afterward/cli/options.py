@@ -38,6 +38,7 @@ Store = Annotated[
     str | None,
     typer.Option("--store", metavar="URL", help="The store; by default AFTERWARD_URL, else sqlite:///afterward.db."),
 ]
+Limit = Annotated[int, typer.Option(min=1, max=1_000_000, help="How many, at most.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Target = Annotated[
     str, typer.Argument(metavar="MODULE:NAME", help="An Afterward, or the app it is installed on, e.g. main:app.")
@@ -47,6 +48,12 @@ Ids = Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="Ids of
 All = Annotated[bool, typer.Option("--all", help="All jobs that the other options leave, in place of ids.")]
 Task = Annotated[str | None, typer.Option(metavar="NAME", help="Only jobs of this task.")]
 Queue = Annotated[str | None, typer.Option(metavar="NAME", help="Only jobs of this queue.")]
+Owner = Annotated[str | None, typer.Option(metavar="NAME", help="Only jobs of this owner.")]
+Signature = Annotated[
+    str | None,
+    typer.Option(metavar="TEXT", help="Only jobs that failed for good with this signature: see afterward failures."),
+]
+QueueName = Annotated[str, typer.Argument(metavar="QUEUE", help="The queue's name.")]
 Statuses = Annotated[list[Status] | None, typer.Option(help="Only jobs of this status; may be given again.")]
 Since = Annotated[
     float | None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,11 +15,12 @@ from rich.text import Text
 from afterward.cli.telling import printable
 from afterward.job import Attempt, Failure, Job
 from afterward.redaction import shown
-from afterward.states import span, state_of, summary
+from afterward.states import progress_in, span, state_of, summary
 
 _WIDEST = 10_000
 _STYLES = {
     "running": "cyan",
+    "cancelling": "magenta",
     "succeeded": "green",
     "failed": "red",
     "cancelled": "dim",
@@ -99,27 +101,39 @@ def _lines(job: Job, now: datetime) -> Iterable[tuple[str, str]]:
     yield "attempt", f"{job.attempt}, failures {job.failures}, deaths {job.deaths}"
     if job.max_attempts is not None or job.timeout is not None:
         yield "limits", ", ".join(_limits(job))
-    if job.unique is not None:
-        yield "unique", job.unique
-    if job.process is not None:
-        yield "process", job.process
+    for name, text in (("owner", job.owner), ("unique", job.unique), ("process", job.process)):
+        if text is not None:
+            yield name, text
+    yield from _times(job, now)
+    if progress := progress_in(job.progress):
+        yield "progress", progress
+    yield "arguments", data_of(job.arguments)
+    yield from _ending(job)
+
+
+def _times(job: Job, now: datetime) -> Iterable[tuple[str, str]]:
     times = (
         ("created", job.created_at),
         ("run at", job.run_at),
         ("expires", job.expires_at),
         ("started", job.started_at),
+        ("stop asked", job.cancel_asked_at),
         ("finished", job.finished_at),
     )
     for name, at in times:
         if at is not None:
             yield name, _time(at, now)
-    yield "arguments", data_of(job.arguments)
+
+
+def _ending(job: Job) -> Iterable[tuple[str, str]]:
     if job.result is not None:
         yield "result", data_of(job.result)
     if job.note is not None:
         yield "note", job.note
     if job.failure is not None:
         yield "failure", f"{job.failure.kind}: {job.failure.message}"
+        if job.failure.signature:
+            yield "signature", job.failure.signature
 
 
 def _limits(job: Job) -> Iterable[str]:
@@ -157,10 +171,13 @@ def _facts(job: Job, now: datetime) -> dict[str, Any]:
         "deaths": job.deaths,
         "failure": _failure(job.failure),
         "note": job.note,
+        "owner": job.owner,
         "unique": job.unique,
         "max_attempts": job.max_attempts,
         "timeout": job.timeout,
         "process": job.process,
+        "progress": shown(job.progress),
+        "cancel_asked_at": _iso(job.cancel_asked_at),
         "created_at": job.created_at.isoformat(),
         "run_at": job.run_at.isoformat(),
         "started_at": _iso(job.started_at),
@@ -183,7 +200,7 @@ def _attempt(attempt: Attempt) -> dict[str, Any]:
 def _failure(failure: Failure | None) -> dict[str, str] | None:
     if failure is None:
         return None
-    return {"kind": failure.kind, "message": failure.message, "traceback": failure.traceback}
+    return asdict(failure)
 
 
 def _iso(at: datetime | None) -> str | None:

@@ -34,6 +34,8 @@ class Filters:
     task: str | None = None
     queue: str | None = None
     since: datetime | None = None
+    owner: str | None = None
+    signature: str | None = None
 
     @property
     def are_said(self) -> bool:
@@ -47,21 +49,34 @@ class Filters:
             and (self.task is None or job.task == self.task)
             and (self.queue is None or job.queue == self.queue)
             and (self.since is None or job.created_at >= self.since)
+            and (self.owner is None or job.owner == self.owner)
+            and (self.signature is None or _failed_with(job) == self.signature)
         )
 
     async def page(self, store: Store, limit: int, before: str | None = None) -> list[Job]:
         """The newest of those jobs, or the newest before one."""
         return await store.list(
-            status=self.statuses, task=self.task, queue=self.queue, since=self.since, before=before, limit=limit
-        )
+            status=self.statuses, task=self.task, queue=self.queue, since=self.since, before=before, limit=limit,
+            owner=self.owner, signature=self.signature,
+        )  # fmt: skip
 
 
 def filters(
-    statuses: Sequence[Status] | None, task: str | None, queue: str | None, since_seconds: float | None
+    statuses: Sequence[Status] | None,
+    task: str | None,
+    queue: str | None,
+    since_seconds: float | None,
+    *,
+    owner: str | None = None,
+    signature: str | None = None,
 ) -> Filters:
     """What was typed, as filters."""
     since = None if since_seconds is None else datetime.now(UTC) - timedelta(seconds=since_seconds)
-    return Filters(list(statuses) if statuses else None, task, queue, since)
+    return Filters(list(statuses) if statuses else None, task, queue, since, owner, signature)
+
+
+def _failed_with(job: Job) -> str | None:
+    return None if job.failure is None or job.status is not Status.failed else job.failure.signature
 
 
 async def newest(url: str | None, wanted: Filters, limit: int) -> tuple[list[Job], bool]:
