@@ -72,7 +72,7 @@ WHERE j.id = ANY (ARRAY[unknown.id]) AND j.attempt = unknown.attempt AND j.proce
 -- running -> cancelled: the same of what has been asked to end
 WITH gone AS (
     DELETE FROM afterward.jobs j USING unnest($3::text[], $4::int[]) AS unknown (id, attempt)
-    WHERE j.id = ANY (ARRAY[unknown.id]) AND j.attempt = unknown.attempt AND j.process IS NOT DISTINCT FROM $2
+    WHERE j.id = ANY (ARRAY[unknown.id]) AND j.attempt = unknown.attempt AND j.process = $2
         AND j.cancel_asked_at IS NOT NULL RETURNING j.*
 )
 INSERT INTO afterward.finished (
@@ -704,8 +704,8 @@ FROM unnest($1::text[]) AS asked (id) CROSS JOIN LATERAL (
         cancel_asked_at
     FROM afterward.finished WHERE id = coalesce((SELECT job FROM afterward.aliases a WHERE a.id = asked.id), asked.id)
 ) j
-LEFT JOIN LATERAL (SELECT owner, origin FROM afterward.origins WHERE job = j.id) o ON true
-LEFT JOIN LATERAL (SELECT progress FROM afterward.streams WHERE job = j.id) s ON true;
+LEFT JOIN LATERAL (SELECT owner, origin FROM afterward.origins WHERE job = j.id OFFSET 0) o ON true
+LEFT JOIN LATERAL (SELECT progress FROM afterward.streams WHERE job = j.id OFFSET 0) s ON true;
 
 -- name: list
 -- Newest first. A null filter lets everything pass. What was stored before a time ($5) passes too: whoever reads stops
@@ -742,8 +742,8 @@ FROM (
         )
     ) AS both_tables ORDER BY id DESC LIMIT $6
 ) AS j
-LEFT JOIN LATERAL (SELECT owner, origin FROM afterward.origins WHERE job = j.id) o ON true
-LEFT JOIN LATERAL (SELECT progress FROM afterward.streams WHERE job = j.id) s ON true
+LEFT JOIN LATERAL (SELECT owner, origin FROM afterward.origins WHERE job = j.id OFFSET 0) o ON true
+LEFT JOIN LATERAL (SELECT progress FROM afterward.streams WHERE job = j.id OFFSET 0) s ON true
 ORDER BY j.id DESC;
 
 -- name: list_owned
@@ -1013,9 +1013,13 @@ WITH mine AS MATERIALIZED (
         AS e (job, attempt, place, kind, data, age)
     WHERE e.place > (of_job -> e.job ->> 2)::bigint
 ), removed AS (
-    DELETE FROM afterward.events e USING stream
-    WHERE stream.gone > 0 AND stream.gone = stream.last - $8 AND e.stream = stream.id AND e.number <= stream.gone
-        AND e.number > stream.gone - stream.added - $9 - 1
+    DELETE FROM afterward.events WHERE ctid = ANY (ARRAY(
+        SELECT old.address FROM stream CROSS JOIN LATERAL (
+            SELECT e.ctid AS address FROM afterward.events e
+            WHERE e.stream = stream.id AND e.number <= stream.gone AND e.number >= stream.gone - stream.added - $9 OFFSET 0
+        ) old
+        WHERE stream.gone > 0 AND stream.gone = stream.last - $8
+    ))
 )
 SELECT id FROM mine;
 
@@ -1029,7 +1033,7 @@ FROM unnest($1::text[], $2::bigint[]) WITH ORDINALITY AS asked (id, after, place
     SELECT id, status, attempt FROM afterward.finished
     WHERE id = coalesce((SELECT job FROM afterward.aliases a WHERE a.id = asked.id), asked.id)
 ) j
-LEFT JOIN LATERAL (SELECT id, last FROM afterward.streams WHERE job = j.id) s ON true
+LEFT JOIN LATERAL (SELECT id, last FROM afterward.streams WHERE job = j.id OFFSET 0) s ON true
 LEFT JOIN LATERAL (
     SELECT number, attempt, kind, data, at FROM afterward.events
     WHERE stream = s.id AND number > greatest(asked.after, s.last - $4::bigint) ORDER BY number LIMIT $3
