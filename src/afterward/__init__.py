@@ -36,6 +36,7 @@ from afterward.job import Failure, Job, Ruling, Status
 from afterward.reasons import Cause, Reason
 from afterward.saying import cancel_asked, check_cancelled, emit, progress
 from afterward.task import Task
+from afterward.web.accepted import accepted
 
 if TYPE_CHECKING:
     from afterward.background import BackgroundTasks
@@ -80,6 +81,7 @@ __all__ = [
     "Task",
     "TaskCancelled",
     "TaskError",
+    "accepted",
     "cancel_asked",
     "check_cancelled",
     "current_job",

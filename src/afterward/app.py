@@ -23,10 +23,10 @@ from afterward.errors import ConfigurationError
 from afterward.job import Status
 from afterward.joining import joining
 from afterward.life import Life
-from afterward.living import Living
 from afterward.middleware import DurableTasksMiddleware, with_failures_seen
 from afterward.observe import emit
 from afterward.reserving import reserving
+from afterward.showing import Showing
 from afterward.stores.address import DEFAULT_URL, store_of
 from afterward.stores.base import Store
 from afterward.task import Seconds, Task, seconds
@@ -34,7 +34,7 @@ from afterward.uploads import DEFAULT_MAX_FILE_BYTES
 from afterward.web.tail import Tails
 
 
-class Afterward(Living):
+class Afterward(Showing):
     """Durable background tasks, kept in one store.
 
     `url`: where jobs live, `sqlite:///relative.db`, `sqlite:////absolute.db`, or
@@ -72,6 +72,7 @@ class Afterward(Living):
         self.tasks: dict[str, Task[..., Any]] = {}
         self.apps = Apps()
         self.tails = Tails()
+        self.places = []
         self._max_bytes = max_payload_bytes
         self._max_file_bytes = max_file_bytes
         self._carrier = Carrier(context_variables)

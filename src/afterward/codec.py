@@ -27,7 +27,9 @@ class Codec:
     def __init__(self, annotation: Any) -> None:
         self.adapter = TypeAdapter(annotation)
         schema = self.adapter.core_schema
-        self._to_json = SchemaSerializer(schema, BYTES_AS_BASE64).to_json
+        serializer = SchemaSerializer(schema, BYTES_AS_BASE64)
+        self._to_json = serializer.to_json
+        self._to_python = serializer.to_python
         self._from_json = SchemaValidator(schema, BYTES_AS_BASE64).validate_json
 
     def dump(self, value: Any) -> bytes:
@@ -42,6 +44,10 @@ class Codec:
     def dump_unchecked(self, value: Any) -> bytes:
         """JSON of a value that is known to come back the same."""
         return self._to_json(value)
+
+    def show(self, value: Any) -> Any:
+        """A value for those outside, as JSON knows it: by the names and with the fields that its type shows."""
+        return self._to_python(value, mode="json", by_alias=True, warnings=False)
 
     def _dump(self, value: Any, *, exclude_unset: bool) -> bytes:
         data = self._to_json(value, warnings=False, round_trip=True, exclude_unset=exclude_unset, by_alias=False)

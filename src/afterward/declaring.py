@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, ParamSpec, TypeVar, cast, overload
 
@@ -123,6 +124,10 @@ class Declaring(Looking):
                     f"task {name}: on_success= and on_failure= take tasks of the same Afterward, not {hook!r}"
                 )
         check_hooks(name, on_success, on_failure)
+
+    @abstractmethod
+    def answer_with(self, job: str, /) -> bool:
+        """If the calling code runs in a request: let its response, if it is this id, become the status of the job."""
 
     def check(self) -> None:
         """Raise `TaskError` for a task that cannot work, though it could be declared."""

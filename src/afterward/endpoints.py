@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
 from typing import Any
-
-import fastapi.routing
 
 from afterward.background import BackgroundTasks
 from afterward.observe import emit
+from afterward.routes import routes_of
 
 
 def warn_of_stock_endpoints(app: Any) -> None:
@@ -26,19 +24,12 @@ def warn_of_stock_endpoints(app: Any) -> None:
 
 def stock_endpoints(app: Any) -> list[str]:
     """The paths of those endpoints."""
-    return sorted({path for path, dependant in _endpoints(app.routes, "") if _takes_stock(dependant)})
-
-
-def _endpoints(routes: Iterable[Any], prefix: str) -> Iterator[tuple[str, Any]]:
-    """The full path and the dependencies of every endpoint, those of included routers and mounted apps too."""
-    contexts = getattr(fastapi.routing, "iter_route_contexts", None)  # since 0.137, included routers are not copied
-    for context in routes if contexts is None else contexts(list(routes)):
-        route = getattr(context, "_effective_route", context)
-        path = f"{prefix}{getattr(route, 'path', '')}"
-        if (dependant := getattr(route, "dependant", None)) is not None:
-            yield path, dependant
-        elif (inner := getattr(route, "app", None)) is not None and hasattr(inner, "routes"):
-            yield from _endpoints(inner.routes, path)
+    found: set[str] = set()
+    for path, route in routes_of(app.routes):
+        dependant = getattr(route, "dependant", None)
+        if dependant is not None and _takes_stock(dependant):
+            found.add(path)
+    return sorted(found)
 
 
 def _takes_stock(dependant: Any) -> bool:

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
-from typing import Any, Generic, Protocol, cast
+from typing import Annotated, Any, Generic, Protocol, cast, get_args
 
+from pydantic import BaseModel, GetCoreSchemaHandler, GetJsonSchemaHandler, PlainSerializer, PlainValidator
+from pydantic.errors import PydanticSchemaGenerationError
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, core_schema
 from typing_extensions import TypeVar
 
+from afterward.document import JobStatus
 from afterward.errors import JobCancelled, JobFailed, JobUnknown
 from afterward.job import Job, Status
 from afterward.reasons import Reason
@@ -26,6 +31,8 @@ class Jobs(Protocol):
     async def why(self, job: str, /) -> list[Reason]: ...
 
     def run_sync(self, work: Any, /) -> Any: ...
+
+    def answer_with(self, job: str, /) -> bool: ...
 
 
 class JobHandle(Generic[R_co]):
@@ -50,6 +57,23 @@ class JobHandle(Generic[R_co]):
 
     def __hash__(self) -> int:
         return hash(self.id)
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """What an endpoint returns by itself as `-> JobHandle[…]` becomes the status document of the job."""
+        if handler.field_name is not None:
+            raise PydanticSchemaGenerationError(
+                f"the field {handler.field_name!r} is a JobHandle, and a handle is returned by itself, not as a part "
+                f"of something else; let the field be a `str`, and give it `handle.id`"
+            )
+        shown = _ShownAs(JobStatus[(*get_args(source), Any)[0]])
+        return handler.generate_schema(
+            Annotated[Any, PlainValidator(_handle), PlainSerializer(_placeholder_of, return_type=str), shown]
+        )
+
+    def answer(self) -> bool:
+        """If the calling code runs in a request, and its response is this id: let that become the status document."""
+        return self._jobs.answer_with(self.id)
 
     async def job(self) -> Job | None:
         """The job as the store holds it now; None when it is unknown: not stored yet, or pruned since."""
@@ -85,6 +109,28 @@ class JobHandle(Generic[R_co]):
         if job.status is not Status.succeeded:
             raise JobCancelled(f"job {job.id} of task {job.task} was cancelled: {job.note or 'no reason was given'}")
         return cast("R_co", self._codec.load(job.result))
+
+
+class _ShownAs:
+    """As metadata of an annotation: OpenAPI describes a model in its place."""
+
+    def __init__(self, model: type[BaseModel]) -> None:
+        self._model = model
+
+    def __get_pydantic_json_schema__(self, _schema: CoreSchema, json: GetJsonSchemaHandler) -> JsonSchemaValue:
+        # A union of one: by itself it would be written out in every place, in place of a reference to the model.
+        return json(core_schema.union_schema([self._model.__pydantic_core_schema__]))
+
+
+def _handle(value: Any) -> JobHandle[Any]:
+    if not isinstance(value, JobHandle):
+        raise ValueError(f"a JobHandle was to be returned, as add_task and enqueue give one, not a {type(value)}")
+    return cast("JobHandle[Any]", value)
+
+
+def _placeholder_of(handle: JobHandle[Any]) -> str:
+    handle.answer()
+    return handle.id
 
 
 def ids_of(handles: Iterable[JobHandle[Any]]) -> list[str]:

@@ -92,11 +92,15 @@ class Fingerprint:
 
 @dataclass(frozen=True, slots=True)
 class KeptAnswer:
-    """What is kept of the answer to a request. `headers`: those that matter when it is given again."""
+    """What is kept of the answer to a request. `headers`: those that matter when it is given again.
+
+    `is_document`: in place of its body, which is the id of a job, the status document of that is given.
+    """
 
     status: int
     headers: Sequence[tuple[str, str]]
     body: bytes
+    is_document: bool = False
 
     @classmethod
     def of(cls, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> KeptAnswer:
@@ -106,13 +110,13 @@ class KeptAnswer:
 
     def written(self) -> str:
         """As text, for a store."""
-        return json.dumps([self.status, self.headers, b64encode(self.body).decode()])
+        return json.dumps([self.status, self.headers, b64encode(self.body).decode(), self.is_document])
 
     @classmethod
     def read(cls, text: str) -> KeptAnswer:
         """What `written` wrote."""
-        status, headers, body = json.loads(text)
-        return cls(status, [(name, value) for name, value in headers], b64decode(body))
+        status, headers, body, is_document = json.loads(text)
+        return cls(status, [(name, value) for name, value in headers], b64decode(body), is_document)
 
 
 def answer_naming(jobs: Sequence[str]) -> KeptAnswer:

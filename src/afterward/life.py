@@ -22,6 +22,10 @@ class Conductor(Protocol):
         """Serve one request or websocket, and whatever is to happen when it is over."""
         ...
 
+    async def hear_of_wait(self) -> None:
+        """A request waits for the end of what it has enqueued: that has been started, and nothing else runs it."""
+        ...
+
     def lifespan(self) -> AbstractAsyncContextManager[None]:
         """What lasts as long as an application lives."""
         ...

@@ -13,7 +13,7 @@ from afterward.job import Job, NewJob, Ruling, Status
 from afterward.life import Life
 from afterward.liveness import Liveness
 from afterward.reasons import Reason
-from afterward.request import watch_in_request, with_key_of_request
+from afterward.request import signed_in_request, watch_in_request, with_key_of_request
 from afterward.stores.base import Store
 from afterward.task import Joinable, Seconds, Task, seconds
 from afterward.waiting import until_ended
@@ -50,7 +50,7 @@ class Looking:
         together with what it commits, or not at all. Raises `DuplicateJob` when one of them is refused,
         `StoreUnavailable` when they could not be stored, `ConfigurationError` when they cannot join the transaction.
         """
-        jobs = list(jobs)
+        jobs = signed_in_request(self, list(jobs))
         handles = [self._handle_of(job) for job in jobs]
         jobs = with_key_of_request(self, jobs, transaction)
         if jobs and transaction is not None:
@@ -61,7 +61,7 @@ class Looking:
 
     def enqueue_many_sync(self, jobs: Iterable[NewJob], *, transaction: Joinable | None = None) -> list[JobHandle[Any]]:
         """`enqueue_many` for code without an event loop. It blocks until the jobs are stored."""
-        jobs = list(jobs)
+        jobs = signed_in_request(self, list(jobs))
         handles = [self._handle_of(job) for job in jobs]
         jobs = with_key_of_request(self, jobs, transaction)
         if jobs and transaction is not None:

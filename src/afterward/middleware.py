@@ -38,7 +38,7 @@ class DurableTasksMiddleware:
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind = WebSocketCall if scope["type"] == "websocket" else Call
-        call = kind(self._life().intake, self._onlookers, send)
+        call = kind(self._life().intake, self._onlookers, send, scope)
         if kind is Call and has_key(scope):
             receive = call.received = Received(scope, receive)
         scope[SCOPE_KEY] = calls = {**calls_in(scope), self._owner: call}
@@ -52,6 +52,8 @@ class DurableTasksMiddleware:
                     del within  # what is not needed while this waits is not kept alive
                 if call.is_withheld:
                     await call.store_withheld()
+                    if call.is_waited_for:
+                        await call.wait()
                     await call.send_withheld()
             except Exception:
                 if not call.answer_is_due:

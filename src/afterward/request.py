@@ -8,7 +8,8 @@ import sys
 import threading
 from collections.abc import Awaitable, Sequence
 from contextvars import ContextVar
-from typing import Any, NamedTuple, cast
+from dataclasses import replace
+from typing import Any, NamedTuple, Protocol, cast
 
 from starlette.background import BackgroundTask as StockBackgroundTask
 from starlette.responses import Response
@@ -34,9 +35,10 @@ from afterward.job import Completion, Lease, NewJob, OnDuplicate
 from afterward.keyed import Keyed
 from afterward.observe import emit
 from afterward.onlookers import Onlookers
+from afterward.origin import origin_of
 from afterward.received import Received
 from afterward.stores.seen import Reservation, Reserved
-from afterward.task import UNSAID, Joinable, Owner, Task
+from afterward.task import UNSAID, Joinable, Owner, Task, checked_owner
 from afterward.transactions.joined import Joined, Standing, Transaction
 
 SCOPE_KEY = "afterward.calls"
@@ -53,6 +55,30 @@ class _Pending(NamedTuple):
     origin: StockBackgroundTask | None
 
 
+_NO_SCOPE: Scope = {}
+
+
+class Document(Protocol):
+    """What a response is replaced by once the job that it tells of is stored: that job, as the store holds it.
+
+    `placeholder`: the body of the response that is to be replaced. `seconds`: how long its client waits for the end.
+    """
+
+    @property
+    def placeholder(self) -> bytes: ...
+
+    @property
+    def seconds(self) -> float: ...
+
+    async def until_ended(self) -> None:
+        """Return when the job has ended, or after so many seconds, or when the server stops. Never raises."""
+        ...
+
+    async def in_place_of(self, start: Message) -> tuple[Message, Message]:
+        """The response whose start the application wanted to be this one. Never raises."""
+        ...
+
+
 _NOTHING: list[_Pending] = []
 """Never changed: most requests add nothing, or all of theirs in one place."""
 
@@ -66,6 +92,13 @@ class Call:
     - Added later: stored when the call ends.
 
     What is stored starts when the call is over, however it ends.
+
+    A response that is to be replaced by the status of a job is held back until that is stored. Where its client waits
+    for the end of the job, it is held back until the application has returned, as the job cannot start before: then it
+    is stored, started and waited for, and the response leaves last. If the application fails after it has responded,
+    nothing was stored and nothing has left: the client gets 500. A client that goes away meanwhile changes nothing.
+
+    `owner`: whose the jobs are that are stored from here on, unless their own options say so.
     """
 
     # What most requests never change costs them nothing.
@@ -92,11 +125,17 @@ class Call:
     """Its answer, where that key is reserved, and not completed."""
     tries_again = False
     """Is what could not be stored once tried again?"""
+    owner: str | None = None
+    _documents: Sequence[Document] = ()
+    _document: Document | None = None
+    _leaves_at_once = False
+    """Does what is withheld leave as soon as it is whole?"""
 
-    def __init__(self, intake: Intake, onlookers: Onlookers, send: Send) -> None:
+    def __init__(self, intake: Intake, onlookers: Onlookers, send: Send, scope: Scope) -> None:
         self._intake = intake
         self._onlookers = onlookers
         self._send = send
+        self.scope = scope
         self._around = sys.exception()  # what the caller of the whole app is handling is no affair of this call
 
     @property
@@ -121,7 +160,7 @@ class Call:
         thing = self._to_be_joined_by(task)
         if thing is not None:
             self._admit(task)
-            self.watch(self._transaction_on(thing).add(self.with_key([job], thing)))
+            self.watch(self._transaction_on(thing).add(self.with_key(self.signed([job]), thing)))
             return task.handle(job.id)
         with _ADDING:
             self._admit(task)
@@ -135,6 +174,28 @@ class Call:
             else:
                 self._pending = [pending]
         return task.handle(job.id)
+
+    def give_to(self, owner: str) -> None:
+        """Its jobs are this owner's, also those that are added already and not yet stored.
+
+        Raises `ConfigurationError` for one who cannot be an owner, or when jobs are written already that are nobody's.
+        """
+        checked_owner(owner)
+        if any(job.owner is None for joined in self._joined or () for job in joined.jobs):
+            raise ConfigurationError(
+                "this request has added tasks to a transaction before it was known whose they are; "
+                "let the dependency that tells the owner come before what adds tasks"
+            )
+        self.owner = owner
+
+    def signed(self, jobs: Sequence[NewJob]) -> list[NewJob]:
+        """The same jobs, with whose they are, and the request that has made them."""
+        origin = origin_of(self.scope)
+        return [job._replace(owner=job.owner or self.owner, origin=job.origin or origin) for job in jobs]
+
+    def answer_with(self, document: Document) -> None:
+        """If the response is the placeholder of this document, let it be replaced by that."""
+        self._documents = (*self._documents, document)
 
     def _admit(self, task: Task[..., Any]) -> None:
         if self._over:
@@ -232,12 +293,15 @@ class Call:
                 self.start, self.refusal = start, error
                 return _send_nothing()
             return self._begin_committed(start)
-        if self._pending:
+        may_be_replaced = self._may_be_replaced(start)
+        if self._pending or may_be_replaced:
             if not self.is_seen_inside:
                 self.sift(self._around)
             self.start = start
-            if self._can_wait(start):
+            can_wait = self._can_wait(start)
+            if can_wait or may_be_replaced:
                 self._withheld = [start]
+                self._leaves_at_once = not can_wait and not self._documents[0].seconds
                 return _send_nothing()
             return self._begin_stored(start)
         self._started = True
@@ -256,6 +320,8 @@ class Call:
     def _go_on_with_response(self, chunk: Message) -> Awaitable[None]:
         if self._withheld is not None:
             self._withheld.append(chunk)
+            if self._leaves_at_once and not chunk.get("more_body", False):
+                return self._leave_at_once()
             return _send_nothing()
         if self.answer_is_due:
             return _send_nothing()
@@ -360,7 +426,7 @@ class Call:
 
     async def _end_keyed(self, keyed: Keyed) -> None:
         """The answer is known: it is kept together with the jobs, and then leaves."""
-        answer, status = keyed.answer(), 0 if self.start is None else self.start["status"]
+        answer, status = self._answer_kept(keyed), 0 if self.start is None else self.start["status"]
         if self._joined is not None:
             await self._amend(keyed, answer, promises=status < 400)
         if self._pending:
@@ -369,10 +435,16 @@ class Call:
             if answer is not None:
                 self.keyed = None
         await self.give_up_key()
-        self._started = True
-        for message in keyed.let_go():
-            await self._send(message)
-        self._sent = True
+        self._withheld = list(keyed.let_go())
+        if not (answer is not None and answer.is_document and self._documents[0].seconds):
+            await self._leave_at_once()
+
+    def _answer_kept(self, keyed: Keyed) -> KeptAnswer | None:
+        """What is kept of its answer: of a status document, which job it is of."""
+        answer = keyed.answer()
+        if answer is None or not any(document.placeholder == answer.body for document in self._documents):
+            return answer
+        return replace(answer, is_document=True)
 
     def _complete(self, keyed: Keyed, answer: KeptAnswer | None) -> None:
         if answer is not None:
@@ -433,13 +505,45 @@ class Call:
         """Has the application returned a response that waits for the store?"""
         return self._withheld is not None
 
+    def _may_be_replaced(self, start: Message) -> bool:
+        """By its head, this may be the placeholder of a document; only its body can tell."""
+        if not self._documents:
+            return False
+        length = str(len(self._documents[0].placeholder)).encode()
+        return any(name.lower() == b"content-length" and value == length for name, value in start.get("headers", ()))
+
+    async def _leave_at_once(self) -> None:
+        """It is whole: store the tasks and let it leave, while the application waits."""
+        try:
+            await self.store_withheld()
+        except BaseException:
+            self._withheld = None
+            raise
+        await self.send_withheld()
+
     def store_withheld(self) -> Awaitable[None]:
         """Store the tasks of a response that is withheld."""
-        return self._store(direct=True)
+        body = b"".join(chunk.get("body", b"") for chunk in self._withheld or ())
+        self._document = next((document for document in self._documents if document.placeholder == body), None)
+        return self._store(direct=True) if self._pending else _send_nothing()
+
+    @property
+    def is_waited_for(self) -> bool:
+        """Does the client wait for the end of the job that the response tells of?"""
+        return self._document is not None and self._document.seconds > 0
+
+    async def wait(self) -> None:
+        """They are stored, and the application has returned: start them, and wait for the end as the client does."""
+        self._admit_no_more()
+        await self._intake.let_go(self)
+        if self._document is not None:
+            await self._document.until_ended()
 
     async def send_withheld(self) -> None:
         """They are stored: let the response leave."""
         messages, self._withheld = self._withheld or (), None
+        if self._document is not None:
+            messages = await self._document.in_place_of(next(iter(messages)))
         self._started = True
         for message in messages:
             await self._send(message)
@@ -466,7 +570,8 @@ class Call:
                 await self._intake.let_go(self)
             if self.keyed is not None:
                 await self.give_up_key()
-            self._send = _send_nowhere  # the server's leads back here by its scope: a circle for each request
+            # The server's leads back here by its scope, and so does the scope: a circle for each request.
+            self._send, self.scope, self._documents, self._document = _send_nowhere, _NO_SCOPE, (), None
             if (
                 self._to_join or self._transactions
             ):  # a pool's connection keeps the context, and so the call, it was made in
@@ -480,7 +585,7 @@ class Call:
         with _ADDING:
             pending, self._pending = self._pending, _NOTHING
         crash_point("before_store")
-        return self._intake.keep([p.job for p in pending], self, direct=direct)
+        return self._intake.keep(self.signed([p.job for p in pending]), self, direct=direct)
 
     def take_back(self, jobs: Sequence[NewJob], error: StoreError | ArgumentError) -> None:
         """They could not be stored: they are pending again, but for those that refuse to be there twice."""
@@ -547,6 +652,12 @@ def with_key_of_request(owner: object, jobs: Sequence[NewJob], transaction: Join
             f"more when that is sent again; use add_task of BackgroundTasks, which stores it with the answer"
         )
     return call.with_key(jobs, transaction)
+
+
+def signed_in_request(owner: object, jobs: Sequence[NewJob]) -> Sequence[NewJob]:
+    """Where the calling code runs in a request: the same jobs, with whose they are, and the request that made them."""
+    call = CALLS.get({}).get(cast("Owner", owner))
+    return jobs if call is None else call.signed(jobs)
 
 
 def watch_in_request(owner: object, joined: Joined) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -59,7 +60,7 @@ def reserving(owner: Owner, whose: Callable[..., Any] | None, *, required: bool)
         _handle_answers(request)
         key = _key_of(request, required=required)
         if key is not None:
-            await _reserve(call, key, _text(key_owner))
+            await _reserve(owner, call, key, _text(key_owner))
 
     return idempotent
 
@@ -93,16 +94,19 @@ def _text(owner: Any) -> str:
     return owner
 
 
-async def _reserve(call: Call, key: str, owner: str) -> None:
+async def _reserve(owner: Owner, call: Call, key: str, whose: str) -> None:
     try:
-        reservation = await call.reserve(key, owner)
+        reservation = await call.reserve(key, whose)
     except TooMuchAhead as error:
         raise _refused(TOO_LARGE) from error
     except StoreError as error:
         emit(logging.ERROR, "request.refused", error, reason=str(error))
         raise _refused(UNAVAILABLE) from error
     if reservation.state is Reserved.completed:
-        raise AnsweredInstead(_again(KeptAnswer.read(reservation.answer or "")))
+        kept = KeptAnswer.read(reservation.answer or "")
+        if kept.is_document:
+            owner.answer_with(json.loads(kept.body))
+        raise AnsweredInstead(_again(kept))
     if reservation.state is Reserved.in_flight:
         raise _refused(IN_FLIGHT)
     if reservation.state is Reserved.other:

@@ -27,15 +27,18 @@ class ResultCodec:
         self._yields = yields
 
     @cached_property
-    def _codec(self) -> Codec:
+    def annotation(self) -> Any:
+        """What the function says that it returns; `Any` where it does not say. Raises `TaskError`."""
         if self._yields:  # what it yields is said while it runs; it returns nothing
-            return Codec(None)
+            return None
         returned = signature_of(self._function, f"task {self._name}").return_annotation
-        annotation = (
-            Any
-            if returned is inspect.Signature.empty
-            else type_hints(self._function, self._name, {"return": returned})["return"]
-        )
+        if returned is inspect.Signature.empty:
+            return Any
+        return type_hints(self._function, self._name, {"return": returned})["return"]
+
+    @cached_property
+    def _codec(self) -> Codec:
+        annotation = self.annotation
         try:
             return Codec(annotation)
         except (PydanticSchemaGenerationError, PydanticUserError):
@@ -70,6 +73,10 @@ class ResultCodec:
     def load(self, data: str | None) -> Any:
         """The value stored as `data`."""
         return None if data is None else self._codec.load(data)
+
+    def show(self, data: str) -> Any:
+        """What is stored as `data`, in the form in which FastAPI would show a value of its type, as JSON knows it."""
+        return self._codec.show(self._codec.load(data))
 
     def _refusal(self, kind: Any, why: str) -> ResultError:
         return ResultError(

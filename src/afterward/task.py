@@ -68,6 +68,7 @@ class CallOptions:
     timeout: float | None = None
     run_on_error: bool = False
     transaction: Joinable | Unsaid | None = UNSAID
+    owner: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +179,7 @@ class Task(Generic[P, R_co]):
         timeout: Seconds | None = None,
         run_on_error: bool | None = None,
         transaction: Joinable | Unsaid | None = UNSAID,
+        owner: str | None = None,
     ) -> Task[P, R_co]:
         """A copy of this task with other options, for one call or for many.
 
@@ -190,6 +192,7 @@ class Task(Generic[P, R_co]):
         - `run_on_error`: keep the task though the request ends in an exception before its response.
         - `transaction`: a session of SQLAlchemy or SQLModel, or a connection of asyncpg or psycopg: the job is stored
           together with what it commits, or not at all. None: by itself, whatever the request joins.
+        - `owner`: whose the job is, whoever makes the request; see `Afterward.owned_by`.
 
         Raises `TaskError` for what makes no sense.
         """
@@ -206,6 +209,7 @@ class Task(Generic[P, R_co]):
             "max_attempts": max_attempts,
             "timeout": timeout_of(timeout, self.name),
             "run_on_error": run_on_error,
+            "owner": None if owner is None else checked_owner(owner),
         }
         given = {name: value for name, value in changes.items() if value is not None}
         if delay is not None or run_at is not None:  # the one said last counts
@@ -253,6 +257,7 @@ class Task(Generic[P, R_co]):
             options.max_attempts,
             options.timeout,
             files,
+            options.owner,
         )
 
     @overload
@@ -341,6 +346,13 @@ def checked(options: CallOptions, name: str) -> CallOptions:
         if not is_storable(text):
             raise TaskError(f"task {name!r}: {text!r} holds characters that cannot be stored")
     return options
+
+
+def checked_owner(owner: str) -> str:
+    """The same owner. Raises `TaskError` for one that a store could not keep, or that says nothing."""
+    if not isinstance(owner, str) or not 0 < len(owner) <= 500 or not is_storable(owner):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TaskError(f"an owner is a text of 1 to 500 characters that can be stored, not {owner!r:.100}")
+    return owner
 
 
 def _check_expiry(options: CallOptions, name: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from afterward.errors import ResultTimeout
 from afterward.job import TERMINAL, Job
@@ -31,6 +31,21 @@ async def until_ended(store: Store, jobs: Sequence[str], seconds: float | None) 
             _not_ended([job for job in dict.fromkeys(jobs) if job not in ended], jobs, seconds)
         ) from None
     return [ended[job] for job in jobs]
+
+
+async def until_seen(
+    store: Store, job: str, is_enough: Callable[[Job], bool], seconds: float, has_ended: Callable[[], bool]
+) -> Job | None:
+    """The job, as soon as that is enough to be seen of it; or as it is after so many seconds, or once all has ended."""
+    clock = asyncio.get_running_loop().time
+    until, pause = clock() + seconds, _FIRST_PAUSE
+    while True:
+        [found] = await store.get([job])
+        left = until - clock()
+        if found is None or is_enough(found) or left <= 0 or has_ended():
+            return found
+        await store.watch(list({job, found.id}), min(pause, left))
+        pause = min(_LONGEST_PAUSE, pause * 1.5)
 
 
 async def _look(store: Store, jobs: Sequence[str], ended: dict[str, Job | None]) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from anyio import CancelScope
 from starlette.background import BackgroundTask as StockBackgroundTask
-from starlette.types import Message, Send
+from starlette.types import Message, Scope, Send
 
 from afterward.handle import JobHandle
 from afterward.intake import Intake
@@ -24,8 +24,8 @@ class WebSocketCall(Call):
 
     tries_again = True
 
-    def __init__(self, intake: Intake, onlookers: Onlookers, send: Send) -> None:
-        super().__init__(intake, onlookers, send)
+    def __init__(self, intake: Intake, onlookers: Onlookers, send: Send, scope: Scope) -> None:
+        super().__init__(intake, onlookers, send, scope)
         self._loop = asyncio.get_running_loop()
         self._storing: set[asyncio.Task[None]] = set()
 

@@ -62,6 +62,10 @@ class Conducting(Audience):
             finally:
                 await self._runner.settle()
 
+    async def hear_of_wait(self) -> None:
+        if self._runs_by_itself():
+            await self._runner.settle()
+
     @asynccontextmanager
     async def lifespan(self) -> AsyncGenerator[None]:
         self._runner.remember_loop()

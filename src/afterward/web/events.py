@@ -92,6 +92,7 @@ def add_events(router: APIRouter, tails: Tails, life: Callable[[], Life], sight:
         events,
         methods=["GET"],
         name="afterward:events",
+        status_code=200,
         response_class=EventStreamResponse,
         responses={204: {"description": "The client was told the end, and it still is"}},
     )

@@ -189,6 +189,11 @@ class Tails:
             self._tails = {key: tail, **{of: other for of, other in self._tails.items() if not of[0].is_closed()}}
         return tail
 
+    @property
+    def have_ended(self) -> bool:
+        """Is nobody to be kept waiting here any more?"""
+        return self._have_ended
+
     def begin(self) -> None:
         """From here on streams go on until they are ended."""
         self._tails, self._have_ended = {}, False

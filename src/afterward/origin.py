@@ -1,0 +1,35 @@
+"""What is kept of a request with the jobs that it makes: nothing of its body, of its query, or of most headers."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from starlette.types import Scope
+
+_LONGEST_TEXT = 500
+
+
+def origin_of(scope: Scope) -> str:
+    """JSON text: its method, the path of its route, what it calls itself by `X-Request-ID`, and where it came from."""
+    request_id = next((value for name, value in scope.get("headers", ()) if name == b"x-request-id"), None)
+    client = scope.get("client")
+    origin = {
+        "method": scope.get("method", "WEBSOCKET"),
+        "path": _template_of(scope),
+        "request_id": None if request_id is None else request_id.decode("latin-1"),
+        "client": client[0] if client else None,
+    }
+    return json.dumps({name: value and value.replace("\0", "")[:_LONGEST_TEXT] for name, value in origin.items()})
+
+
+def _template_of(scope: Scope) -> str:
+    """The path with the names of its parameters, where it is known: their values may be anybody's secrets."""
+    # Where routers are not copied when they are included, the route of the scope is without their prefixes.
+    included: Any = scope.get("fastapi", {}).get("effective_route_context")
+    route = included or scope.get("route")
+    path: str | None = getattr(route, "path_format", None)
+    if path is None:
+        return scope.get("path", "")
+    root: str = scope.get("root_path", "")
+    return root.removeprefix(scope.get("app_root_path", root)) + path
