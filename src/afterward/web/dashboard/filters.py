@@ -10,11 +10,12 @@ from afterward.stores.base import Store
 from afterward.text import is_storable
 
 _LONGEST = 500
+_UNSIGNED = "-"
 
 
 @dataclass(frozen=True, slots=True)
 class Filters:
-    """None lets everything pass."""
+    """None lets everything pass. `signature`: "" for failures that have none."""
 
     status: Status | None = None
     task: str | None = None
@@ -28,7 +29,7 @@ class Filters:
         """The same, as a URL or a form has it."""
         said = {
             "status": self.status, "task": self.task, "queue": self.queue, "owner": self.owner,
-            "signature": self.signature, "q": self.text,
+            "signature": _UNSIGNED if self.signature == "" else self.signature, "q": self.text,
         }  # fmt: skip
         return {name: str(value) for name, value in said.items() if value is not None}
 
@@ -55,13 +56,13 @@ def filters(said: Mapping[str, str]) -> Filters:
         text = said.get(name, "").strip()[:_LONGEST]
         return text if text and is_storable(text) else None
 
-    status = word("status")
+    status, signature = word("status"), word("signature")
     return Filters(
         Status(status) if status in _statuses() else None,
         word("task"),
         word("queue"),
         word("owner"),
-        word("signature"),
+        "" if signature == _UNSIGNED else signature,
         word("q"),
     )
 

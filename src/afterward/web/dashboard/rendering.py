@@ -33,7 +33,7 @@ def environment() -> Environment:
     )
     words: tuple[Callable[..., Any], ...] = (
         wording.ago, wording.clock, wording.counted, wording.duration, wording.moment, wording.per_minute,
-        wording.precise, wording.summed, many, summary,
+        wording.precise, wording.sentence, wording.summed, many, summary,
     )  # fmt: skip
     filters: dict[str, Any] = made.filters
     filters |= {word.__name__: word for word in words}

@@ -55,6 +55,14 @@ def summed(numbers: Iterable[int]) -> str:
     return f"{sum(found):,}{'+' if any(number >= COUNTED for number in found) else ''}"
 
 
+def sentence(text: str) -> str:
+    """Words as a sentence of their own; a command of the command line stays as it is."""
+    if text.startswith("afterward "):
+        return text
+    whole = text[:1].upper() + text[1:]
+    return whole if "afterward " in whole or whole.endswith((".", "?", "!")) else f"{whole}."
+
+
 def precise(at: datetime) -> str:
     """A time of the day to the millisecond, in UTC."""
     return f"{at.astimezone(UTC):%H:%M:%S.%f}"[:-3]

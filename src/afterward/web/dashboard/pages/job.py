@@ -12,6 +12,7 @@ from fastapi import Response
 
 from afterward.explaining import explain_found
 from afterward.job import TERMINAL, Event, EventKind, Failure, Job, Status
+from afterward.reasons import Cause, Reason
 from afterward.redaction import redacted, shown
 from afterward.web.dashboard.lookup import found
 from afterward.web.dashboard.pages.jobs import state
@@ -22,6 +23,8 @@ EVENTS = 200
 """How many of the events of a job are shown at once."""
 
 _LONGEST = 20_000
+_TONES = {"item": "item", "warning": "warn", "error": "bad", "critical": "bad"}
+_HARMLESS = frozenset({Cause.scheduled, Cause.held, Cause.soon, Cause.running, Cause.asked_to_end})
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,18 +35,24 @@ class Said:
     level: str
     text: str
 
+    @property
+    def tone(self) -> str:
+        """How it is to stand out: `item`, `warn`, `bad`, or not at all."""
+        return _TONES.get(self.level, "plain")
+
 
 async def job(visit: Visit) -> Response:
     """The page of the job that the path names, or leads to."""
     job = await found(visit)
     if job.id != visit.request.path_params["id"]:
         return visit.go(f"/jobs/{job.id}")
+    reasons = await _reasons(visit, job)
     said, first, last = await _events(visit, job)
     return visit.page(
         "job.html", page="jobs", job=job, state=state(job, visit), steps=timeline(job, visit.now), said=said,
         first=first, last=last, arguments=pretty(job.arguments), result=pretty(job.result), progress=progress(job),
         origin=_origin(job), curl=_curl(visit, job), task=visit.host.tasks.get(job.task), moves=moves(job, visit),
-        reasons=await explain_found(visit.store, job) if job.status not in TERMINAL else [],
+        reasons=reasons, is_stuck=any(reason.cause not in _HARMLESS for reason in reasons),
         failure=_last_failure(job),
     )  # fmt: skip
 
@@ -88,6 +97,12 @@ def progress(job: Job) -> Mapping[str, Any] | None:
     return {"current": current, "total": total, "message": facts.get("message"), "percent": percent}
 
 
+async def _reasons(visit: Visit, job: Job) -> Sequence[Reason]:
+    """Why it is not done; nothing where that is plain: it runs, or has ended."""
+    reasons = [] if job.status in TERMINAL else await explain_found(visit.store, job)
+    return [] if [reason.cause for reason in reasons] == [Cause.running] else reasons
+
+
 async def _events(visit: Visit, job: Job) -> tuple[Sequence[Said], int, int]:
     """The newest events, or those from the number on that the URL names; with the first and last number kept."""
     [stream] = await visit.store.events([(job.id, 2**53)], 1)
@@ -104,7 +119,15 @@ def _said(event: Event) -> Said:
     if event.kind is EventKind.log and isinstance(data, dict):
         line = cast("dict[str, Any]", data)
         return Said(event, str(line.get("level", "info")).lower(), redacted(str(line.get("message", ""))))
+    if event.kind is EventKind.progress and isinstance(data, dict):
+        return Said(event, "progress", _step(cast("dict[str, Any]", data)))
     return Said(event, event.kind.value, data if isinstance(data, str) else json.dumps(data, ensure_ascii=False))
+
+
+def _step(progress: Mapping[str, Any]) -> str:
+    current, total, message = progress.get("current"), progress.get("total"), progress.get("message")
+    far = f"{current} of {total}" if total is not None else f"{current}"
+    return f"{far}: {message}" if message else far
 
 
 def _origin(job: Job) -> Mapping[str, str] | None:
@@ -121,7 +144,7 @@ def _curl(visit: Visit, job: Job) -> str | None:
     if origin is None or "path" not in origin:
         return None
     url = f"{visit.request.url.scheme}://{visit.request.url.netloc}{origin['path']}"
-    words = ["curl", "--globoff", "--request", origin.get("method", "POST"), url]
+    parts = [["curl", "--globoff", "--request", origin.get("method", "POST")], [url]]
     if "request_id" in origin:
-        words += ["--header", f"X-Request-ID: {origin['request_id']}"]
-    return shlex.join(words)
+        parts.append(["--header", f"X-Request-ID: {origin['request_id']}"])
+    return " \\\n  ".join(map(shlex.join, parts))

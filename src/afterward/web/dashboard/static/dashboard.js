@@ -24,14 +24,14 @@ function nameOf(element) {
 function replace(part, newer) {
   const focused = part.contains(document.activeElement) ? nameOf(document.activeElement) : null;
   const open = new Map([...part.querySelectorAll("details[id]")].map((details) => [details.id, details.open]));
-  const log = part.querySelector(".log");
+  const log = part.querySelector(".lines");
   const wasAt = log && (log.scrollTop + log.clientHeight >= log.scrollHeight - 8 ? Infinity : log.scrollTop);
   part.replaceChildren(...newer.childNodes);
   for (const [id, isOpen] of open) {
     const details = document.getElementById(id);
     if (details) details.open = isOpen;
   }
-  if (log) part.querySelector(".log")?.scrollTo(0, wasAt === Infinity ? 1e9 : wasAt);
+  if (log) part.querySelector(".lines")?.scrollTo(0, wasAt === Infinity ? 1e9 : wasAt);
   if (focused) {
     const again = [...part.querySelectorAll("a, button, summary, [tabindex]")].find((one) => nameOf(one) === focused);
     again?.focus({ preventScroll: true });
