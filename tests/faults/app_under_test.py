@@ -387,6 +387,11 @@ async def stream(seconds: float) -> StreamingResponse:
     return StreamingResponse(body(), media_type="text/plain")
 
 
+@app.post("/cancel/{job}")
+async def cancel(job: str) -> str:
+    return (await tasks.cancel(job)).value
+
+
 @app.get("/status/{job}")
 async def status(job: str) -> dict[str, Any]:
     found = await tasks.get(job)
