@@ -149,6 +149,7 @@ class Afterward(Showing):
 
         A request with a key that was used is not carried out again: it is answered as the first was, with the same
         job. `owner`: a dependency that gives, as text, whose the key is; nobody is shown what another was answered.
+        Without it, the key is whose the request is, where a dependency before this one has said so (`owned_by`).
         `required`: a request without a key is refused.
         """
         return reserving(self, owner, required=required)

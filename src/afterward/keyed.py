@@ -15,12 +15,12 @@ from afterward.task import UNSAID, Joinable, Unsaid
 class Keyed:
     """What the request is answered, by the application itself and by what stands around it.
 
-    `reservation`: the id by which its key is reserved; `owner`: whose the key is.
+    `reservation`: the id by which its key is reserved. `is_anybodys`: it was not known whose the key is.
     """
 
-    def __init__(self, reservation: str, owner: str) -> None:
+    def __init__(self, reservation: str, *, is_anybodys: bool) -> None:
         self.reservation = reservation
-        self.owner = owner
+        self.is_anybodys = is_anybodys
         self._withheld: list[Message] = []
         self._start: tuple[int, list[tuple[bytes, bytes]]] | None = None
         self._body: list[bytes] = []

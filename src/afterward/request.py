@@ -181,6 +181,11 @@ class Call:
         Raises `ConfigurationError` for one who cannot be an owner, or when jobs are written already that are nobody's.
         """
         checked_owner(owner)
+        if self.keyed is not None and self.keyed.is_anybodys:
+            raise ConfigurationError(
+                "the Idempotency-Key of this request was reserved before it was known whose the request is, and would "
+                "have shown one user what another was answered; say tasks.idempotent(owner=…), or have it come after"
+            )
         if any(job.owner is None for joined in self._joined or () for job in joined.jobs):
             raise ConfigurationError(
                 "this request has added tasks to a transaction before it was known whose they are; "
@@ -342,8 +347,11 @@ class Call:
 
     # a request with a key that is reserved
 
-    async def reserve(self, key: str, owner: str) -> Reservation:
-        """Reserve a key for this request. Raises `TooMuchAhead`, `StoreUnavailable`, and `ConfigurationError`."""
+    async def reserve(self, key: str, whose: str | None) -> Reservation:
+        """Reserve a key for this request, in the name of its owner, unless it is said whose the key is.
+
+        Raises `TooMuchAhead`, `StoreUnavailable`, and `ConfigurationError`.
+        """
         if self.keyed is not None:
             raise ConfigurationError(
                 "this request has reserved its Idempotency-Key already; depend on one tasks.idempotent(…), once"
@@ -358,9 +366,10 @@ class Call:
                 "a task was added to a transaction before the Idempotency-Key of its request was reserved; "
                 "put tasks.idempotent(…) before whatever adds tasks"
             )
-        keyed = Keyed(new_id(), owner)
+        owner = self.owner if whose is None else whose
+        keyed = Keyed(new_id(), is_anybodys=owner is None)
         fingerprint = await self.received.fingerprint()
-        scope = scope_of(owner, self.received.method, self.received.path)
+        scope = scope_of(owner or "", self.received.method, self.received.path)
         reservation = await self._intake.reservations.reserve(keyed.reservation, scope, key, fingerprint)
         if reservation.state is Reserved.reserved:
             self.keyed = keyed

@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Callable
 from typing import Any
+from uuid import UUID
 
 from fastapi import Depends, Header
 from starlette.requests import Request
@@ -46,7 +47,8 @@ class AnsweredInstead(AfterwardError):
 
 
 def reserving(owner: Owner, whose: Callable[..., Any] | None, *, required: bool) -> Callable[..., Any]:
-    """What reserves the key of a request, or answers it in place of its endpoint. `whose`: gives whose the key is."""
+    """What reserves the key of a request, or answers it in place of its endpoint. `whose`: gives whose the key is; else
+    it is whose the request is."""
 
     async def idempotent(
         request: Request, key_owner: Any = Depends(whose or _nobody), _key: str | None = _header(required=required)
@@ -60,13 +62,13 @@ def reserving(owner: Owner, whose: Callable[..., Any] | None, *, required: bool)
         _handle_answers(request)
         key = _key_of(request, required=required)
         if key is not None:
-            await _reserve(owner, call, key, _text(key_owner))
+            await _reserve(owner, call, key, None if whose is None else _text(key_owner))
 
     return idempotent
 
 
-def _nobody() -> str:
-    return ""
+def _nobody() -> None:
+    """Whose the request is, if that is known."""
 
 
 def _header(*, required: bool) -> Any:
@@ -86,15 +88,15 @@ def _key_of(request: Request, *, required: bool) -> str | None:
 
 
 def _text(owner: Any) -> str:
-    if not isinstance(owner, str):
+    if not isinstance(owner, str | int | UUID):
         raise ConfigurationError(
-            f"tasks.idempotent(owner=…) takes a dependency that gives a str, and this one gave a "
-            f"{type(owner).__name__}; have it give the user's id as text"
+            f"tasks.idempotent(owner=…) takes a dependency that gives whose the key is, as a text that never changes, "
+            f"and this one gave a {type(owner).__name__}; have it give the user's id as text"
         )
-    return owner
+    return str(owner)
 
 
-async def _reserve(owner: Owner, call: Call, key: str, whose: str) -> None:
+async def _reserve(owner: Owner, call: Call, key: str, whose: str | None) -> None:
     try:
         reservation = await call.reserve(key, whose)
     except TooMuchAhead as error:

@@ -1,7 +1,9 @@
 """`Idempotency-Key`: a request that is sent again is answered as before, and what it asked for is done once."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,7 +17,7 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from fastapi.testclient import TestClient
 from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
 
-from afterward import Afterward, BackgroundTasks, Task
+from afterward import Afterward, BackgroundTasks, JobHandle, Task
 from afterward.faults import armed
 from afterward.idempotency import MAX_ANSWER_BYTES
 from afterward.received import MAX_AHEAD_BYTES
@@ -155,15 +157,26 @@ def test_the_same_key_for_another_path_or_method_is_another(client: TestClient, 
     assert orders == ["tea", "milk", "tea"]
 
 
+async def user(x_user: Annotated[str, Header()]) -> str:
+    return x_user
+
+
+@pytest.mark.parametrize("how", ["owner", "owned by", "set for the request"])
 def test_nobody_is_shown_what_another_was_answered(
-    app: FastAPI, client: TestClient, tasks: Afterward, note: Task[[str], None]
+    app: FastAPI, tasks: Afterward, note: Task[[str], None], client: TestClient, how: str
 ) -> None:
-    """`owner=` says whose the key is."""
+    """`owner=` says whose the key is, or whoever has said before whose the request is."""
 
-    async def user(x_user: Annotated[str, Header()]) -> str:
-        return x_user
+    async def set_owner(request: Request, x_user: Annotated[str, Header()]) -> None:
+        tasks.set_owner(request.scope, x_user)
 
-    @app.post("/", dependencies=[Depends(tasks.idempotent(owner=user))])
+    said = {
+        "owner": [Depends(tasks.idempotent(owner=user))],
+        "owned by": [Depends(tasks.owned_by(user)), Depends(tasks.idempotent())],
+        "set for the request": [Depends(set_owner), Depends(tasks.idempotent())],
+    }
+
+    @app.post("/", dependencies=said[how])
     async def endpoint(background_tasks: BackgroundTasks) -> str:
         return background_tasks.add_task(note, "task").id
 
@@ -171,6 +184,26 @@ def test_nobody_is_shown_what_another_was_answered(
     bob = client.post("/", headers=KEY | {"X-User": "bob"})
     assert ada.json() != bob.json()
     assert_replayed(client.post("/", headers=KEY | {"X-User": "ada"}), ada)
+
+
+@pytest.mark.parametrize("first", [None, "key"])
+def test_a_key_that_is_reserved_before_it_is_known_whose_it_is_is_a_mistake(
+    app: FastAPI, tasks: Afterward, note: Task[[str], None], noted: Callable[[], list[str]], first: str | None
+) -> None:
+    """Unless it is said whose the key is."""
+    key = Depends(tasks.idempotent(owner=user if first else None))
+
+    @app.post("/", dependencies=[key, Depends(tasks.owned_by(user))])
+    async def endpoint(background_tasks: BackgroundTasks) -> str:
+        return background_tasks.add_task(note, "task").id
+
+    with TestClient(app) as client:
+        if first:
+            assert client.post("/", headers=KEY | {"X-User": "ada"}).status_code == 200
+        else:
+            with pytest.raises(Exception, match=r"say tasks.idempotent\(owner=…\)"):
+                client.post("/", headers=KEY | {"X-User": "ada"})
+            assert noted() == []
 
 
 # What is refused
@@ -507,6 +540,58 @@ def test_an_answer_that_is_too_large_to_be_kept_is_refused_and_nothing_is_stored
         assert_replayed(client.post(f"/{MAX_ANSWER_BYTES}", headers=KEY), first)
 
 
+# Answers that are the status of the job
+
+
+@pytest.fixture
+def reports(app: FastAPI, tasks: Afterward) -> threading.Event:
+    """`POST /reports`, answered with the status of a job that ends once this is set."""
+    may_end = threading.Event()
+
+    @tasks.task
+    def draw() -> str:
+        assert may_end.wait(5)
+        return "a drawing"
+
+    @app.post("/reports", status_code=202, dependencies=[Depends(tasks.idempotent())])
+    async def order(background_tasks: BackgroundTasks) -> JobHandle[str]:
+        return background_tasks.add_task(draw)
+
+    app.include_router(tasks.router(public=True))
+    return may_end
+
+
+def test_the_status_of_the_job_is_given_as_it_is_by_then(
+    app: FastAPI, tasks: Afterward, reports: threading.Event
+) -> None:
+    """Of the same job: what was true at first would be a lie later."""
+    with TestClient(app) as client:
+        first = client.post("/reports", headers=KEY)
+        assert (first.status_code, first.json()["done"]) == (202, False)
+        again = client.post("/reports", headers=KEY)
+        assert (again.status_code, again.headers["location"]) == (202, first.headers["location"])
+        reports.set()
+        wait_until(lambda: client.get(first.headers["location"]).json()["done"], "it has ended")
+        last = client.post("/reports", headers=KEY)
+    assert (last.status_code, last.json()["id"], last.json()["result"]) == (200, first.json()["id"], "a drawing")
+    assert (again.headers["idempotency-replayed"], last.headers["idempotency-replayed"]) == ("true", "true")
+
+
+def test_who_prefers_to_wait_waits_for_the_same_job(
+    app: FastAPI, tasks: Afterward, reports: threading.Event, noted: Callable[[], list[str]]
+) -> None:
+    """`Prefer: wait`, the first time and again; while the first waits, its key is used up."""
+    with TestClient(app) as client, ThreadPoolExecutor() as threads:
+        first = threads.submit(client.post, "/reports", headers=KEY | {"Prefer": "wait=20"})
+        wait_until(lambda: len(noted()) == 1, "its job is stored")
+        assert client.post("/reports", headers=KEY).status_code == 202
+        again = threads.submit(client.post, "/reports", headers=KEY | {"Prefer": "wait=20"})
+        reports.set()
+        assert (first.result().status_code, first.result().json()["result"]) == (200, "a drawing")
+        assert again.result().json() == first.result().json()
+    assert len(noted()) == 1
+
+
 # When the store fails
 
 
@@ -552,7 +637,7 @@ def test_two_of_these_dependencies_are_a_mistake(
 
 
 def test_an_owner_that_is_no_text_is_a_mistake(app: FastAPI, client: TestClient, tasks: Afterward) -> None:
-    @app.post("/", dependencies=[Depends(tasks.idempotent(owner=lambda: 1))])
+    @app.post("/", dependencies=[Depends(tasks.idempotent(owner=lambda: None))])
     async def endpoint() -> None: ...
 
     with pytest.raises(Exception, match="have it give the user's id as text"), TestClient(app) as strict:
