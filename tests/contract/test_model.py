@@ -19,6 +19,7 @@ from afterward.identity import new_id
 from afterward.job import (
     ALLOWED,
     TERMINAL,
+    Cancelled,
     Died,
     Failed,
     Job,
@@ -62,6 +63,7 @@ class Modelled:
     unfit_for: str = ""
     expires_at: float = inf
     is_replaced: bool = False
+    is_asked: bool = False
     ended_at: float = inf
     ends: dict[int, Outcome] = field(default_factory=dict[int, Outcome])
 
@@ -73,13 +75,20 @@ class Modelled:
         self.move(status)
         self.ended_at = now
 
+    def queue_again(self, now: float) -> None:
+        """Unless somebody has asked it to end."""
+        if self.is_asked:
+            self.end(Status.cancelled, now)
+        else:
+            self.move(Status.queued)
+
     def orphan(self, now: float) -> None:
         """Its process is dead."""
         if self.status is Status.running:
             if self.deaths + 1 >= SUSPECT_AFTER:
                 self.due_at = now + SUSPECT_DELAY
             self.deaths = min(self.deaths + 1, max(self.deaths, SUSPECT_AFTER))
-        self.move(Status.queued)
+        self.queue_again(now)
 
     def had_ended(self, lease: Lease, outcome: Outcome) -> bool:
         """Has this attempt ended just so, and can it be seen?"""
@@ -356,8 +365,11 @@ class Life:
                 job.end(Status.succeeded, self.now)
             case Failed() | Died(final=True):
                 job.end(Status.failed, self.now)
+            case Cancelled():
+                job.end(Status.cancelled, self.now)
             case Retry(delay=delay) | Released(delay=delay) | Died(delay=delay):
-                job.move(Status.queued)
+                job.queue_again(self.now)
+                self.happened[f"not to succeed yet: {job.status}"] += 1
                 if delay:
                     job.due_at = self.now + delay
         job.unfit_for = outcome.unfit_for if isinstance(outcome, Released) else ""
@@ -371,12 +383,15 @@ class Life:
         return True
 
     async def cancel(self) -> None:
-        """By a person: what waits, held or not, and by any of its ids."""
-        id_, job = self._one()
+        """By a person: what waits, held or not, and by any of its ids; what runs is asked to end."""
+        running = [job for job in self.jobs.values() if job.status is Status.running]
+        id_, job = self._one() if self.random.random() < 0.5 or not running else (running[0].id, running[0])
         expected = Ruling.unknown if job is None else Ruling.forbidden
         if job is not None and job.status is Status.queued:
             job.end(Status.cancelled, self.now)
             expected = Ruling.done
+        elif job is not None and job.status is Status.running:
+            job.is_asked, expected = True, Ruling.asked
         assert await self.store.cancel([id_]) == [expected]
         if self.is_repeated("cancelled"):
             again = Ruling.forbidden if expected is Ruling.done else expected
@@ -394,7 +409,7 @@ class Life:
             if expected is Ruling.done:
                 job.move(Status.queued)
                 job.due_at, job.failures, job.deaths, job.unfit_for = self.now, 0, 0, ""
-                job.ended_at, job.is_replaced = inf, False
+                job.ended_at, job.is_replaced, job.is_asked = inf, False, False
                 job.expires_at = job.expires_at if job.expires_at > self.now else inf
         assert await self.store.retry([id_]) == [expected]
         if self.is_repeated("retried"):
@@ -454,7 +469,7 @@ class Life:
         if self.is_repeated("given back"):
             assert await self.store.give_back(process, differ.unknown, []) == [False] * len(unknown)
         for job in unknown:
-            job.move(Status.queued)
+            job.queue_again(self.now)
             self.happened["given back"] += 1
 
     async def die(self) -> None:
@@ -471,7 +486,7 @@ class Life:
             if self.is_repeated("left"):
                 await self.stores[0].leave(process)
             for job in mine:
-                job.move(Status.queued)
+                job.queue_again(self.now)
         buried: dict[str, list[tuple[str, int | None]]] = {
             "dead": [(process, None)],
             "frozen": [(process, counter)],
@@ -568,10 +583,11 @@ async def test_a_store_is_as_its_model(place: Place, seed: int) -> None:
 
 
 EVENTS: set[Any] = {
-    *Stored, "let go", "claimed", "fenced", "given back", "dead", "frozen", "awake", "left",
-    "orphan: queued", "orphan: running", "Succeeded", "Failed", "Retry", "Released", "Died",
+    *(set(Stored) - {Stored.unreserved}),
+    "let go", "claimed", "fenced", "given back", "dead", "frozen", "awake", "left",
+    "orphan: queued", "orphan: running", "Succeeded", "Failed", "Cancelled", "Retry", "Released", "Died",
     "replaced while queued", "replaced while running", "expired", "expired for another", "expired, unasked",
-    "follow-up", "pruned", "swept",
+    "follow-up", "pruned", "swept", "cancel: asked", "not to succeed yet: queued", "not to succeed yet: cancelled",
     *(f"{move}: {ruling}" for move in ("cancel", "retry") for ruling in ("done", "unknown", "forbidden")),
     "retry: taken",
     *(f"{what}, repeated" for what in ("enqueued", "enqueued at once", "let go", "claimed", "finished", "left",

@@ -8,13 +8,17 @@ import pytest
 from afterward.job import (
     ALLOWED,
     TERMINAL,
+    Cancelled,
     Died,
+    EventKind,
     Failed,
     Job,
     Lease,
+    NewEvent,
     OnDuplicate,
     Placement,
     Released,
+    Report,
     Retry,
     Ruling,
     Status,
@@ -24,6 +28,8 @@ from afterward.stores.base import Store
 from tests.support.stores import OOPS, OUTCOMES, Living, Place, get, name_of, new_job, put
 
 pytestmark = pytest.mark.anyio
+
+DONE_HALF = NewEvent(EventKind.progress, '{"current":1,"total":2}')
 
 Move = tuple[Status, Status]
 Operation = Callable[[Living, Living, Job], Awaitable[Any]]
@@ -38,19 +44,42 @@ def finish(outcome: Any) -> Operation:
     return lambda worker, _, job: worker.store.finish([(lease_of(job), outcome)])
 
 
+def asked_to_end(operation: Operation) -> Operation:
+    """The same, to a job that somebody has asked to end."""
+
+    async def ask_and_do(worker: Living, other: Living, job: Job) -> None:
+        assert await other.store.cancel([job.id]) == [Ruling.asked]
+        await operation(worker, other, job)
+
+    return ask_and_do
+
+
+QUEUE_AGAIN: list[Operation] = [
+    finish(Retry(OOPS, 0)),
+    finish(Retry(OOPS, 30)),
+    finish(Released("a shutdown")),
+    finish(Released("its arguments do not fit", 0, "v1")),
+    finish(Died(OOPS, 0, final=False)),
+    lambda worker, other, job: worker.give_all_back(),
+    lambda worker, other, job: other.store.reap([(worker.id, None)], 2, 1.0),
+    lambda worker, other, job: worker.store.leave(worker.id),
+]
+
 # What makes each move.
 MADE_BY: dict[Move, list[Operation]] = {
     (Status.queued, Status.running): [lambda worker, _, job: worker.claim()],
     (Status.queued, Status.cancelled): [lambda worker, _, job: worker.store.cancel([job.id])],
-    (Status.running, Status.queued): [
-        finish(Retry(OOPS, 0)),
-        finish(Released("a shutdown")),
-        finish(Died(OOPS, 0, final=False)),
-        lambda worker, other, job: worker.give_all_back(),
-        lambda worker, other, job: other.store.reap([(worker.id, None)], 2, 1.0),
+    (Status.running, Status.queued): QUEUE_AGAIN,
+    (Status.running, Status.succeeded): [finish(Succeeded()), asked_to_end(finish(Succeeded()))],
+    (Status.running, Status.failed): [
+        finish(Failed(OOPS)),
+        finish(Died(OOPS, 0, final=True)),
+        asked_to_end(finish(Failed(OOPS))),
     ],
-    (Status.running, Status.succeeded): [finish(Succeeded())],
-    (Status.running, Status.failed): [finish(Failed(OOPS)), finish(Died(OOPS, 0, final=True))],
+    (Status.running, Status.cancelled): [
+        finish(Cancelled("asked to end")),
+        *(asked_to_end(operation) for operation in QUEUE_AGAIN),
+    ],
     (Status.failed, Status.queued): [lambda worker, _, job: worker.store.retry([job.id])],
     (Status.cancelled, Status.queued): [lambda worker, _, job: worker.store.retry([job.id])],
 }
@@ -107,6 +136,12 @@ async def running(worker: Living) -> Job:
     return await get(worker.store, lease.id)
 
 
+async def asked(worker: Living) -> Job:
+    job = await running(worker)
+    assert await worker.store.cancel([job.id]) == [Ruling.asked]
+    return await get(worker.store, job.id)
+
+
 async def ended(worker: Living, outcome: Any) -> Job:
     lease = await worker.leased(new_job(unique=worker.id))
     assert await worker.store.finish([(lease, outcome)]) == [True]
@@ -125,10 +160,12 @@ STATES: dict[str, Callable[[Living], Awaitable[Job]]] = {
     "later": later,
     "retrying": retrying,
     "running": running,
+    "asked to end": asked,
     "succeeded": lambda worker: ended(worker, Succeeded("1")),
     "failed": lambda worker: ended(worker, Failed(OOPS)),
     "died": lambda worker: ended(worker, Died(OOPS, 0, final=True)),
     "cancelled": cancelled,
+    "cancelled while it ran": lambda worker: ended(worker, Cancelled("asked to end")),
 }
 MAKERS = {Status.queued: free, Status.running: running, Status.failed: STATES["failed"], Status.cancelled: cancelled}
 
@@ -155,6 +192,8 @@ EVERYTHING: dict[str, Operation] = {
     "replace": lambda worker, _, job: worker.enqueue(new_job(unique=worker.id, on_duplicate=OnDuplicate.replace)),
     "refuse": lambda worker, _, job: worker.enqueue(new_job(unique=worker.id, on_duplicate=OnDuplicate.refuse)),
     "cancel": lambda worker, _, job: worker.store.cancel([job.id]),
+    "hasten": lambda worker, _, job: worker.store.hasten([job.id]),
+    "report": lambda worker, _, job: worker.store.report([(lease_of(job), Report(1, (DONE_HALF,)))]),
 }
 BY_A_PERSON: dict[str, Operation] = {"retry": lambda worker, _, job: worker.store.retry([job.id])}
 
@@ -178,6 +217,7 @@ async def test_no_operation_makes_a_move_that_is_not_allowed(place: Place, state
             assert now.attempt >= was.attempt, name
             assert (now.status is Status.running) <= (now.process is not None), name
             assert (now.finished_at is not None) == (now.status in TERMINAL), name
+            assert (now.status is Status.queued) <= (now.cancel_asked_at is None), name
             if was.status in TERMINAL and name not in BY_A_PERSON:
                 assert now == was, name
 

@@ -1,5 +1,6 @@
 """SQLite: every query of the hot path goes by an index, and its work does not grow with what it does not want."""
 
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,7 +18,11 @@ from tests.support.stores import Clock, new_file, new_job, put, send
 
 pytestmark = pytest.mark.anyio
 
-QUERIES = load_queries("afterward.stores.sqlite")
+QUERIES = {
+    name: query
+    for file in ("queries.sql", "events.sql", "seen.sql")
+    for name, query in load_queries("afterward.stores.sqlite", file).items()
+}
 MANY = 5000
 
 
@@ -62,7 +67,9 @@ async def opened(tmp_path: Path) -> AsyncIterator[Opened]:
 
 def plan(connection: apsw.Connection, query: str) -> list[str]:
     """How SQLite means to find its rows (https://www.sqlite.org/eqp.html)."""
-    return [str(row[3]) for row in connection.execute("EXPLAIN QUERY PLAN " + query, [None] * query.count("?"))]
+    numbers = [int(number) for number in re.findall(r"\?(\d+)", query)]
+    values = [None] * max(numbers, default=query.count("?"))
+    return [str(row[3]) for row in connection.execute("EXPLAIN QUERY PLAN " + query, values)]
 
 
 READS = [name for name, query in QUERIES.items() if name != "list" and not query.startswith("INSERT INTO jobs")]
@@ -71,11 +78,8 @@ READS = [name for name, query in QUERIES.items() if name != "list" and not query
 @pytest.mark.parametrize("name", READS)
 async def test_no_query_reads_jobs_from_end_to_end(opened: Opened, name: str) -> None:
     """Each looks up what it wants in an index, in the order that it wants it; only the list may read far."""
-    query = QUERIES[name]
-    numbers = {int(part.split()[0].rstrip(",;)+")) for part in query.split("?")[1:] if part[:1].isdigit()}
-    rows = opened.connection.execute("EXPLAIN QUERY PLAN " + query, [None] * max(numbers, default=query.count("?")))
-    steps = [str(row[3]) for row in rows]
-    large = ("SCAN jobs", "SCAN files", "SCAN f", "SCAN chunks", "SCAN c")
+    steps = plan(opened.connection, QUERIES[name])
+    large = ("SCAN jobs", "SCAN files", "SCAN f", "SCAN chunks", "SCAN c", "SCAN events", "SCAN streams")
     assert [step for step in steps if step.startswith(large) and "INDEX" not in step] == []
     assert [step for step in steps if "TEMP B-TREE" in step or "AUTOMATIC" in step] == []
 
@@ -136,8 +140,7 @@ async def test_many_attempts_that_end_together_are_each_looked_up(opened: Opened
     ],
 )
 async def test_each_query_goes_by_its_index(opened: Opened, name: str, index: str) -> None:
-    steps = opened.connection.execute("EXPLAIN QUERY PLAN " + QUERIES[name], _bindings(name))
-    assert any(index in str(row[3]) for row in steps)
+    assert any(index in step for step in plan(opened.connection, QUERIES[name]))
 
 
 @pytest.mark.parametrize("status", ["", "done"])
@@ -149,15 +152,6 @@ async def test_an_unknown_status_is_refused_without_a_table_of_the_known_ones(op
     enqueue = QUERIES["enqueue"]
     instructions = opened.connection.execute("EXPLAIN " + enqueue, [None] * enqueue.count("?"))
     assert "OpenEphemeral" not in {str(row[1]) for row in instructions}
-
-
-def _bindings(name: str) -> list[None]:
-    counts = {"candidates": 4, "lanes": 0, "promote": 2, "next_due": 0, "claimed": 2, "succeed": 5, "expire": 2}
-    counts |= {"replace_waiting": 4, "replace_running": 3, "prune": 3, "cancel": 2, "retry": 2}
-    counts |= {"link_file": 2, "unlink_file": 2, "unwanted_file": 0, "free_chunks": 2, "get_chunk": 2}
-    counts |= {"ended_since": 3, "prunable": 2, "find": 3, "has_succeeded": 3, "has_ended": 5, "is_unfit": 3}
-    counts |= {"ahead": 6, "overdue_ahead": 7, "lane_waits": 4, "scheduled": 2, "taken_of_queues": 0}
-    return [None] * counts.get(name, 1)
 
 
 async def claim_nothing(opened: Opened) -> int:

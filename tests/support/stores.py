@@ -18,6 +18,7 @@ import apsw
 from afterward.errors import StoreError
 from afterward.identity import new_id
 from afterward.job import (
+    Cancelled,
     Died,
     Failed,
     Failure,
@@ -46,6 +47,7 @@ OUTCOMES: list[Outcome] = [
     Succeeded(),
     Succeeded('{"sent":true}'),
     Failed(OOPS),
+    Cancelled("asked to end"),
     Retry(OOPS, 0),
     Retry(OOPS, 30),
     Released("a shutdown"),
