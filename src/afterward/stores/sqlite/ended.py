@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 import apsw
 
@@ -17,17 +18,42 @@ def failures(connection: apsw.Connection, limit: int) -> list[FailureGroup]:
     """The jobs that have failed for good, in groups, as they are at one moment."""
     groups: list[FailureGroup] = []
     with connection:
-        rows: list[Any] = connection.execute(_Q["failures"], (limit,)).fetchall()
-        groups += [_group(connection, *row) for row in rows]
+        rows: list[Any] = connection.execute(_Q["failures"]).fetchall()
+        latest = sorted(_groups(rows), key=lambda group: group[-1].last_at, reverse=True)[:limit]
+        groups += [_group(connection, group) for group in latest]
     return groups
 
 
-def _group(  # noqa: PLR0917 - a row
-    connection: apsw.Connection, signature: str, jobs: int, first_at: float, last_at: float, task: str
-) -> FailureGroup:
-    newest: Any = connection.execute(_Q["newest_failure"], (signature, task, last_at)).fetchone()
-    id_, task, failure = newest
-    return FailureGroup(signature, task, failure_in(failure, signature), jobs, time_of(first_at), time_of(last_at), id_)
+class _Failed(NamedTuple):
+    """What failed of one task with one signature."""
+
+    signature: str
+    task: str
+    jobs: int
+    first_at: float
+    last_at: float
+
+
+def _groups(rows: Iterable[Any]) -> list[list[_Failed]]:
+    """By signature, or by task where there is none; what failed last comes last in each."""
+    groups: dict[str | tuple[str], list[_Failed]] = {}
+    for failed in map(_Failed._make, rows):
+        groups.setdefault(failed.signature or (failed.task,), []).append(failed)
+    return [sorted(group, key=lambda failed: failed.last_at) for group in groups.values()]
+
+
+def _group(connection: apsw.Connection, group: Sequence[_Failed]) -> FailureGroup:
+    last = group[-1]
+    newest: Any = connection.execute(_Q["newest_failure"], (last.signature, last.task)).fetchone()
+    return FailureGroup(
+        last.signature,
+        last.task,
+        failure_in(newest[1], last.signature),
+        sum(failed.jobs for failed in group),
+        time_of(min(failed.first_at for failed in group)),
+        time_of(last.last_at),
+        newest[0],
+    )
 
 
 def history(connection: apsw.Connection, since: float, seconds: float) -> list[Period]:

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import string
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import islice
+from functools import cache
 from typing import Any
 
 import apsw
 
 from afterward.job import TERMINAL, Job, Status
+from afterward.stores.base import SEARCHED
 from afterward.stores.rows import job_of
 from afterward.stores.sql import load_queries
 from afterward.text import is_storable
 
 _Q = load_queries("afterward.stores.sqlite")
 _CREATED_AT = 15
-_LOWER = {ord(letter): letter.lower() for letter in string.ascii_uppercase}
 _LAST_CHARACTER = "\U0010ffff"
 
 
@@ -38,37 +37,34 @@ def get(connection: apsw.Connection, job: str) -> Job | None:
         return job_of(row, connection.execute(_Q["attempts"], (row[0],)).fetchall()) if row else None
 
 
-def listed(connection: apsw.Connection, filters: tuple[Any, ...]) -> Iterator[Any]:
+def listed(connection: apsw.Connection, filters: tuple[Any, ...], text: str | None = None) -> Iterator[Any]:
     """Rows of the query `list`, up to the first that is older than its fifth parameter.
 
+    `text`: only such as have it in their arguments or failure, among the newest `SEARCHED` that the filters let pass.
     A text that no store can keep (a lone surrogate, say) is that of no job.
     """
-    if not all(is_storable(text) for text in filters if isinstance(text, str)):
+    if not all(is_storable(said) for said in (*filters, text) if isinstance(said, str)):
         return
-    oldest = filters[4]
-    for row in connection.execute(_Q["list"], filters):
+    oldest, limit = filters[4:6]
+    if text is not None:
+        filters = (*filters[:5], SEARCHED, *filters[6:], text, limit)
+    query = _query(by_owner=filters[7] is not None, by_signature=filters[8] is not None, by_text=text is not None)
+    for row in connection.execute(query, filters):
         if oldest is not None and row[_CREATED_AT] < oldest:
             return
         yield row
 
 
-def found(connection: apsw.Connection, filters: tuple[Any, ...], text: str | None, limit: int) -> list[Job]:
-    """Jobs of the query `list`; `text`: only such as have it in their arguments or failure, so many at most."""
-    rows = listed(connection, filters)
-    jobs = (job_of(row, []) for row in rows)
-    if text is not None:
-        wanted = _lower(text)
-        jobs = islice((job for job in jobs if wanted in _lower(_searched(job))), limit)
-    return list(jobs)
-
-
-def _searched(job: Job) -> str:
-    failure = job.failure
-    return job.arguments if failure is None else f"{job.arguments}\0{failure.kind}\0{failure.message}"
-
-
-def _lower(text: str) -> str:
-    return text.translate(_LOWER)
+@cache
+def _query(*, by_owner: bool, by_signature: bool, by_text: bool) -> str:
+    """The query `list`, said so that an index is used where there is one, and only there."""
+    query = _Q["list"]
+    plain = "FROM jobs\nWHERE"
+    if by_signature:
+        query = query.replace(plain, "FROM jobs INDEXED BY jobs_alike WHERE status = 'failed' AND signature = ?9 AND")
+    elif by_owner:
+        query = query.replace(plain, "FROM jobs INDEXED BY jobs_owned WHERE owner = ?8 AND")
+    return f"WITH listed AS ({query}) {_Q['with_text']}" if by_text else query
 
 
 def asked_to_end(connection: apsw.Connection, process: str) -> dict[str, int]:

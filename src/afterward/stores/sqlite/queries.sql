@@ -333,6 +333,14 @@ WHERE (
     ) END
 ORDER BY seq DESC LIMIT ?6;
 
+-- name: with_text
+-- Those of the `list` (?1 to ?9) that have a text (?10), whatever the case of its ASCII letters, in their arguments or in
+-- the kind or message of their failure; so many (?11).
+SELECT * FROM listed
+WHERE created_at < ?5 OR instr(lower(arguments), lower(?10))
+    OR instr(lower(failure ->> 'kind'), lower(?10)) OR instr(lower(failure ->> 'message'), lower(?10))
+ORDER BY seq DESC LIMIT ?11;
+
 -- name: in_hand
 -- What is held or run.
 SELECT id FROM jobs WHERE process IS NOT NULL LIMIT ?1;

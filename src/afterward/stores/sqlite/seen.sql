@@ -26,17 +26,13 @@ DELETE FROM pauses WHERE queue = ?1 RETURNING queue;
 SELECT queue, since, said_by FROM pauses ORDER BY queue;
 
 -- name: failures
--- What failed for good, by signature, or by task where it has none; what failed last comes first.
-SELECT signature, count(*) AS jobs, min(finished_at), max(finished_at) AS newest, task
-FROM jobs WHERE status = 'failed'
-GROUP BY signature, iif(signature = '', task, '')
-ORDER BY newest DESC LIMIT ?1;
+-- What failed for good, by signature and task.
+SELECT signature, task, count(*), min(finished_at), max(finished_at) FROM jobs WHERE status = 'failed' GROUP BY signature, task;
 
 -- name: newest_failure
--- The one of a group that failed last.
-SELECT id, task, failure FROM jobs
-WHERE status = 'failed' AND signature = ?1 AND (?1 <> '' OR task = ?2) AND finished_at = ?3
-ORDER BY seq DESC LIMIT 1;
+-- The one with a signature, of a task, that failed last.
+SELECT id, failure FROM jobs WHERE status = 'failed' AND signature = ?1 AND task = ?2
+ORDER BY finished_at DESC, seq DESC LIMIT 1;
 
 -- name: history
 -- What ended since a time, by spans of so many seconds and by queue.

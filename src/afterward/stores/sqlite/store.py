@@ -33,9 +33,10 @@ from afterward.job import (
     Status,
     Stored,
 )
-from afterward.stores.base import SEARCHED, Beat, Chunk, Claimed, Reaped, Schema, Stats, Tidied, Wanted
+from afterward.stores.base import Beat, Chunk, Claimed, Reaped, Schema, Stats, Tidied, Wanted
 from afterward.stores.batch import Operation, by_kind
 from afterward.stores.joining import Joins
+from afterward.stores.rows import job_of
 from afterward.stores.seen import (
     Answer,
     FailureGroup,
@@ -223,9 +224,8 @@ class SQLiteStore:
         statuses = [status] if isinstance(status, Status) else status
         names = None if statuses is None else json.dumps(list(statuses))
         oldest = None if since is None else since.timestamp()
-        rows = limit if text is None else SEARCHED
-        filters = (names, task, queue, before, oldest, rows, unique, owner, signature)
-        return self._look(lambda connection: looks.found(connection, filters, text, limit))
+        filters = (names, task, queue, before, oldest, limit, unique, owner, signature)
+        return self._look(lambda connection: [job_of(row, []) for row in looks.listed(connection, filters, text)])
 
     def changed(self, since: datetime, limit: int) -> Answer[list[Job]]:
         return self._look(lambda connection: looks.changed(connection, since.timestamp(), limit))
