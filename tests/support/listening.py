@@ -18,7 +18,14 @@ class Connection:
     """
 
     def __init__(
-        self, address: Address, path: str, browser: Browser | None = None, *, buffer: int | None = None, **query: str
+        self,
+        address: Address,
+        path: str,
+        browser: Browser | None = None,
+        *,
+        buffer: int | None = None,
+        cookie: str | None = None,
+        **query: str,
     ) -> None:
         self.browser = browser or Browser()
         self._connection = http.client.HTTPConnection(address.host, address.port, timeout=20)
@@ -26,7 +33,7 @@ class Connection:
             self._connection.sock = socket.socket()
             self._connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
             self._connection.sock.connect((address.host, address.port))
-        headers = {"Accept": "text/event-stream"}
+        headers = {"Accept": "text/event-stream"} | ({} if cookie is None else {"Cookie": cookie})
         if self.browser.id:
             headers["Last-Event-ID"] = self.browser.id
         self._connection.request("GET", f"{path}?{urlencode(query)}" if query else path, headers=headers)

@@ -62,6 +62,7 @@ form.addEventListener("submit", async (event) => {
   follow(job);
 });
 
-if (location.hash.startsWith("#/")) {
-  follow(location.hash.slice(1));
+const known = location.hash.slice(1);
+if (known && new URL(known, location.href).origin === location.origin) {
+  follow(known);
 }
