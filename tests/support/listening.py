@@ -14,7 +14,7 @@ from tests.support.telling import Browser, Told
 class Connection:
     """One connection to a stream, read as its bytes come. `status`: of the answer; `headers`: in lower case.
 
-    `buffer`: how many bytes the system keeps of what is not read yet.
+    `browser`: has been here before. `buffer`: how many bytes the system keeps of what is not read yet.
     """
 
     def __init__(
@@ -27,7 +27,7 @@ class Connection:
         cookie: str | None = None,
         **query: str,
     ) -> None:
-        self.browser = browser or Browser()
+        self.browser = Browser("" if browser is None else browser.id)
         self._connection = http.client.HTTPConnection(address.host, address.port, timeout=20)
         if buffer is not None:
             self._connection.sock = socket.socket()
@@ -40,7 +40,7 @@ class Connection:
         self._response = self._connection.getresponse()
         self.status = self._response.status
         self.headers = {name.lower(): value for name, value in self._response.getheaders()}
-        self._events: list[Told] = []
+        self._coming: Iterator[Told] = iter(())
 
     def __enter__(self) -> Self:
         return self
@@ -49,24 +49,27 @@ class Connection:
         self.close()
 
     def __iter__(self) -> Iterator[Told]:
-        """Events as they come, until the server ends the stream."""
+        """Events as they come, until the server ends the stream. What is not taken yet, the browser has not seen."""
         while True:
-            while self._events:
-                yield self._events.pop(0)
-            if not self.read_some() and self._response.isclosed():
+            for event in self._coming:  # noqa: UP028 - `yield from` would end what comes, where only so many are taken
+                yield event
+            data = self._read()
+            if not data and self._response.isclosed():
                 return
+            self._coming = self.browser.read(data)
 
     def read_some(self) -> list[Told]:
-        """Wait for the next bytes; the events that they complete, which are still to be taken.
+        """Wait for the next bytes; the events that they complete, which are still to be taken."""
+        events = list(self.browser.read(self._read()))
+        self._coming = iter([*self._coming, *events])
+        return events
 
-        Raises `ConnectionError` when the stream breaks.
-        """
+    def _read(self) -> bytes:
+        """The next bytes; none at the end. Raises `ConnectionError` when the stream breaks."""
         try:
-            data = self._response.read1()
+            return self._response.read1()
         except http.client.IncompleteRead as error:
             raise ConnectionError("the stream broke") from error
-        self._events += (events := list(self.browser.read(data)))
-        return events
 
     def take(self, count: int) -> list[Told]:
         """The next so many events."""

@@ -146,7 +146,7 @@ def test_a_client_that_was_told_the_end_is_told_to_stay_away(address: Address, s
         assert said(client.take(1)) == [("attempt", {"attempt": 2})]
         speaker.end(job, "b")
         assert said(list(client)) == [("item", "b"), ("done", {"id": job, "status": "succeeded"})]
-        assert browser.id == "2.done"
+        assert client.browser.id == "2.done"
 
 
 def test_after_the_attempt_was_lost_the_stream_goes_on_with_the_next(address: Address, speaker: Speaker) -> None:
