@@ -39,6 +39,7 @@ class Answering:
             r"running on http://127\.0\.0\.1:(\d+)",
         )
         self._processes.callback(server.kill)
+        assert server.port is not None
         self.address = Address(LOOPBACK, server.port)
         return server
 
