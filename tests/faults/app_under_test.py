@@ -10,14 +10,12 @@ import signal
 import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request, UploadFile
+from fastapi import Depends, FastAPI, Request, UploadFile
 from fastapi.responses import StreamingResponse
 
-from afterward import Afterward, BackgroundTasks, EndedJob, Job, Task, current_job
-from afterward.web.events import add_events
+from afterward import Afterward, BackgroundTasks, EndedJob, Task, current_job
 from tests.support.effects import recorded
 from tests.support.insides import would_lease
 
@@ -355,25 +353,7 @@ async def add_file(
     return {"jobs": [background_tasks.add_task(exits_with_a_file, key, file).id]}
 
 
-@dataclass
-class Sight:
-    job: Job
-    is_admin: bool = False
-
-    def document(self, job: Job) -> str:
-        return json.dumps({"status": job.status, "attempt": job.attempt})
-
-
-async def sight(id: str) -> Sight:  # noqa: A002 - the name in the path
-    job = await tasks.get(id)
-    if job is None:
-        raise HTTPException(404)
-    return Sight(job)
-
-
-router = APIRouter(prefix="/events")
-add_events(router, tasks.tails, lambda: tasks.life, sight)
-app.include_router(router)
+app.include_router(tasks.router(public=True, prefix="/seen"))
 
 
 @app.get("/stream")

@@ -90,5 +90,5 @@ class Connection:
 
 
 def said(events: Sequence[Told]) -> list[tuple[str, Any]]:
-    """Type and data of events: of those that are the job's own, what it said."""
-    return [(event, data.get("data", data)) for event, data, _ in events]
+    """Type and data of events: of those that are the job's own, what it said; of the end, how it ended."""
+    return [(event, data["status"] if event == "done" else data.get("data", data)) for event, data, _ in events]

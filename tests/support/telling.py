@@ -153,8 +153,9 @@ class TellingStore:
 class Speaker:
     """A process of its own, as the store sees it, that runs jobs and says for them what a test has it say."""
 
-    def __init__(self, tasks: Afterward, process: str = "speaker") -> None:
+    def __init__(self, tasks: Afterward, process: str = "speaker", *, owner: str | None = None) -> None:
         self._tasks = tasks
+        self._owner = owner
         self._process = process
         self._leases: dict[str, Lease] = {}
         self._said: dict[str, int] = {}
@@ -162,7 +163,7 @@ class Speaker:
 
     def new_job(self, **changes: Any) -> str:
         """A job that waits."""
-        job = new_job(task="app:answer", **changes)
+        job = new_job(**{"task": "app:answer", "owner": self._owner} | changes)
         self._do(lambda store: store.enqueue([(job, Placement.free)], None))
         return job.id
 

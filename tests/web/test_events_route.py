@@ -1,18 +1,18 @@
 """`GET …/{id}/events` over real connections: what a job says, as it says it, to whoever may see it."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import httpx
 import pytest
-from fastapi import APIRouter, FastAPI, Header, HTTPException
+from fastapi import FastAPI, Header
 from fastapi.middleware.gzip import GZipMiddleware
+from fastapi.testclient import TestClient
 
-from afterward import Afterward, Failure, Job
+from afterward import Afterward, Failure
 from afterward.job import EventKind, Failed, Status
 from afterward.testing import Bench
-from afterward.web.events import add_events
 from tests.support.insides import are_followed
 from tests.support.listening import Connection, said
 from tests.support.opening import opened
@@ -20,34 +20,22 @@ from tests.support.serving import Address, served
 from tests.support.telling import Browser, Speaker, Told
 from tests.support.waiting import wait_until
 
+ME = "me"
 FAILED = Failed(Failure("OopsError", "it did not work"))
 
 
-@dataclass
-class Sight:
-    """What a caller of these tests sees of a job."""
+def who(caller: Annotated[str, Header(alias="Who")] = ME) -> str:
+    return caller
 
-    job: Job
-    is_admin: bool
 
-    def document(self, job: Job) -> str:
-        return f'{{"id":"{job.id}","status":"{job.status}"}}'
+def is_admin(role: Annotated[str | None, Header()] = None) -> bool:
+    return role == "admin"
 
 
 def app_of(tasks: Afterward) -> FastAPI:
-    """An app that shows the jobs of everybody to everybody, but for those whose owner is "another"."""
-
-    async def sight(id: str, is_admin: bool = Header(default=False)) -> Sight:  # noqa: A002 - the name in the path
-        job = await tasks.get(id)
-        if job is None or job.owner == "another":
-            raise HTTPException(404)
-        return Sight(job, is_admin)
-
     app = FastAPI()
     tasks.install(app, worker=False)
-    router = APIRouter(prefix="/jobs")
-    add_events(router, tasks.tails, lambda: tasks.life, sight)
-    app.include_router(router)
+    app.include_router(tasks.router(owner=who, admin=is_admin))
     return app
 
 
@@ -71,7 +59,7 @@ def address(app: FastAPI) -> Iterator[Address]:
 @pytest.fixture
 def speaker(address: Address, tasks: Afterward) -> Iterator[Speaker]:
     """It runs jobs where they are followed."""
-    speaker = Speaker(tasks)
+    speaker = Speaker(tasks, owner=ME)
     yield speaker
     speaker.leave()
 
@@ -80,7 +68,7 @@ def speaker(address: Address, tasks: Afterward) -> Iterator[Speaker]:
 def elsewhere(address: Address, tmp_path: Path) -> Iterator[Speaker]:
     """It runs jobs where nobody is told of it."""
     with opened(Afterward(f"sqlite:///{tmp_path}/jobs.db")) as tasks:
-        yield Speaker(tasks, "elsewhere")
+        yield Speaker(tasks, "elsewhere", owner=ME)
 
 
 def events_of(job: str) -> str:
@@ -95,7 +83,7 @@ def test_a_client_gets_what_was_said_then_what_is_said_then_the_end(address: Add
         speaker.say(job, {"current": 1, "total": 2}, kind=EventKind.progress)
         assert said(client.take(1)) == [("progress", {"current": 1, "total": 2})]
         speaker.end(job, "c")
-        assert said(list(client)) == [("item", "c"), ("done", {"id": job, "status": "succeeded"})]
+        assert said(list(client)) == [("item", "c"), ("done", "succeeded")]
         assert client.browser.id == "4.done"
         assert client.browser.retry == 1000
 
@@ -107,7 +95,7 @@ def test_what_is_said_in_another_process_arrives_as_well(address: Address, elsew
         elsewhere.say(job, "a")
         assert said(client.take(1)) == [("item", "a")]
         elsewhere.end(job, outcome=FAILED)
-        assert said(list(client)) == [("done", {"id": job, "status": "failed"})]
+        assert said(list(client)) == [("done", "failed")]
 
 
 def test_proxies_are_told_neither_to_keep_it_nor_to_hold_it_back(address: Address, speaker: Speaker) -> None:
@@ -145,7 +133,7 @@ def test_a_client_that_was_told_the_end_is_told_to_stay_away(address: Address, s
         speaker.begin(job)
         assert said(client.take(1)) == [("attempt", {"attempt": 2})]
         speaker.end(job, "b")
-        assert said(list(client)) == [("item", "b"), ("done", {"id": job, "status": "succeeded"})]
+        assert said(list(client)) == [("item", "b"), ("done", "succeeded")]
         assert client.browser.id == "2.done"
 
 
@@ -202,7 +190,7 @@ def test_the_lines_of_its_log_are_for_admins(address: Address, speaker: Speaker)
     speaker.say(job, {"message": "begun"}, kind=EventKind.log)
     speaker.end(job)
     with httpx.Client(base_url=address.url, trust_env=False) as client:
-        admin = {"Is-Admin": "true"}
+        admin = {"Role": "admin"}
         assert "begun" not in client.get(events_of(job)).text
         assert "begun" in client.get(events_of(job), headers=admin).text
         assert "event: item" not in client.get(events_of(job), params={"kinds": "log"}, headers=admin).text
@@ -258,7 +246,7 @@ def test_a_middleware_that_compresses_does_not_hold_it_back(tasks: Afterward) ->
     app = app_of(tasks)
     app.add_middleware(GZipMiddleware)
     with served(app) as address, httpx.Client(base_url=address.url, trust_env=False) as client:
-        speaker = Speaker(tasks)
+        speaker = Speaker(tasks, owner=ME)
         job = speaker.begin_new("a" * 2000)
         with client.stream("GET", events_of(job), headers={"Accept-Encoding": "gzip"}) as answer:
             chunks, browser = answer.iter_bytes(), Browser()
@@ -331,7 +319,6 @@ def test_a_job_that_is_forgotten_meanwhile_ends_its_stream(
 
 def test_in_a_test_a_stream_gives_what_there_is_and_ends(tasks: Afterward) -> None:
     """Where jobs run between calls, nothing else could come while a call waits."""
-    from fastapi.testclient import TestClient
 
     @tasks.task(name="app:answer")
     async def answer() -> str:
@@ -339,8 +326,8 @@ def test_in_a_test_a_stream_gives_what_there_is_and_ends(tasks: Afterward) -> No
 
     app = app_of(tasks)
     with Bench(tasks, manual=True) as bench, TestClient(app) as client:
-        job = client.portal.call(answer.enqueue) if client.portal else None
-        assert job is not None
+        assert client.portal is not None
+        job = client.portal.call(answer.options(owner=ME).enqueue)
         assert client.get(events_of(job.id)).text == "retry: 1000\n\n"
         bench.drain_sync()
         assert "event: done" in client.get(events_of(job.id)).text

@@ -102,7 +102,7 @@ def add_events(router: APIRouter, tails: Tails, life: Callable[[], Life], sight:
 async def _is_over(store: Store, job: str, position: Position) -> bool:
     [found] = await store.events([(job, position.asks_after)], 1)
     if found is None:
-        raise HTTPException(404)
+        raise HTTPException(404, "No such job.")
     return has_had_all(position, found)
 
 
