@@ -178,7 +178,8 @@ def _room(job: Job, now: datetime, workers: Sequence[Worker], around: Surroundin
     there_are = many(places, "thread") if in_threads else many(places, "place in the loop", "places in the loop")
     if not free:
         where = _listed([_name(worker.process) for worker in workers])
-        text = f"the workers are full: {ahead}, and none of {there_are} is free, on {where}"
+        taken = f"none of {there_are} is free" if places > 1 else f"the only {there_are.partition(' ')[2]} is taken"
+        text = f"the workers are full: {ahead}, and {taken}, on {where}"
         option = "--threads" if in_threads else "--concurrency"
         return Reason(Cause.busy, text, f"start another worker, or give each more room: {option}")
     text = f"it should start any moment: {ahead}, and {free:,} of {there_are} {'is' if free == 1 else 'are'} free"

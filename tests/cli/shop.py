@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fastapi import FastAPI
 
-from afterward import Afterward, current_job
+from afterward import Afterward, current_job, progress
 
 app = FastAPI()
 tasks = Afterward()
@@ -47,6 +47,13 @@ def rest_in_thread(seconds: float) -> None:
     write("rested", f"began {os.getpid()}")
     time.sleep(seconds)
     write("rested", f"ended {os.getpid()}")
+
+
+@tasks.task
+def count_on_in_thread() -> None:
+    """Says how far it is, and goes on though it is asked to end."""
+    progress(40, 1000, "resizing")
+    time.sleep(60)
 
 
 @tasks.task

@@ -214,7 +214,13 @@ def test_looking_writes_nothing(world: World) -> None:
         ["stats"],
         ["retry", UNKNOWN],
         ["cancel", "--all", "--yes"],
+        ["hasten", UNKNOWN],
         ["prune"],
+        ["why", UNKNOWN],
+        ["events", UNKNOWN],
+        ["failures"],
+        ["pause", "mail"],
+        ["resume", "mail"],
     ],
     ids=" ".join,
 )
@@ -231,7 +237,7 @@ def test_a_store_of_an_older_version_is_left_as_it_is(world: World, command: lis
     assert world.database.read_bytes() == before
 
 
-@pytest.mark.parametrize("option", ["--task", "--queue"])
+@pytest.mark.parametrize("option", ["--task", "--queue", "--owner", "--signature"])
 def test_a_name_that_no_job_can_have_is_nobodys(world: World, option: str) -> None:
     """Bytes that are no text, as a shell hands them over."""
     world.enqueue_all(new("add"))
@@ -306,16 +312,38 @@ def test_the_beginning_of_an_id_is_enough_if_it_is_the_only_one(world: World) ->
 
 
 def test_what_was_said_of_the_call_is_shown(world: World) -> None:
-    """Its limits, its key, when it expires."""
-    [job] = world.enqueue_all(new("add", max_attempts=3, timeout=1.5, expires=3600.0, unique="daily"))
+    """Its limits, its key, when it expires, whose it is."""
+    [job] = world.enqueue_all(new("add", max_attempts=3, timeout=1.5, expires=3600.0, unique="daily", owner="ada"))
 
     facts = shown(world, job)
-    assert (facts["max_attempts"], facts["timeout"], facts["unique"]) == (3, 1.5, "daily")
+    assert (facts["max_attempts"], facts["timeout"], facts["unique"], facts["owner"]) == (3, 1.5, "daily", "ada")
     assert facts["expires_at"] > facts["created_at"]
     page = world.type("job", job).output
     assert "limits     max_attempts 3, timeout 1.5 s\n" in page
     assert "unique     daily\n" in page
+    assert "owner      ada\n" in page
+    assert [found["id"] for found in listed(world, "--owner", "ada")] == [job]
+    assert listed(world, "--owner", "bob") == []
     assert re.search(r"^expires    \d{4}-\d\d-\d\d .* UTC, in \d+ min$", page, re.MULTILINE)
+
+
+def test_how_far_it_is_and_that_it_was_asked_to_end_is_shown(world: World) -> None:
+    """While it runs."""
+    job = world.enqueue("count_on_in_thread")
+    world.start_worker()
+    wait_until(lambda: world.job(job).progress, "it has said how far it is")
+    assert world.type("cancel", job).output == "asked 1 job to end\n"
+
+    facts, page = shown(world, job), world.type("job", job).output
+
+    assert (facts["status"], facts["state"]) == ("running", "cancelling")
+    assert facts["progress"] == {"current": 40, "total": 1000, "message": "resizing"}
+    assert facts["cancel_asked_at"] > facts["started_at"]
+    assert re.search(
+        r"^status     running, cancelling: attempt 1, for \d+ s, 40 of 1,000: resizing; asked", page, re.MULTILINE
+    )
+    assert "progress   40 of 1,000: resizing\n" in page
+    assert re.search(r"^stop asked \d{4}-\d\d-\d\d .* UTC, \d+ s ago$", page, re.MULTILINE)
 
 
 def test_waiting_ends_with_the_job(world: World) -> None:
@@ -368,7 +396,9 @@ def test_a_store_that_somebody_has_locked_can_be_read(world: World) -> None:
     assert world.job(job).status == "queued"
 
 
-@pytest.mark.parametrize("command", [["retry", UNKNOWN], ["cancel", "--all"], ["prune"], ["jobs", "--follow"]])
+@pytest.mark.parametrize(
+    "command", [["retry", UNKNOWN], ["cancel", "--all"], ["prune"], ["pause", "mail"], ["jobs", "--follow"]]
+)
 def test_a_store_that_is_not_there_is_not_made_by_who_would_change_it(world: World, command: list[str]) -> None:
     """Nor by who would follow it."""
     run = world.type(*command)

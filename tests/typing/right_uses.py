@@ -24,6 +24,7 @@ from afterward import (
     GiveUp,
     Job,
     JobHandle,
+    Reason,
     Retry,
     Ruling,
     RunningJob,
@@ -221,6 +222,8 @@ async def ends(background_tasks: BackgroundTasks) -> None:
     assert_type(await tasks.results([await double.enqueue(1), await double.enqueue(2)]), list[int])
     assert_type(await tasks.cancel("id"), Ruling)
     assert_type(await tasks.retry("id"), Ruling)
+    assert_type(await tasks.why("id"), list[Reason])
+    assert_type(await handle.why(), list[Reason])
     bare: JobHandle = handle
     assert_type(bare.id, str)
 

@@ -7,7 +7,7 @@ import pytest
 
 from afterward import Failure, Job, Status
 from afterward.job import Attempt
-from afterward.states import span, state_of
+from afterward.states import progress_in, span, state_of
 
 NOW = datetime(2030, 1, 1, 12, tzinfo=UTC)
 
@@ -23,6 +23,7 @@ JUST_ADDED = Job(
 )  # fmt: skip
 FAILURE = Failure("OSError", "no route\nto host")
 LATER = replace(JUST_ADDED, run_at=NOW + seconds(30))
+RUNNING = replace(JUST_ADDED, status=Status.running, attempt=2, started_at=NOW - seconds(5))
 RELEASED = Attempt(1, "released", NOW - seconds(90), NOW - seconds(3), note="released by a shutdown")
 WAITS = "waits for a worker that knows shop:add, serves queue default and is free"
 
@@ -55,16 +56,37 @@ CASES = [
         "queued",
         "released by a shutdown",
     ),
+    (RUNNING, "running", "attempt 2, for 5 s"),
     (
-        replace(JUST_ADDED, status=Status.running, attempt=2, started_at=NOW - seconds(5)),
+        replace(RUNNING, progress='{"current": 40, "total": 1000, "message": "resizing"}'),
         "running",
-        "attempt 2, for 5 s",
+        "attempt 2, for 5 s, 40 of 1,000: resizing",
+    ),
+    (
+        replace(RUNNING, cancel_asked_at=NOW - seconds(3)),
+        "cancelling",
+        "attempt 2, for 5 s; asked to end 3 s ago",
     ),
     (replace(JUST_ADDED, status=Status.failed, failure=FAILURE), "failed", "OSError: no route"),
     (replace(JUST_ADDED, status=Status.failed, failure=Failure("SystemExit", "")), "failed", "SystemExit"),
     (replace(JUST_ADDED, status=Status.succeeded, run_at=NOW - seconds(60)), "succeeded", ""),
     (replace(JUST_ADDED, status=Status.cancelled, run_at=NOW - seconds(60)), "cancelled", ""),
 ]
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (None, ""),
+        ('{"current": 0, "total": null, "message": null}', "0"),
+        ('{"current": 0.5, "total": 1, "message": null}', "0.5 of 1"),
+        ('{"current": 40, "total": 1000, "message": "resizing"}', "40 of 1,000: resizing"),
+        ('{"current": 1234, "total": null, "message": "rows"}', "1,234: rows"),
+    ],
+)
+def test_how_far_a_job_is(data: str | None, words: str) -> None:
+    """As much of it as it has said."""
+    assert progress_in(data) == words
 
 
 @pytest.mark.parametrize(("job", "word", "detail"), CASES)

@@ -204,6 +204,12 @@ TABLE: dict[str, Row] = {
         "the workers are full: 1 job stands before it, and none of 2 threads is free, on host-a (pid 4711)",
         f"{MORE}--threads",
     ),
+    "the only thread is taken": (
+        job(task="shop:pack"), among(process(threads=1, running=["r0"]), running=running(*PACKING)),
+        Cause.busy,
+        "the workers are full: nothing stands before it, and the only thread is taken, on host-a (pid 4711)",
+        f"{MORE}--threads",
+    ),
     "what runs takes places of another kind, or none": (
         JOB,
         among(
