@@ -11,6 +11,9 @@ _PREFERENCE = re.compile(
 )
 """One of them, with its value; and its parameters, of which ours have none."""
 
+_LONGEST = 1000
+"""What a client says beyond so many characters is not read."""
+
 
 @dataclass(frozen=True, slots=True)
 class Preferences:
@@ -22,7 +25,7 @@ class Preferences:
 
 def preferences_in(headers: Iterable[tuple[bytes, bytes]]) -> Preferences:
     """Those of a request. What is said twice counts as it is said first, and what cannot be read is not said."""
-    text = ",".join(value.decode("latin-1") for name, value in headers if name.lower() == b"prefer")
+    text = ",".join(value.decode("latin-1") for name, value in headers if name.lower() == b"prefer")[:_LONGEST]
     said: dict[str, str] = {}
     for name, value in _PREFERENCE.findall(text):
         said.setdefault(name.lower(), value.strip('"'))
