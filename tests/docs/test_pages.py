@@ -12,7 +12,7 @@ import yaml
 from tests.support.pages import DOCS, REPOSITORY, BrokenPage, Page, all_pages, parse, read, run
 
 PAGES = {str(path.relative_to(REPOSITORY)): path for path in all_pages()}
-LANGUAGES = {"", "console", "diff", "dockerfile", "ini", "json", "python", "sh", "text", "toml", "yaml"}
+LANGUAGES = {"", "console", "diff", "dockerfile", "ini", "javascript", "json", "python", "sh", "text", "toml", "yaml"}
 
 
 @pytest.mark.parametrize("name", [name for name, path in PAGES.items() if read(path).of("python")])

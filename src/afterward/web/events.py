@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import AsyncIterator, Callable, Collection
 from typing import Annotated, Any, Protocol
 
@@ -22,14 +23,20 @@ HEARTBEAT_SECONDS = 15.0
 """How often a client that is told nothing gets a comment: so that proxies keep the connection, and its end shows."""
 
 LIFE_SECONDS = 900.0
-"""How long one connection lasts at most: a client that connects again is asked again who it is."""
+"""How long one connection lasts, or a little less: a client that connects again is asked again who it is."""
 
 RETRY_SECONDS = 1.0
-"""How long a client is asked to wait before it connects again."""
+"""How long a client waits before it connects again, at least; three times as long at most: many may have to at once."""
 
 _AFTER_A_BREAK_SECONDS = 1.0
 
 _KINDS = "|".join(EventKind)
+_ANSWERS: dict[int | str, dict[str, Any]] = {
+    204: {"description": "The client was told the end, and it still is"},
+    403: {"description": "The lines of a job's log are shown to admins alone"},
+    404: {"description": "There is no such job, or it is another's"},
+    503: {"description": "The store cannot be reached; try again after `Retry-After`"},
+}
 _HEADERS = {"Cache-Control": "no-cache, no-store, no-transform", "X-Accel-Buffering": "no"}
 
 
@@ -94,7 +101,7 @@ def add_events(router: APIRouter, tails: Tails, life: Callable[[], Life], sight:
         name="afterward:events",
         status_code=200,
         response_class=EventStreamResponse,
-        responses={204: {"description": "The client was told the end, and it still is"}},
+        responses=_ANSWERS,
     )
     router.add_api_route(path, events_head, methods=["HEAD"], include_in_schema=False)
 
@@ -129,8 +136,8 @@ class _Follower:
 
     async def frames(self, *, waits: bool) -> AsyncIterator[bytes]:
         """All that is sent. `waits`: also what is yet to come."""
-        until = asyncio.get_running_loop().time() + LIFE_SECONDS
-        yield retry(RETRY_SECONDS)
+        until = asyncio.get_running_loop().time() + LIFE_SECONDS * random.uniform(0.8, 1)  # noqa: S311
+        yield retry(RETRY_SECONDS * random.uniform(1, 3))  # noqa: S311
         while asyncio.get_running_loop().time() < until:
             try:
                 found = await (self._more() if waits else self._rest())
