@@ -14,7 +14,7 @@ from afterward.cli.doctor import database, life, place, versions
 from afterward.cli.doctor.finding import Finding, Level
 from afterward.identity import new_id
 from afterward.job import NewJob, Succeeded
-from afterward.stores.base import COUNTED
+from afterward.stores.base import COUNTED, Schema
 from afterward.stores.sqlite.checkup import Checkup, Joined, Trial, trial
 from afterward.stores.sqlite.looks import Space
 from afterward.stores.sqlite.stats import Waits
@@ -334,7 +334,8 @@ def test_sizes_of_file_and_log() -> None:
 
 def test_schemas_and_journals() -> None:
     """Older, the same, newer; write-ahead log or not."""
-    assert [level(database.schema(version, 2)) for version in (1, 2, 3)] == ["warning", "ok", "problem"]
+    found = [database.schema(Schema(version, 2)) for version in (1, 2, 3, 101)]
+    assert [level(one) for one in found] == ["warning", "ok", "ok", "problem"]
     assert [level(database.journal(mode)) for mode in ("wal", "delete")] == ["ok", "problem"]
 
 

@@ -275,6 +275,22 @@ async def test_a_newer_schema_is_refused_and_left_as_it_is(tmp_path: Path) -> No
     assert path.read_bytes() == before
 
 
+async def test_a_newer_schema_of_the_same_hundred_is_worked_with(tmp_path: Path) -> None:
+    """A deployment can go back to the version before, and a process of that can be started in the middle of one."""
+    path = tmp_path / "jobs.db"
+    await opened_and_closed(path)
+    newest = load_migrations(PACKAGE)[-1][0]
+    with connected(path) as connection:
+        connection.execute("ALTER TABLE jobs ADD COLUMN novel TEXT")
+        connection.pragma("user_version", newest + 1)
+    for migrate in (True, False):
+        store = SQLiteStore(path)
+        await store.open(migrate=migrate)
+        await put(store, new_job())
+        assert await store.schema() == Schema(newest + 1, newest)
+        await store.close()
+
+
 async def test_an_older_schema_is_refused_and_left_as_it_is_by_who_only_looks(tmp_path: Path) -> None:
     """A process of an older version can be started again after that."""
     path = tmp_path / "jobs.db"

@@ -65,7 +65,7 @@ def migrate(url: str, library: Path) -> None:
 
 @pytest.mark.timeout(120)
 def test_what_runs_goes_on_while_the_next_version_migrates(served: ServedSite, tmp_path: Path) -> None:
-    """Prepared statements meet tables that have changed; nobody notices. Who starts with the old code is told so."""
+    """Prepared statements meet tables that have changed; nobody notices. And the old code can be started again."""
     served.serve(worker=0, log="WARNING")
     served.work(log="WARNING")
     library = of_next_version(tmp_path / "next")
@@ -84,5 +84,17 @@ def test_what_runs_goes_on_while_the_next_version_migrates(served: ServedSite, t
     assert "unavailable" not in served.outputs()
 
     late = served.work()
+    wait_until(lambda: late.pid in served.tables.processes().values(), "it lives")
+    served.door.add("quick", "key~late")
+    wait_until(lambda: served.tables.unfinished() == 0)
+
+
+def test_a_schema_of_the_next_hundred_is_refused(served: ServedSite) -> None:
+    """The versions before it cannot work with it, and it is left as it is."""
+    served.work()
+    wait_until(served.tables.processes)
+    served.tables.query("INSERT INTO afterward.migrations (number) VALUES (101) RETURNING number")
+    late = served.work()
     assert late.wait() != 0
+    assert "has schema 101, and this version of afterward knows" in late.output()
     assert "upgrade afterward" in late.output()

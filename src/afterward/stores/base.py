@@ -21,10 +21,19 @@ SEARCHED = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Schema:
-    """Schemas by their numbers: `found` in the store, 0 where there is none yet; `newest` that is known here."""
+    """Schemas by their numbers: `found` in the store, 0 where there is none yet; `newest` that is known here.
+
+    Within a hundred, each does what those before it do: who knows an earlier one works with a later, and so an app can
+    be deployed host by host, and go back. One with which the versions before it cannot work begins the next hundred.
+    """
 
     found: int
     newest: int
+
+    @property
+    def is_beyond(self) -> bool:
+        """Is it one with which this version cannot work?"""
+        return self.found // 100 > self.newest // 100
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from afterward.cli.doctor.finding import Finding, ok, problem, refusal, warning
 from afterward.cli.progress import progress
 from afterward.errors import StoreError
 from afterward.sizes import size
+from afterward.stores.base import Schema
 from afterward.stores.sqlite.checkup import Checkup, Trial, trial
 from afterward.stores.sqlite.looks import Space
 
@@ -20,7 +21,7 @@ _FULL = 2
 
 def examine_database(checkup: Checkup, seconds: float) -> Iterator[Finding]:
     """What can be said of a file that is ours. `seconds`: how long to look for damage."""
-    yield schema(*checkup.schema)
+    yield schema(checkup.schema)
     with progress("looking for damage", None) as advance:
         found = checkup.damage(seconds, lambda: advance(1))
     yield damage(found, checkup.path, seconds)
@@ -30,15 +31,17 @@ def examine_database(checkup: Checkup, seconds: float) -> Iterator[Finding]:
     yield room(checkup.space())
 
 
-def schema(version: int, newest: int) -> Finding:
+def schema(there: Schema) -> Finding:
     """The tables that this version of the library works with."""
-    if version > newest:
+    version, newest = there.found, there.newest
+    if there.is_beyond:
         said = f"the file has schema {version}, and this version of afterward knows {newest}"
         return problem("schema", said, "upgrade afterward here")
     if version < newest:
         said = f"the file has schema {version}, and this version of afterward works with {newest}"
-        mend = "restart the app, or: afterward migrate; processes of an older version can then not be started again"
-        return warning("schema", said, mend)
+        return warning("schema", said, "restart the app, or: afterward migrate")
+    if version > newest:
+        return ok("schema", f"{version}, of a later version of afterward; this one knows {newest}, and works with it")
     return ok("schema", f"{version}, the newest")
 
 

@@ -50,8 +50,8 @@ def _examine(checkup: Checkup, store: PostgresStore, known: Collection[str] | No
     if not found.found:
         yield problem("schema", f"there is no store at {store.location}", "make it: afterward migrate")
         return
-    yield schema(found.found, found.newest)
-    if found.found == found.newest:
+    yield schema(found)
+    if found.found >= found.newest and not found.is_beyond:
         yield horizon(checkup.horizon())
         yield vacuum(*checkup.rows(), settings.autovacuum)
         yield from examine_processes_and_jobs(checkup, known, checkup.now())

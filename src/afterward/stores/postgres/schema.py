@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import random
 
 import asyncpg  # pyright: ignore[reportMissingTypeStubs] - it has none of its own
@@ -40,8 +39,9 @@ async def is_current(connection: Connection, schema: str, location: str, *, migr
 
     Raises `StoreUnusable` when it cannot be, or is not to be (`migrate`).
     """
-    found, newest = dataclasses.astuple(await schema_of(connection, schema))
-    if found > newest:
+    there = await schema_of(connection, schema)
+    found, newest = there.found, there.newest
+    if there.is_beyond:
         raise StoreUnusable(
             f"the store {location} has schema {found}, and this version of afterward knows {newest}; upgrade afterward"
         )
@@ -52,7 +52,7 @@ async def is_current(connection: Connection, schema: str, location: str, *, migr
             f"the store {location} has schema {found}, and this version of afterward works with {newest}; "
             f"bring it up to date with `afterward migrate`, or use the version that the app has"
         )
-    return found == newest
+    return found >= newest
 
 
 async def version_of(connection: Connection, schema: str) -> int:

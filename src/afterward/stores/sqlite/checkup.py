@@ -15,6 +15,7 @@ from typing import Any
 
 import apsw
 
+from afterward.stores.base import Schema
 from afterward.stores.counts import Joined, Waits
 from afterward.stores.sql import load_migrations, load_queries
 from afterward.stores.sqlite import looks
@@ -64,9 +65,9 @@ class Checkup:
         return what_it_is(self._connection)[0] == APPLICATION_ID
 
     @property
-    def schema(self) -> tuple[int, int]:
+    def schema(self) -> Schema:
         """The file's schema, and the newest that is known here."""
-        return what_it_is(self._connection)[1], load_migrations("afterward.stores.sqlite")[-1][0]
+        return Schema(what_it_is(self._connection)[1], load_migrations("afterward.stores.sqlite")[-1][0])
 
     @property
     def journal_mode(self) -> str:

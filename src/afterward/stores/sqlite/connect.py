@@ -73,7 +73,7 @@ def _set_up(connection: apsw.Connection, path: Path, *, migrate: bool) -> None:
     version = _version_of_ours(connection, path)
     migrations = load_migrations("afterward.stores.sqlite")
     newest = migrations[-1][0]
-    if version > newest:
+    if Schema(version, newest).is_beyond:
         raise StoreUnusable(
             f"the store {path} has schema {version}, and this version of afterward knows {newest}; upgrade afterward"
         )
