@@ -23,7 +23,7 @@ from afterward.job import (
     Stored,
     Succeeded,
 )
-from afterward.stores.base import EVENTS_KEPT, Store
+from afterward.stores.base import EVENTS_KEPT, Store, Tidied
 from afterward.stores.seen import Stream
 from tests.support.stores import MORNING, OOPS, OUTCOMES, Living, Place, altered, get, name_of, new_job, put
 from tests.support.waiting import soon
@@ -404,18 +404,20 @@ async def test_a_job_that_is_stored_again_once_it_is_forgotten_has_said_nothing(
         assert (await store.tidy({Status.succeeded: 30}, 10, 0)).pruned == 1
 
 
-async def test_much_that_was_said_is_freed_in_steps(place: Place, store: Store, worker: Living) -> None:
-    """A tidying is as short as it was told to be, and says that there is more to do."""
-    lease = await worker.leased(new_job())
-    for first in range(1, 2001, 500):
-        await store.report([(lease, items(*["1"] * 500, first=first))])
-    await store.finish([(lease, Succeeded())])
+async def test_however_much_was_said_all_of_it_is_forgotten_in_the_end(
+    place: Place, store: Store, worker: Living
+) -> None:
+    """Each tidying does little; it says whether there is more to do."""
+    leases = [await worker.leased(new_job()) for _ in range(4)]
+    for first in range(1, 2001, 1000):
+        await store.report([(lease, items(*["1"] * 1000, first=first)) for lease in leases])
+    await store.finish([(lease, Succeeded()) for lease in leases])
     place.clock.advance(60)
-    tidied = await store.tidy({Status.succeeded: 30}, 10, 1)
-    assert (tidied.pruned, tidied.freed, tidied.more) == (1, 1, True)
-    rounds = 1
-    while tidied.more:
-        tidied = await store.tidy({Status.succeeded: 30}, 10, 1)
-        rounds += 1
+    rounds, pruned, more = 0, 0, True
+    while more:
+        tidied = await store.tidy({Status.succeeded: 30}, 2, 1)
+        pruned, more, rounds = pruned + tidied.pruned, tidied.more, rounds + 1
+    assert pruned == 4
     assert rounds > 2
-    assert (await store.tidy({Status.succeeded: 30}, 10, 1)).freed == 0
+    assert await store.events([(lease.id, 0) for lease in leases], 1) == [None] * 4
+    assert await store.tidy({Status.succeeded: 30}, 2, 1) == Tidied(0, 0, 0, more=False)

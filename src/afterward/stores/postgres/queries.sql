@@ -1001,7 +1001,8 @@ WITH mine AS MATERIALIZED (
         gone = CASE WHEN s.last + excluded.added - $8 - s.gone > $9 THEN greatest(s.gone, s.last - $8 + least(
             excluded.added, greatest(0, excluded.said - CASE WHEN s.attempt = excluded.attempt THEN s.said ELSE 0 END)
         )) ELSE s.gone END,
-        progress = coalesce(excluded.progress, s.progress)
+        progress = CASE WHEN excluded.said > s.said OR s.attempt <> excluded.attempt THEN coalesce(excluded.progress, s.progress)
+            ELSE s.progress END
     RETURNING s.id, s.job, s.last, s.gone, s.said, s.added
 ), place AS MATERIALIZED (
     SELECT jsonb_object_agg(job, jsonb_build_array(id, last - said, greatest(said - added, gone - last + said))) AS of_job FROM stream

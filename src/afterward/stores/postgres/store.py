@@ -210,18 +210,14 @@ class PostgresStore:
             answer = self._ask("apart", "finish_apart", ends)
         else:
             answer = self._ask("writes", "finish", ends)
-        if self._watchers:
-            answer.add_done_callback(lambda _: self._watchers.tell([lease.id for lease, _ in ends]))
+        self._telling(answer, [lease.id for lease, _ in ends])
         return self._ringing(answer) if any(moves.leaves_work(outcome) for _, outcome in ends) else answer
 
     def report(self, reports: Sequence[tuple[Lease, Report]]) -> Answer[list[bool]]:
-        answer = self._ask("writes", "report", reports)
-        if self._watchers:
-            answer.add_done_callback(lambda _: self._watchers.tell([lease.id for lease, _ in reports]))
-        return answer
+        return self._telling(self._ask("writes", "report", reports), [lease.id for lease, _ in reports])
 
     def cancel(self, jobs: Sequence[str]) -> Answer[list[Ruling]]:
-        return self._ask("apart", "cancel", (jobs,))
+        return self._telling(self._ask("apart", "cancel", (jobs,)), jobs)
 
     def retry(self, jobs: Sequence[str]) -> Answer[list[Ruling]]:
         return self._ringing(self._ask("apart", "retry", (jobs,)))
@@ -341,6 +337,12 @@ class PostgresStore:
     def _ringing_all(self, answer: Answer[T]) -> Answer[T]:
         """All who wait for jobs are called once this is written: what they may claim is not what it was."""
         answer.add_done_callback(lambda _: self._bell.ring_all())
+        return answer
+
+    def _telling(self, answer: Answer[T], jobs: Sequence[str]) -> Answer[T]:
+        """Who watches one of these jobs here is told once this is written."""
+        if self._watchers:
+            answer.add_done_callback(lambda _: self._watchers.tell(jobs))
         return answer
 
     def _notify(self, is_for_all: bool) -> None:

@@ -74,6 +74,7 @@ def reap(
 ) -> Reaped:
     """Remove the rows of the dead, and queue a page of what belongs to nobody again."""
     connection, now = transaction.connection, transaction.now
+    queued = 0
     connection.executemany(_Q["bury"], buried)
     orphans = connection.execute(_Q["orphans"], (PAGE,)).fetchall()
     for seq, process, status, attempt in orphans:
@@ -81,9 +82,10 @@ def reap(
             connection.execute(
                 _Q["orphan_attempt"], (now, unsigned_text_of(_DIED), seq, process, attempt, _DIED.signature)
             )
-        connection.execute(_Q["orphan"], (seq, process, attempt, now, suspect_after, suspect_delay))
+        fate = connection.execute(_Q["orphan"], (seq, process, attempt, now, suspect_after, suspect_delay)).get
+        queued += fate == Status.queued
         crash_point("in_reap")
-    return Reaped(len(orphans), more=len(orphans) == PAGE)
+    return Reaped(queued, more=len(orphans) == PAGE)
 
 
 def know_others(transaction: Transaction, process: str = "") -> dict[str, int]:

@@ -11,7 +11,7 @@ UPDATE processes SET doorbell = ?2 WHERE id = ?1;
 UPDATE jobs SET process = NULL, token = NULL,
     status = iif(cancel_asked_at IS NULL, 'queued', 'cancelled'), note = iif(cancel_asked_at IS NULL, note, 'cancelled'),
     finished_at = iif(cancel_asked_at IS NULL, NULL, ?2)
-WHERE process = ?1 RETURNING id, status;
+WHERE process = ?1;
 
 -- name: leave
 DELETE FROM processes WHERE id = ?1;
@@ -59,7 +59,7 @@ UPDATE jobs SET
     run_at = CASE WHEN status = 'running' AND deaths + 1 >= ?5 THEN ?4 + ?6 ELSE run_at END,
     status = iif(cancel_asked_at IS NULL, 'queued', 'cancelled'), note = iif(cancel_asked_at IS NULL, note, 'cancelled'),
     finished_at = iif(cancel_asked_at IS NULL, NULL, ?4), process = NULL, token = NULL
-WHERE seq = ?1 AND process = ?2 AND attempt = ?3;
+WHERE seq = ?1 AND process = ?2 AND attempt = ?3 RETURNING status;
 
 -- name: enqueue
 -- new -> queued, held by a process, free (null), or already leased to it as attempt 1; a row for each job
