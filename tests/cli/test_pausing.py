@@ -1,5 +1,6 @@
 """`afterward pause` and `resume`: nobody begins the jobs of a queue, for a while."""
 
+import json
 import re
 
 import pytest
@@ -41,6 +42,17 @@ def test_a_queue_that_is_paused_stays_as_it_was(world: World) -> None:
     assert re.fullmatch(
         r"queue mail is paused already, since \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC, by ada\n", again.output
     )
+
+
+def test_which_queues_are_paused_is_told_with_what_there_is_to_do(world: World) -> None:
+    """To people and to programs; also of a queue where nothing waits."""
+    world.enqueue_all(new("mail"))
+    world.type("pause", "slow", "--by", "ada")
+    world.type("pause", "mail", "--by", "bob")
+
+    assert json.loads(world.type("stats", "--json").stdout)["paused"] == ["mail", "slow"]
+    *_, mail, slow, _ = world.type("stats").stdout.splitlines()
+    assert (mail, slow) == ("queue mail is paused, by bob", "queue slow is paused, by ada")
 
 
 def test_who_has_mistyped_a_queue_is_told_which_are_paused(world: World) -> None:

@@ -32,7 +32,7 @@ def counted(world: World) -> dict[str, Any]:
 def test_each_queue_is_counted_and_all_together(world: World) -> None:
     """With the age of the oldest; the keys are always the same, also where nothing is to do."""
     world.end(Succeeded(), new())
-    assert counted(world) == {"queues": {}, "total": NOTHING, "processes": 0}
+    assert counted(world) == {"queues": {}, "total": NOTHING, "processes": 0, "paused": []}
     world.enqueue_all(new("mail"), new("mail"), clock_offset=-60)
     world.enqueue_all(new("mail", delay=600), new("slow"), new("slow", "renamed"))
 

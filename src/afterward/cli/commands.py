@@ -158,7 +158,7 @@ def stats(
     from afterward.cli.stats import count, print_stats
 
     with errors_told():
-        print_stats(asyncio.run(count(store)), as_json=json)
+        print_stats(*asyncio.run(count(store)), as_json=json)
 
 
 @app.command(epilog=EPILOG)

@@ -17,25 +17,29 @@ from afterward.cli.telling import printable
 from afterward.sizes import many
 from afterward.states import span
 from afterward.stores.base import COUNTED, QueueStats, Stats
+from afterward.stores.seen import Pause
 
 
-async def count(url: str | None) -> Stats:
-    """What the store of this URL, or the default one, has to do now."""
+async def count(url: str | None) -> tuple[Stats, Sequence[Pause]]:
+    """What the store of this URL, or the default one, has to do now; and which queues are paused."""
     async with opened(url) as store:
-        return await store.stats()
+        return await store.stats(), await store.paused()
 
 
-def print_stats(stats: Stats, *, as_json: bool) -> None:
+def print_stats(stats: Stats, pauses: Sequence[Pause], *, as_json: bool) -> None:
     """A line for each queue and one for all, or a JSON object in one line."""
     if as_json:
-        facts = {counts.queue: _facts(counts) for counts in stats.queues}
-        print(json.dumps({"queues": facts, "total": _facts(_sum(stats.queues)), "processes": stats.processes}))
+        facts: dict[str, Any] = {"queues": {counts.queue: _facts(counts) for counts in stats.queues}}
+        facts |= {"total": _facts(_sum(stats.queues)), "processes": stats.processes}
+        print(json.dumps({**facts, "paused": [pause.queue for pause in pauses]}))
         return
     console = plain_console()
     if stats.queues:
         print_table(console, _table(stats.queues))
     else:
         console.print("no jobs to do")
+    for pause in pauses:
+        console.print(Text(printable(f"queue {pause.queue} is paused, by {pause.by}")), soft_wrap=True)
     console.print(many(stats.processes, "process lives", "processes live"))
 
 
