@@ -3,15 +3,13 @@
 Nothing here is faked: uvicorn serves the app in a process of its own, and clients read by real connections.
 """
 
-import asyncio
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from examples.answers.model import model_from
-from tests.support.answering import Answering, answers, ask
+from tests.support.answering import Answering, answers, ask, pieces_of
 from tests.support.listening import said
 from tests.support.processes import Starter
 
@@ -26,16 +24,7 @@ def answering(tmp_path: Path, starter: Starter) -> Iterator[Answering]:
         print(f"--- {output}\n{output.read_text()}")
 
 
-def pieces_of(question: str = "why?") -> list[str]:
-    """What the example answers, in pieces."""
-
-    async def pieces() -> list[str]:
-        return [piece async for piece in model_from({"ANSWERS_PAUSE": "0"})(question)]
-
-    return asyncio.run(pieces())
-
-
-PIECES = pieces_of()
+PIECES = pieces_of("why?")
 
 
 def test_an_answer_comes_piece_by_piece_to_all_who_read_it(answering: Answering) -> None:

@@ -1,5 +1,6 @@
 """The world of the tests of `examples/answers`: its servers and workers, and its visitors."""
 
+import asyncio
 import os
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import httpx
 
+from examples.answers.model import parrot
 from tests.support.example import LOOPBACK, Server
 from tests.support.listening import Connection
 from tests.support.processes import REPOSITORY, Process, Starter
@@ -87,3 +89,12 @@ def answers(lines: Sequence[tuple[str, object]]) -> str:
         elif event == "item":
             pieces.append(str(data))
     return "".join(pieces)
+
+
+def pieces_of(question: str) -> list[str]:
+    """What the example answers, in pieces."""
+
+    async def pieces() -> list[str]:
+        return [piece async for piece in parrot(0)(question)]
+
+    return asyncio.run(pieces())

@@ -1,6 +1,8 @@
 // Shows an answer while it is written. The job's address is kept in this page's own, so that a reload finds it again.
 
 const RETRY_MILLISECONDS = 3000;
+const WAITING = "Waiting …";
+const ENDS = { succeeded: "That is the answer.", failed: "The answer has failed.", cancelled: "Stopped." };
 
 const find = (id) => document.getElementById(id);
 const [form, question, stop, state, answer] = ["ask", "question", "stop", "state", "answer"].map(find);
@@ -9,7 +11,7 @@ let source = null;
 function follow(job) {
   source?.close();
   answer.textContent = "";
-  state.textContent = "Waiting …";
+  state.textContent = WAITING;
   stop.disabled = false;
   stop.onclick = () => {
     stop.disabled = true;
@@ -24,18 +26,18 @@ function listen(job, after) {
   source = events;
   events.addEventListener("item", (event) => {
     last = event.lastEventId;
-    state.textContent = "Being written …";
+    if (state.textContent === WAITING) state.textContent = "Being written …";
     answer.append(JSON.parse(event.data).data); // as text: an answer is nothing to be run
   });
   events.addEventListener("attempt", (event) => {
     answer.textContent = "";
-    state.textContent = `Begun anew, for the ${JSON.parse(event.data).attempt}. time …`;
+    state.textContent = `Begun anew: attempt ${JSON.parse(event.data).attempt} …`;
   });
   events.addEventListener("skipped", () => answer.append("[…]"));
   events.addEventListener("done", (event) => {
     events.close();
     stop.disabled = true;
-    state.textContent = `The answer has ${JSON.parse(event.data).status}.`;
+    state.textContent = ENDS[JSON.parse(event.data).status];
   });
   events.addEventListener("error", () => {
     // A browser connects again by itself, but not after an answer like 502, as a proxy gives during a deployment.

@@ -1,0 +1,96 @@
+"""Streams in a real browser: the page of `examples/answers`, whose EventSource loses its connection and its server."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, expect
+
+from tests.support.answering import Answering, pieces_of
+from tests.support.chromium import chromium
+from tests.support.processes import Starter
+
+SECONDS = 20_000
+QUESTION = "Is <b>this</b> bold? <img src=x onerror=alert(1)>"
+ANSWER = "".join(pieces_of(QUESTION))
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture
+def answering(tmp_path: Path, starter: Starter) -> Iterator[Answering]:
+    with ExitStack() as processes:
+        yield Answering(tmp_path, starter, processes)
+
+
+@pytest.fixture
+def somebody(browser: Browser) -> Iterator[BrowserContext]:
+    """Somebody who opens pages, in which nothing goes wrong unseen."""
+    context = browser.new_context()
+    context.set_default_timeout(SECONDS)
+    wrong: list[str] = []
+    context.on("dialog", lambda dialog: wrong.append(dialog.message))
+    context.on("weberror", lambda error: wrong.append(str(error.error)))
+    yield context
+    context.close()
+    assert wrong == []
+
+
+def ask(context: BrowserContext, answering: Answering) -> Page:
+    page = context.new_page()
+    page.goto(answering.address.url)
+    page.get_by_label("Question").fill(QUESTION)
+    page.get_by_role("button", name="Ask").click()
+    return page
+
+
+def has_begun(page: Page) -> None:
+    expect(page.locator("#answer")).to_contain_text("You asked", timeout=SECONDS)
+
+
+def is_complete(page: Page) -> None:
+    expect(page.get_by_role("status")).to_have_text("That is the answer.", timeout=SECONDS)
+    assert page.locator("#answer").text_content() == ANSWER
+
+
+def test_an_answer_survives_a_reload_and_a_closed_tab(somebody: BrowserContext, answering: Answering) -> None:
+    """It is text, whatever stands in it."""
+    answering.serve(ANSWERS_PAUSE="0.03")
+    page = ask(somebody, answering)
+    has_begun(page)
+    page.reload()
+    has_begun(page)
+    address = page.url
+    page.close()
+    page = somebody.new_page()
+    page.goto(address)
+    is_complete(page)
+    expect(page.get_by_role("button", name="Stop")).to_be_disabled()
+
+
+def test_an_answer_survives_its_server_and_its_writer(somebody: BrowserContext, answering: Answering) -> None:
+    """The browser connects again by itself, and the page shows each piece once; of the last attempt alone."""
+    server = answering.serve(ANSWERS_WORKER="0")
+    worker = answering.work(ANSWERS_PAUSE="0.1")
+    page = ask(somebody, answering)
+    has_begun(page)
+    server.stop()
+    answering.serve(ANSWERS_WORKER="0")
+    worker.kill()
+    answering.work(ANSWERS_PAUSE="0.02")
+    expect(page.get_by_role("status")).to_contain_text("Begun anew: attempt 2", timeout=SECONDS)
+    is_complete(page)
+
+
+def test_stop_stops_it(somebody: BrowserContext, answering: Answering) -> None:
+    answering.serve(ANSWERS_PAUSE="0.2")
+    page = ask(somebody, answering)
+    has_begun(page)
+    page.get_by_role("button", name="Stop").click()
+    expect(page.get_by_role("status")).to_have_text("Stopped.", timeout=SECONDS)
+    assert page.locator("#answer").text_content() != ANSWER
