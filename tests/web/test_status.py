@@ -1,6 +1,7 @@
 """The status document: what it says of a job, by what the store holds."""
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -17,16 +18,31 @@ NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
 
 
+PLAIN = Job(
+    id="0190",
+    task="shop:make",
+    queue="default",
+    priority=0,
+    status=Status.queued,
+    attempt=0,
+    failures=0,
+    deaths=0,
+    arguments="{}",
+    result=None,
+    failure=None,
+    note=None,
+    unique=None,
+    process=None,
+    created_at=NOW - SECOND,
+    run_at=NOW - SECOND,
+    started_at=None,
+    finished_at=None,
+)
+
+
 def job(**facts: Any) -> Job:
     """A job that was stored a second ago."""
-    return Job(
-        **{
-            "id": "0190", "task": "shop:make", "queue": "default", "priority": 0, "status": Status.queued,
-            "attempt": 0, "failures": 0, "deaths": 0, "arguments": "{}", "result": None, "failure": None, "note": None,
-            "unique": None, "process": None, "created_at": NOW - SECOND, "run_at": NOW - SECOND, "started_at": None,
-            "finished_at": None, **facts,
-        }
-    )  # fmt: skip
+    return replace(PLAIN, **facts)
 
 
 def shown(of: Job, **options: Any) -> dict[str, Any]:
