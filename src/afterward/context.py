@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from contextvars import ContextVar
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from afterward.errors import NoCurrentJob
+from afterward.job import EventKind
 
 
 class RunningJob(NamedTuple):
@@ -25,7 +26,47 @@ class RunningJob(NamedTuple):
         return self.id
 
 
-RUNNING: ContextVar[RunningJob] = ContextVar("afterward.running_job")
+class Voice(Protocol):
+    """By which one attempt speaks, and is spoken to. Used from any thread."""
+
+    @property
+    def job(self) -> RunningJob:
+        """Whose attempt it is."""
+        ...
+
+    @property
+    def is_asked(self) -> bool:
+        """Has a person asked its job to end?"""
+        ...
+
+    @property
+    def is_to_end(self) -> bool:
+        """Was it asked to end, or is it over already: out of time, released, lost?"""
+        ...
+
+    def takes_line(self, level: int) -> bool:
+        """Is a line of the log of this level wanted of it?"""
+        ...
+
+    def say(self, kind: EventKind, data: str) -> None:
+        """Say something. Raises nothing for the store's sake."""
+        ...
+
+    async def give(self, kind: EventKind, data: str) -> None:
+        """Say something that is not to be dropped, and return when there is room for the next."""
+        ...
+
+    async def settle(self) -> None:
+        """Return when all that was said is stored; what is said from now on goes with the end of the attempt."""
+        ...
+
+    def settle_sync(self) -> None:
+        """The same, from a thread; it blocks."""
+        ...
+
+
+VOICE: ContextVar[Voice] = ContextVar("afterward.voice")
+"""Set where an attempt runs, and wherever its context goes."""
 
 
 def current_job() -> RunningJob:
@@ -34,7 +75,7 @@ def current_job() -> RunningJob:
     Raises `NoCurrentJob` when the calling code does not run as a job.
     """
     try:
-        return RUNNING.get()
+        return VOICE.get().job
     except LookupError:
         raise NoCurrentJob(
             "current_job() was called outside of a job; it works only while a worker runs the task "

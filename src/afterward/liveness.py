@@ -270,9 +270,8 @@ class Liveness:
                 if time.monotonic() >= self._next_beat:  # first: trouble in looking at others must not stop our heart
                     await self._beat()
                 await self._bury_the_dead()
-                if hasattr(self._store, "describe"):
-                    await self.hear_of_asked()
-                    await self._describe()
+                await self.hear_of_asked()
+                await self._describe()
             except StoreError as error:
                 emit(logging.WARNING, "liveness.store_unavailable", process=self.process, reason=str(error))
             except Exception as error:  # noqa: BLE001 - a mistake here must not end the heartbeat: every job would be lost by it

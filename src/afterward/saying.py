@@ -4,54 +4,17 @@ from __future__ import annotations
 
 import json
 import math
-from contextvars import ContextVar
-from typing import Any, Protocol
+from typing import Any
 
 from pydantic_core import to_json
 
+from afterward.context import VOICE, Voice
 from afterward.errors import ArgumentError, NoCurrentJob, TaskCancelled
 from afterward.job import EventKind
 from afterward.text import storable
 
 MAX_EVENT_BYTES = 64 * 1024
 """The limit of one event, as JSON."""
-
-
-class Voice(Protocol):
-    """By which one attempt speaks, and is spoken to. Used from any thread."""
-
-    @property
-    def is_asked(self) -> bool:
-        """Has a person asked its job to end?"""
-        ...
-
-    @property
-    def is_to_end(self) -> bool:
-        """Was it asked to end, or is it over already: out of time, released, lost?"""
-        ...
-
-    def takes_line(self, level: int) -> bool:
-        """Is a line of the log of this level wanted of it?"""
-        ...
-
-    def say(self, kind: EventKind, data: str) -> None:
-        """Say something. Raises nothing for the store's sake."""
-        ...
-
-    async def give(self, kind: EventKind, data: str) -> None:
-        """Say something that is not to be dropped, and return when there is room for the next."""
-        ...
-
-    async def settle(self) -> None:
-        """Return when all that was said is stored; what is said from now on goes with the end of the attempt."""
-        ...
-
-    def settle_sync(self) -> None:
-        """The same, from a thread; it blocks."""
-        ...
-
-
-VOICE: ContextVar[Voice] = ContextVar("afterward.voice")
 
 
 def progress(current: float, total: float | None = None, message: str | None = None) -> None:

@@ -17,9 +17,10 @@ from pydantic_core import SchemaSerializer
 from afterward.annotations import signature_of
 from afterward.blame import type_name
 from afterward.codec import BYTES_AS_BASE64, type_hints
+from afterward.context import VOICE
 from afterward.errors import ResultError, TaskCancelled, TaskError
 from afterward.job import EventKind
-from afterward.saying import MAX_EVENT_BYTES, VOICE
+from afterward.saying import MAX_EVENT_BYTES
 
 _ITERATORS = frozenset(
     {

@@ -19,6 +19,7 @@ from typing import Any, BinaryIO, cast
 from starlette.applications import Starlette
 
 from afterward.apps import lifespan_of
+from afterward.context import RunningJob
 from afterward.engine.endings import Endings
 from afterward.engine.executor import CANCELLED, Executor, failure_of
 from afterward.engine.files import receive, received
@@ -44,7 +45,8 @@ def main() -> None:
         # A handler, not SIG_IGN, which what the function starts would inherit.
         signal.signal(number, _leave_it_to_the_parent)
     files = {file: receive(sys.stdin.buffer) for file in order["files"]}
-    voice = ChildVoice(answer, order["log_level"])
+    job = RunningJob(order["id"], order["task"], order["attempt"])
+    voice = ChildVoice(answer, job, order["log_level"])
     threading.Thread(target=_listen, args=(voice,), daemon=True).start()
     sys.path[:] = order["sys_path"]
     with captured():
@@ -69,7 +71,8 @@ def _listen(voice: ChildVoice) -> None:
 class ChildVoice:
     """Tells the parent what the attempt says; held back while that has no room for more."""
 
-    def __init__(self, answer: BinaryIO, log_level: int | None) -> None:
+    def __init__(self, answer: BinaryIO, job: RunningJob, log_level: int | None) -> None:
+        self.job = job
         self._answer = answer
         self._log_level = log_level
         self._mutex = threading.RLock()

@@ -12,12 +12,12 @@ from collections.abc import Callable
 from typing import Any
 
 from afterward.contents import Contents
+from afterward.context import Voice
 from afterward.errors import LeaseLost, NotCommitted, StoreError
 from afterward.hooks import with_follow_up
 from afterward.job import Lease, Outcome, Status, Succeeded
 from afterward.liveness import Liveness
 from afterward.observe import emit
-from afterward.saying import Voice
 from afterward.stores.base import Store
 from afterward.stores.joining import Joins, Script
 from afterward.task import Joinable, Task

@@ -13,7 +13,7 @@ from traceback import walk_tb
 from types import TracebackType
 from typing import Any, cast
 
-from afterward.context import RUNNING, RunningJob
+from afterward.context import VOICE, Voice
 from afterward.ending import ENDING
 from afterward.engine.endings import AttemptEnding, Endings
 from afterward.engine.files import Chunks, WhenReturned, given
@@ -31,7 +31,6 @@ from afterward.errors import (
 )
 from afterward.job import Cancelled, Failed, Failure, Lease, Outcome, Released, Succeeded
 from afterward.retry import after_failure
-from afterward.saying import VOICE, Voice
 from afterward.signatures import Place, signature_of
 from afterward.task import Task, jitter
 from afterward.text import storable
@@ -120,7 +119,6 @@ class Executor:
             args, kwargs = task.arguments.load(lease.arguments) if call is None else call
         except ArgumentsDoNotFit as misfit:
             return _unfit(misfit, task, lease)
-        RUNNING.set(RunningJob(lease.id, lease.task, lease.attempt))
         VOICE.set(voice)
         try:
             if lease.context is not None:
@@ -166,7 +164,7 @@ class Executor:
             return await self._provider.run(task, args, kwargs, deadline or Deadline())
         if task.is_async:
             return task.result.dump(await task.body(*args, **kwargs))
-        job = RUNNING.get()
+        job = VOICE.get().job
         result, error = await self._threads.call((job.id, job.attempt), copy_context(), task.body, args, kwargs)
         if error is not None:
             raise error

@@ -8,8 +8,8 @@ import threading
 from collections.abc import Generator
 from contextlib import contextmanager
 
+from afterward.context import VOICE
 from afterward.job import EventKind
-from afterward.saying import VOICE
 from afterward.text import storable
 
 MAX_LINE = 4_000

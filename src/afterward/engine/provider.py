@@ -11,7 +11,7 @@ from typing import Any
 
 from fastapi.params import Depends
 
-from afterward.context import RUNNING
+from afterward.context import VOICE
 from afterward.dependencies import Dependency, Kind, Needs
 from afterward.engine.threads import Threads
 from afterward.task import Task
@@ -69,7 +69,7 @@ class _Attempt:
     """The dependencies of one attempt. Each is called once, unless it asks to be called anew."""
 
     def __init__(self, provider: Provider, task: Task[..., Any], stack: AsyncExitStack, deadline: Deadline) -> None:
-        job = RUNNING.get()
+        job = VOICE.get().job
         self._key = job.id, job.attempt
         self._provider = provider
         self._task = task

@@ -56,8 +56,8 @@ class Stepper(Worker):
     async def _end_of(self, lease: Lease) -> None:
         running = self._running.get((lease.id, lease.attempt))
         if running is not None:
-            await asyncio.wait({running.attempt})
-            running.attempt.result()
+            await asyncio.wait({running[0]})
+            running[0].result()
         while self._ended or self._finishing:
             for finishing in list(self._finishing):
                 await asyncio.wait({finishing})

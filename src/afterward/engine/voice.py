@@ -12,6 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from afterward.context import RunningJob
 from afterward.engine.gathering import Gathered, Said
 from afterward.errors import NoCurrentJob
 from afterward.job import EventKind, Lease, Report
@@ -36,19 +37,26 @@ class AttemptVoice:
     `stop`: called in the loop when it is asked, and again each time that it has not ended `CLEAN_UP_SECONDS` later.
     """
 
+    # Of the class until something is said: most attempts say nothing, and cost nothing for that.
+    is_asked = False
+    stop: Callable[[], object] | None = None
+    _asked_at = 0.0
+    _gathered: Gathered | None = None
+    _is_over = False
+    _is_settled = False
+    _lines = 0
+    _dropped = 0
+
     def __init__(self, reporter: Reporter, lease: Lease) -> None:
         self.lease = lease
-        self.is_asked = False
-        self.stop: Callable[[], object] | None = None
-        self._asked_at = 0.0
         self._reporter = reporter
-        self._gathered: Gathered | None = None
-        self._is_over = False
-        self._is_settled = False
-        self._lines = 0
-        self._dropped = 0
 
     # what its function calls
+
+    @property
+    def job(self) -> RunningJob:
+        lease = self.lease
+        return RunningJob(lease.id, lease.task, lease.attempt)
 
     @property
     def log_level(self) -> int | None:

@@ -12,7 +12,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 from afterward.engine.endings import Endings
 from afterward.engine.executor import CANCELLED, Executor, Hear, failure_of
@@ -60,12 +60,6 @@ class WorkerOptions:
     grace: float = 10.0
 
 
-class _Running(NamedTuple):
-    attempt: asyncio.Task[None]
-    lease: Lease
-    voice: AttemptVoice
-
-
 class Worker:
     """Runs the jobs of the tasks that this process knows, as many at once as it has slots."""
 
@@ -91,7 +85,7 @@ class Worker:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._is_working = False
         self._context = contextvars.copy_context()
-        self._running: dict[Key, _Running] = {}
+        self._running: dict[Key, tuple[asyncio.Task[None], AttemptVoice]] = {}
         self._abandoned: set[asyncio.Task[None]] = set()
         self._finishing: set[asyncio.Task[None]] = set()
         self._ended: list[tuple[Lease, Outcome]] = []
@@ -211,7 +205,7 @@ class Worker:
         attempt = self._loop.create_task(self._run(task, lease, voice), context=self._context.copy())
         if task.is_async or lease.deaths >= SUSPECT_AFTER:  # else it runs in a thread, which is left to ask
             voice.stop = attempt.cancel
-        self._running[lease.id, lease.attempt] = _Running(attempt, lease, voice)
+        self._running[lease.id, lease.attempt] = attempt, voice
 
     # claiming
 
@@ -419,18 +413,18 @@ class Worker:
 
     async def _let_end(self) -> None:
         if self._running:
-            await asyncio.wait([one.attempt for one in self._running.values()], timeout=self._options.grace)
+            await asyncio.wait([attempt for attempt, _ in self._running.values()], timeout=self._options.grace)
 
     async def _cancel_running(self) -> None:
         """Release what runs; what does not heed its cancellation is released all the same, and left behind."""
-        running = [one.attempt for one in self._running.values()]
+        running = [attempt for attempt, _ in self._running.values()]
         for attempt in running:
             asyncio.get_running_loop().call_soon(attempt.cancel)  # not before its first step: it would never know
         if running:
             await asyncio.wait(running, timeout=_CANCEL_SECONDS)
-        for attempt, lease, voice in self._running.values():
+        for attempt, voice in self._running.values():
             self._abandoned.add(attempt)
-            self._end(lease, Released("released by a shutdown", report=voice.close()), time.monotonic())
+            self._end(voice.lease, Released("released by a shutdown", report=voice.close()), time.monotonic())
 
     def _hear_of_lost(self, attempts: Mapping[str, int]) -> None:
         loop = self._loop
@@ -440,11 +434,11 @@ class Worker:
     def _drop(self, attempts: Mapping[str, int]) -> None:
         """Another worker has these jobs by now: stop what can be stopped; whatever else it says is refused."""
         for key in attempts.items():
-            running = self._running.get(key)
-            if running is not None:
+            if key in self._running:
+                attempt, voice = self._running[key]
                 self._lost.add(key)
-                running.voice.silence()
-                asyncio.get_running_loop().call_soon(running.attempt.cancel)  # as above
+                voice.silence()
+                asyncio.get_running_loop().call_soon(attempt.cancel)  # as above
 
     def _hear_of_asked(self, attempts: Mapping[str, int]) -> None:
         loop = self._loop
@@ -454,9 +448,8 @@ class Worker:
     def _ask(self, attempts: Mapping[str, int]) -> None:
         """Somebody wants these to end: their functions are told, and how they end is their outcome."""
         for key in attempts.items():
-            running = self._running.get(key)
-            if running is not None:
-                running.voice.ask()
+            if key in self._running:
+                self._running[key][1].ask()
 
 
 def _tell(lease: Lease, outcome: Outcome, accepted: bool, duration: float) -> None:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from anyio import CancelScope
 
 from afterward.app import Afterward
-from afterward.context import RUNNING
+from afterward.context import VOICE
 from afterward.engine.stepper import Stepper
 from afterward.engine.worker import WorkerOptions
 from afterward.faults import Crash
@@ -112,7 +112,7 @@ class Runner:
 
 def is_in_a_job() -> bool:
     """Does the calling code run in a job?"""
-    return RUNNING.get(None) is not None
+    return VOICE.get(None) is not None
 
 
 def has_loop() -> bool:
