@@ -187,19 +187,19 @@ class Painter:
         """One of each kind, by name."""
         await self._report()
         await self._retrying()
-        report = {"task": "shop.reports:build_report", "queue": "reports"}
         self.clock.now = self._now - 40
         await self.added(name="scheduled", delay=1800.0, arguments='{"order": 4900}', owner="ana@example.com")
         await self.added(Placement.held, "api", name="held", arguments='{"order": 4901}')
         for number in range(4):
-            await self.added(arguments=json.dumps({"month": number}), **report, name="paused")
+            arguments = json.dumps({"month": number})
+            await self.added(name="paused", task="shop.reports:build_report", queue="reports", arguments=arguments)
         await self.store.pause("reports", "ana@example.com")
         await self.ended(300, Cancelled("asked to end"), name="cancelled", arguments='{"order": 1}')
         origin = {"method": "POST", "path": "/send/{email}", "request_id": "b7f2c1", "client": "203.0.113.9"}
-        arguments = {"email": "ana@example.com", "password": "hunter2-secret", "tags": ["a", "b"], "body": "Good day"}
+        mail = {"email": "ana@example.com", "password": "hunter2-secret", "tags": ["a", "b"], "body": "Good day"}
         await self.ended(
             90, Failed(failure(*_FAILURES[0])), name="failed", task="shop.mail:send_receipt", queue="mail",
-            arguments=json.dumps(arguments), origin=json.dumps(origin), owner="ana@example.com",
+            arguments=json.dumps(mail), origin=json.dumps(origin), owner="ana@example.com",
         )  # fmt: skip
         await self._markup()
         asked = await self.running(50, name="asked", task="shop.orders:ship", arguments='{"order": 4902}')
@@ -240,9 +240,10 @@ class Painter:
 
     async def _markup(self) -> None:
         """One whose every text is markup."""
+        origin = json.dumps({"method": MARKUP, "path": MARKUP, "request_id": MARKUP})
         lease = await self.running(
-            30, name="markup", task=f"shop:{MARKUP}", queue=MARKUP[:90],
-            arguments=json.dumps({"text": MARKUP, MARKUP: 1}), owner=MARKUP, origin=json.dumps({"method": MARKUP, "path": MARKUP, "request_id": MARKUP}), unique=MARKUP,
+            30, name="markup", task=f"shop:{MARKUP}", queue=MARKUP[:90], owner=MARKUP, origin=origin, unique=MARKUP,
+            arguments=json.dumps({"text": MARKUP, MARKUP: 1}),
         )  # fmt: skip
         line = {"level": "INFO", "logger": MARKUP, "message": MARKUP}
         said = [

@@ -1,12 +1,13 @@
 """Which of a job's data is shown."""
 
 import json
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from afterward.redaction import REDACTED, looks_secret, redacted, shown
+from afterward.redaction import REDACTED, Misplaced, hidden, looks_secret, redacted, restored, shown
 
 SECRET = [
     "password", "PASSWORD", "Password", "userPassword", "new_password", "passwords", "passwd", "pwd", "passphrase",
@@ -97,3 +98,47 @@ def test_data_that_cannot_be_shown_is_counted() -> None:
     assert shown("[" * 100_000 + "]" * 100_000) == "[200,000 characters that cannot be shown]"
     assert shown("9" * 10_000) == "[10,000 characters that cannot be shown]"
     assert shown(None) is None
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text() | st.just("postgresql://user:hunter2@host/db"),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.sampled_from(["name", "password", "token", "a", "note"]) | st.text(), inner, max_size=4)
+    ),
+    max_leaves=12,
+)
+
+
+@given(JSON)
+def test_what_is_hidden_comes_back(value: Any) -> None:
+    shown, secrets = hidden(value)
+    assert restored(shown, secrets) == value
+
+
+@given(JSON)
+def test_what_is_hidden_is_what_is_redacted(value: Any) -> None:
+    shown, secrets = hidden(value)
+    assert restored(shown, [REDACTED] * len(secrets)) == redacted(value)
+
+
+def test_what_is_hidden_may_be_moved_to_where_it_is_hidden_too() -> None:
+    shown, secrets = hidden({"users": [{"name": "a", "password": 1}, {"name": "b", "password": 2}]})
+    shown["users"].reverse()
+    assert restored(shown, secrets)["users"] == [{"name": "b", "password": 2}, {"name": "a", "password": 1}]
+
+
+@pytest.mark.parametrize(
+    "edited",
+    [
+        {"note": "[redacted 1]"},
+        {"note": "it is [redacted 1]", "password": "x"},
+        {"password": "[redacted 2]"},
+        {"password": "[redacted 0]"},
+        ["[redacted 1]"],
+    ],
+)
+def test_what_is_hidden_is_not_put_where_it_would_be_shown(edited: Any) -> None:
+    _, secrets = hidden({"password": "hunter2"})
+    with pytest.raises(Misplaced):
+        restored(edited, secrets)

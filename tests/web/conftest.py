@@ -8,7 +8,9 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from afterward import Afterward
+from tests.support.gallery import Gallery, gallery
 from tests.support.opening import opened
+from tests.support.visiting import Visitor
 
 
 @pytest.fixture
@@ -43,3 +45,28 @@ def client(app: FastAPI) -> Iterator[TestClient]:
 def happened() -> list[str]:
     """What tasks, endpoints and dependencies did, in order; they append to it."""
     return []
+
+
+@pytest.fixture
+def development(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The dashboard is open to developers."""
+    monkeypatch.setenv("AFTERWARD_ENV", "development")
+
+
+@pytest.fixture(scope="module")
+def painted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gallery]:
+    """A store with jobs of every kind, for tests that only look."""
+    with gallery(tmp_path_factory.mktemp("gallery") / "jobs.db", day=60) as painted:
+        yield painted
+
+
+@pytest.fixture
+def visitor(painted: Gallery, development: None) -> Iterator[Visitor]:
+    """Who looks at it."""
+    tasks = Afterward(painted.url)
+    app = FastAPI()
+    tasks.install(app, worker=False)
+    app.include_router(tasks.dashboard())
+    visitor = Visitor(app)
+    with visitor.client:
+        yield visitor

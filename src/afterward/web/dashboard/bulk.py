@@ -23,7 +23,9 @@ STATUSES: Mapping[str, Sequence[Status]] = {
 }
 """Which jobs an action is for."""
 
-_PAGE = 250
+PAGE = 250
+"""So many of them in one transaction: nobody waits long for it."""
+
 _SHOWN = 5
 
 
@@ -45,8 +47,8 @@ async def act(visit: Visit, form: Mapping[str, str]) -> Response:
     newest = form.get("newest", "")
     ids = [job.id for job in await _matching(visit, action, wanted) if job.id <= newest]
     rulings: list[Ruling] = []
-    for start in range(0, len(ids), _PAGE):
-        rulings += await MOVES[action](visit.store, ids[start : start + _PAGE])
+    for start in range(0, len(ids), PAGE):
+        rulings += await MOVES[action](visit.store, ids[start : start + PAGE])
     done, asked = rulings.count(Ruling.done), rulings.count(Ruling.asked)
     counts = {"asked": asked or None, "refused": (len(rulings) - done - asked) or None}
     # What was searched for stands in arguments, maybe.
@@ -68,8 +70,8 @@ async def _matching(visit: Visit, action: str, wanted: Filters) -> list[Job]:
     statuses = (wanted.status,) if wanted.status else STATUSES[action]
     jobs: list[Job] = []
     while len(jobs) < MOST:
-        page = await wanted.page(visit.store, _PAGE, jobs[-1].id if jobs else None, statuses)
+        page = await wanted.page(visit.store, PAGE, jobs[-1].id if jobs else None, statuses)
         jobs += page
-        if len(page) < _PAGE:
+        if len(page) < PAGE:
             break
     return jobs

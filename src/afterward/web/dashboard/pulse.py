@@ -19,7 +19,9 @@ LOOK_SECONDS = 2.0
 LONGEST_SECONDS = 300.0
 """How long one stream lasts at most; browsers come again by themselves."""
 
-_PACE_SECONDS = 0.25
+PACE_SECONDS = 0.25
+"""How often the page of a job that says much hears of it, at most."""
+
 _SILENT_LOOKS = 7
 _CHANGES = 100
 _CHANGED = b"event: changed\ndata: \n\n"
@@ -47,7 +49,7 @@ async def pulse(store: Store, tail: Tail, job: str | None) -> AsyncGenerator[byt
 
 async def _one(store: Store, tail: Tail, id_: str) -> AsyncGenerator[bool]:
     before, said = await _state_of(store, id_), 0
-    while not await tail.ended(_PACE_SECONDS):  # one that says much is not looked at each time
+    while not await tail.ended(PACE_SECONDS):  # one that says much is not looked at each time
         said = await _more(tail, id_, said)
         now = await _state_of(store, id_)
         yield now != before

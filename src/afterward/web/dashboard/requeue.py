@@ -10,6 +10,7 @@ from fastapi import Response
 
 from afterward.errors import AfterwardError, StoreError
 from afterward.job import Job, NewJob
+from afterward.origin import origin_of
 from afterward.redaction import Misplaced, hidden, restored
 from afterward.task import Task
 from afterward.web.dashboard.audit import audit
@@ -22,8 +23,11 @@ async def edit(visit: Visit) -> Response:
     """The form, with the arguments as they are, but for secrets."""
     job = await found(visit)
     _task(visit, job)
-    shown, _ = hidden(_loaded(job))
-    return _form(visit, job, json.dumps(shown, indent=2, ensure_ascii=False))
+    try:
+        shown, _ = hidden(_loaded(job))
+        return _form(visit, job, json.dumps(shown, indent=2, ensure_ascii=False))
+    except RecursionError:
+        raise Refused("This cannot be done", "The arguments are nested too deeply to be shown.", 409) from None
 
 
 async def requeue(visit: Visit, form: Mapping[str, str]) -> Response:
@@ -38,6 +42,8 @@ async def requeue(visit: Visit, form: Mapping[str, str]) -> Response:
         raise
     except (Misplaced, AfterwardError) as error:
         return _form(visit, job, text, str(error))
+    except RecursionError:
+        return _form(visit, job, text, "the arguments are nested too deeply")
     audit(visit, "requeue", job_id=job.id, new_job_id=handle.id)
     return visit.go(f"/jobs/{handle.id}", said="requeued")
 
@@ -60,17 +66,16 @@ def _new_job(visit: Visit, job: Job, task: Task[..., Any], text: str) -> NewJob:
     arguments = restored(_parsed(text), hidden(_loaded(job))[1])
     args, kwargs = task.arguments.load(json.dumps(arguments))
     new = task.new_job(args, kwargs)
-    origin = {"method": "POST", "path": f"{visit.base}/jobs/{{id}}/requeue", "client": visit.who or "the dashboard"}
     return new._replace(
         queue=job.queue, priority=job.priority, delay=None, run_at=None, unique=None,
-        max_attempts=job.max_attempts, timeout=job.timeout, owner=job.owner, origin=json.dumps(origin),
+        max_attempts=job.max_attempts, timeout=job.timeout, owner=job.owner, origin=origin_of(visit.request.scope),
     )  # fmt: skip
 
 
 def _parsed(text: str) -> dict[str, Any]:
     try:
         value = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise Misplaced(f"this is no JSON: {error}") from None
     if not isinstance(value, dict):
         raise Misplaced("the arguments are a JSON object: their names, and their values")

@@ -49,7 +49,8 @@ def dashboard(host: Host, admin: Callable[..., Any] | None, prefix: str, options
     guarded = [Depends(guard(admin, is_guarded=bool(own))), *own]
     router = APIRouter(prefix=prefix, dependencies=guarded, **given)
     for path, show in PAGES.items():
-        router.add_api_route(path or _root(prefix), _shown(host, path, show), methods=["GET"])
+        path = path or _root(prefix)  # noqa: PLW2901 - FastAPI's rule: never both of them empty
+        router.add_api_route(path, _shown(host, path, show), methods=["GET"])
     for path, act in ACTIONS.items():
         router.add_api_route(path, _acted(host, path, act), methods=["POST"])
     router.add_api_route("/changes", _changes(host), methods=["GET"])

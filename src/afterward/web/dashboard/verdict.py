@@ -10,7 +10,7 @@ from afterward.sizes import many
 from afterward.states import span
 from afterward.stores.base import QueueStats, Stats
 from afterward.stores.seen import Pause, ProcessSeen
-from afterward.web.dashboard.wording import counted
+from afterward.web.dashboard.wording import counted, summed
 
 LATE_SECONDS = 60.0
 """A queue whose oldest job has waited for longer is behind."""
@@ -42,7 +42,7 @@ def _troubles(
     pauses = {pause.queue: pause for pause in paused}
     unpaused = [queue for queue in waiting if queue.queue not in pauses]
     if unpaused and not any(process.served for process in processes):
-        total = f"{sum(queue.depth for queue in unpaused):,}"
+        total = summed(queue.depth for queue in unpaused)
         yield Verdict(f"No worker is alive, and {_wait(total)}.", "stuck")
     for queue in unpaused:
         if not any(serves(process, queue.queue) for process in processes):
@@ -67,7 +67,7 @@ def _behind(queue: QueueStats, processes: Sequence[ProcessSeen]) -> str:
     return (
         f"The queue {queue.queue} is behind: its oldest job has waited for "
         f"{span(timedelta(seconds=queue.oldest_age))}, and {many(len(able), 'worker')} "
-        f"{'runs' if len(able) == 1 else 'run'} {busy:,} of {slots:,} jobs they have room for."
+        f"{'runs' if len(able) == 1 else 'run'} {busy:,} of the {slots:,} jobs there is room for."
     )
 
 

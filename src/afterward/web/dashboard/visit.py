@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
-from urllib.parse import quote, urlencode
+from urllib.parse import urlencode
 
 from fastapi import Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
@@ -21,6 +21,7 @@ from afterward.web.dashboard.forgery import give, key_of, new_key, token_of
 from afterward.web.dashboard.guard import who_of
 from afterward.web.dashboard.notices import notice
 from afterward.web.dashboard.rendering import render
+from afterward.web.paths import base_of
 from afterward.web.tail import Tails
 
 
@@ -59,7 +60,7 @@ class Visit:
     def url(self, path: str = "", /, **query: Any) -> str:
         """A page of the dashboard. What is None or empty is left out of the query."""
         said = [(name, value) for name, value in query.items() if value is not None and value not in ("", [], ())]
-        return f"{self.base}{path}" + (f"?{urlencode(said, doseq=True)}" if said else "")
+        return (f"{self.base}{path}" or "/") + (f"?{urlencode(said, doseq=True)}" if said else "")
 
     def page(self, template: str, *, status: int = 200, **facts: Any) -> Response:
         """A page, made from a template."""
@@ -84,12 +85,5 @@ async def visit(request: Request, host: Host, path: str) -> Visit:
     """Raises `StoreError` when the store does not open. `path`: of the page, within the dashboard."""
     await host.life.liveness.start()
     key = key_of(request)
-    base = base_of(request, path)
+    base = base_of(request.scope, path.count("/"))
     return Visit(request, host, base, who_of(request), key or new_key(), key is None, datetime.now(UTC))
-
-
-def base_of(request: Request, path: str) -> str:
-    """Where the dashboard is: the path that was asked for without that of the page in it."""
-    root, asked = request.scope.get("root_path", ""), request.scope["path"]
-    whole = asked if asked == root or asked.startswith(f"{root}/") else root + asked
-    return quote(whole.removesuffix(path.format(**request.path_params)))

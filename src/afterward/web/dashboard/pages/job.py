@@ -81,7 +81,10 @@ def pretty(data: str | None) -> str | None:
     """Stored JSON for people, without what looks secret; None for nothing."""
     if data is None:
         return None
-    text = json.dumps(shown(data), indent=2, ensure_ascii=False)
+    try:
+        text = json.dumps(shown(data), indent=2, ensure_ascii=False)
+    except RecursionError:  # what is read and written without indentation may be nested more deeply
+        text = json.dumps(shown(data), ensure_ascii=False)
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}\n… {len(text) - _LONGEST:,} characters more"
 
 
