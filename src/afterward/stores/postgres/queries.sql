@@ -1050,15 +1050,21 @@ WITH RECURSIVE signed (signature) AS (
     FROM signed WHERE signed.signature IS NOT NULL
 ), latest AS MATERIALIZED (
     SELECT signed.signature, found.* FROM signed CROSS JOIN LATERAL (
-        SELECT count(*) AS jobs, min(f.finished_at) AS first_at, max(f.finished_at) AS last_at, max(f.id) AS newest
+        SELECT count(*) AS jobs, min(f.finished_at) AS first_at, max(f.finished_at) AS last_at,
+            CASE WHEN f.signature = '' THEN f.task END AS of_task
         FROM afterward.finished f WHERE f.status = 'failed' AND f.signature = signed.signature
-        GROUP BY CASE WHEN f.signature = '' THEN f.task END
+        GROUP BY of_task, f.signature
     ) found
-    ORDER BY last_at DESC, newest DESC LIMIT $1
+    ORDER BY last_at DESC LIMIT $1
 )
-SELECT latest.signature, f.task, f.failure, latest.jobs, latest.first_at, latest.last_at, latest.newest
-FROM latest CROSS JOIN LATERAL (SELECT task, failure FROM afterward.finished WHERE id = latest.newest) f
-ORDER BY latest.last_at DESC, latest.newest DESC;
+SELECT latest.signature, f.task, f.failure, latest.jobs, latest.first_at, latest.last_at, f.id AS newest
+FROM latest CROSS JOIN LATERAL (
+    SELECT f.task, f.failure, f.id FROM afterward.finished f
+    WHERE f.status = 'failed' AND f.finished_at = latest.last_at AND f.signature IS NOT DISTINCT FROM latest.signature
+        AND f.task = coalesce(latest.of_task, f.task)
+    ORDER BY f.id DESC LIMIT 1
+) f
+ORDER BY latest.last_at DESC, f.id DESC;
 
 -- name: history
 -- What ended since a time, by spans of so many seconds and by queue: how many, and how long some $3 of each of those took

@@ -31,11 +31,13 @@ def _known(found: Row, reservation: str, fingerprint: str) -> Reservation | None
     """What there is to say of whoever has the key; None where nobody has it."""
     if found["id"] is None or (found["answer"] is None and not found["is_held"]):
         return None
+    if found["id"] == reservation:
+        return Reservation(Reserved.reserved)
     if found["fingerprint"] != fingerprint:
         return Reservation(Reserved.other)
     if found["answer"] is not None:
         return Reservation(Reserved.completed, found["answer"])
-    return Reservation(Reserved.reserved if found["id"] == reservation else Reserved.in_flight)
+    return Reservation(Reserved.in_flight)
 
 
 async def lost(desk: Desk, connection: Connection, jobs: Sequence[NewJob]) -> set[str]:

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any
-
-from afterward.job import Failure
 from afterward.stores.postgres.connection import Connection, Row
 from afterward.stores.postgres.desk import Desk
-from afterward.stores.rows import failure_of, time_of
+from afterward.stores.rows import failure_in, served_of, text_of_served, time_of
 from afterward.stores.seen import FailureGroup, Pause, Period, ProcessSeen, Served, TaskSeen
 
 _SAMPLE = 500
@@ -21,10 +17,11 @@ async def failures(desk: Desk, connection: Connection, limit: int) -> list[Failu
 
 
 def _group(  # noqa: PLR0917 - the columns of the query
-    signature: str, task: str, failure: str | None, jobs: int, first_at: float, last_at: float, newest: str
+    signature: str, task: str, failure: str, jobs: int, first_at: float, last_at: float, newest: str
 ) -> FailureGroup:
-    told = failure_of(failure, signature) or Failure("", "")
-    return FailureGroup(signature, task, told, jobs, time_of(first_at), time_of(last_at), newest)
+    return FailureGroup(
+        signature, task, failure_in(failure, signature), jobs, time_of(first_at), time_of(last_at), newest
+    )
 
 
 async def history(desk: Desk, connection: Connection, since: float, seconds: float) -> list[Period]:
@@ -44,18 +41,8 @@ def _two(percentiles: list[float] | None) -> tuple[float, float] | None:
 
 async def describe(desk: Desk, connection: Connection, process: str, served: Served) -> bool:
     """Say what a process runs jobs of; False for one without a row."""
-    said = json.dumps(
-        {
-            "tasks": dict(served.tasks),
-            "queues": None if served.queues is None else list(served.queues),
-            "concurrency": served.concurrency,
-            "threads": served.threads,
-            "version": served.version,
-            "threaded": sorted(served.threaded),
-        }
-    )
     is_alive: bool = await connection.fetchval(
-        desk["describe"], desk.now, process, said, list(served.tasks), served.version
+        desk["describe"], desk.now, process, text_of_served(served), list(served.tasks), served.version
     )
     return is_alive
 
@@ -63,17 +50,9 @@ async def describe(desk: Desk, connection: Connection, process: str, served: Ser
 async def processes(desk: Desk, connection: Connection) -> list[ProcessSeen]:
     """All that have a liveness row; the one that joined last comes first."""
     return [
-        ProcessSeen(id_, pid, host, time_of(joined_at), _served(served), running)
+        ProcessSeen(id_, pid, host, time_of(joined_at), None if served is None else served_of(served), running)
         for id_, pid, host, joined_at, served, running in await connection.fetch(desk["processes"])
     ]
-
-
-def _served(text: str | None) -> Served | None:
-    """What the version that wrote it knew of."""
-    if text is None:
-        return None
-    said: dict[str, Any] = json.loads(text)
-    return Served(**{name: said[name] for name in Served.__dataclass_fields__ if name in said})
 
 
 async def tasks_seen(desk: Desk, connection: Connection) -> list[TaskSeen]:
