@@ -199,6 +199,10 @@ class Living:
         """Claim, with a new token unless one is given."""
         return await self.store.claim(self.id, send() if wanted is None else wanted, token or new_id())
 
+    def named(self, *jobs: str) -> list[Wanted]:
+        """Room for jobs because a person names them."""
+        return [Wanted({"app:send"}, len(jobs), only=list(jobs))]
+
     async def claim_one(self) -> Lease:
         """Claim the one job that there is to claim."""
         [lease] = (await self.claim()).leases
@@ -306,6 +310,11 @@ async def get(store: Store, id_: str) -> Job:
     [job] = await store.get([id_])
     assert job is not None
     return job
+
+
+async def ids_of(store: Store, **asked: Any) -> list[str]:
+    """The ids of the jobs of a list."""
+    return [job.id for job in await store.list(**asked)]
 
 
 def ids(leases: list[Lease]) -> list[str]:

@@ -62,11 +62,6 @@ def death() -> Failure:
     return Failure(kind, message, signature=signature_of(kind, message))
 
 
-def text_of_death() -> str:
-    """The same, as the text that is stored."""
-    return text_of(death())
-
-
 def time_of(at: float) -> datetime:
     """Seconds since 1970 as a time."""
     return datetime.fromtimestamp(min(at, _END_OF_TIME), UTC)
@@ -77,24 +72,15 @@ def _time_or_none(at: float | None) -> datetime | None:
 
 
 def text_of(failure: Failure) -> str:
-    """A failure as the text that is stored."""
-    return json.dumps(
-        {
-            "kind": failure.kind,
-            "message": failure.message,
-            "traceback": failure.traceback,
-            "signature": failure.signature,
-        }
-    )
+    """A failure as the text that is stored.
 
-
-def unsigned_text_of(failure: Failure) -> str:
-    """The same without its signature, for which the version before had no place: it reads what this one stores."""
+    Without its signature, which has a column of its own: the version before reads this text, and knows nothing of that.
+    """
     return json.dumps({"kind": failure.kind, "message": failure.message, "traceback": failure.traceback})
 
 
 def failure_of(text: str | None, signature: str | None = None) -> Failure | None:
-    """A failure that is stored as text; its signature beside it, or in it."""
+    """A failure that is stored as text, and its signature beside it."""
     return None if text is None else failure_in(text, signature)
 
 
@@ -113,5 +99,6 @@ def text_of_served(served: Served) -> str:
 
 
 def served_of(text: str) -> Served:
-    """What a process serves, of a text that was stored."""
-    return Served(**json.loads(text))
+    """What a process serves, of a text that was stored: by a version that may say more, or less."""
+    said: dict[str, Any] = json.loads(text)
+    return Served(**{name: said[name] for name in Served.__dataclass_fields__ if name in said})

@@ -12,12 +12,9 @@ from collections.abc import Callable
 
 
 class Bell:
-    """Rung from any thread; waited for on any loop. `ring_elsewhere` is called when nobody waits here.
+    """Rung from any thread; waited for on any loop. `ring_elsewhere` is called when nobody waits here."""
 
-    Its argument: are all to wake?
-    """
-
-    def __init__(self, ring_elsewhere: Callable[[bool], None]) -> None:
+    def __init__(self, ring_elsewhere: Callable[[], None]) -> None:
         self._ring_elsewhere = ring_elsewhere
         self._mutex = threading.Lock()
         self._waiting: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
@@ -31,26 +28,22 @@ class Bell:
         if self._wake():
             self._has_rung_here_alone = True
         else:
-            self._ring_elsewhere(False)
+            self._ring_elsewhere()
 
     def ring_all(self) -> None:
-        """Wake all who wait, here and in other processes."""
-        self.hear_all()
-        self._ring_elsewhere(True)
+        """Wake all who wait here, and one in each other process."""
+        self._wake(most=None)
+        self._ring_elsewhere()
 
     def has_looked(self, *, sees_others_jobs: bool) -> None:
         """Somebody here has looked for jobs. `sees_others_jobs`: there are some that nobody here wants."""
         rung, self._has_rung_here_alone = self._has_rung_here_alone, False
         if rung and sees_others_jobs:
-            self._ring_elsewhere(False)
+            self._ring_elsewhere()
 
     def hear(self) -> None:
         """Somebody has rung elsewhere."""
         self._wake()
-
-    def hear_all(self) -> None:
-        """Somebody has rung elsewhere for all who wait."""
-        self._wake(most=None)
 
     def _wake(self, most: int | None = 1) -> bool:
         with self._mutex:

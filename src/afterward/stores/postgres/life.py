@@ -11,7 +11,7 @@ from afterward.job import Process
 from afterward.stores.base import Beat, Held, Reaped
 from afterward.stores.postgres.connection import Connection
 from afterward.stores.postgres.desk import Desk
-from afterward.stores.rows import death, unsigned_text_of
+from afterward.stores.rows import death, text_of
 
 PAGE = 200
 """How many jobs one call of `reap` queues again at most."""
@@ -113,6 +113,6 @@ async def reap(
     """Bury the dead, and queue a page of what nobody living has again."""
     if buried:
         await connection.execute(desk["bury"], [id_ for id_, _ in buried], [count for _, count in buried])
-    told = unsigned_text_of(_DEATH), suspect_after, suspect_delay, _DEATH.signature
+    told = text_of(_DEATH), suspect_after, suspect_delay, _DEATH.signature
     queued, cancelled = await connection.fetchrow(desk["adopt"], desk.now, PAGE, *told) or (0, 0)
     return Reaped(queued, more=queued + cancelled == PAGE)

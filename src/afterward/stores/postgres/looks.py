@@ -10,7 +10,7 @@ from itertools import takewhile
 from typing import Any
 
 from afterward.job import Job, Status
-from afterward.stores.base import SEARCHED
+from afterward.stores import base
 from afterward.stores.postgres.connection import Connection
 from afterward.stores.postgres.desk import Desk
 from afterward.stores.rows import job_of
@@ -46,7 +46,7 @@ async def searched(  # noqa: PLR0917 - what jobs are asked for
     text: str | None,
 ) -> list[Job]:
     """The same, of those of one owner, or that failed with this signature, or that have this text in them."""
-    sought = (*filters, owner, signature, filters[_LIMIT] if text is None else SEARCHED, *_needles(text))
+    sought = (*filters, owner, signature, filters[_LIMIT] if text is None else base.SEARCHED, *_needles(text))
     if not all(is_storable(said) for said in sought if isinstance(said, str)):
         return []
     query = "list_owned" if owner is not None else "list_failed" if signature is not None else "list_text"

@@ -23,7 +23,7 @@ from afterward.stores.postgres import contents, streams
 from afterward.stores.postgres.connection import Connection, Row
 from afterward.stores.postgres.desk import Desk
 from afterward.stores.postgres.entry import enter_all
-from afterward.stores.rows import unsigned_text_of
+from afterward.stores.rows import text_of
 from afterward.text import is_storable
 
 End = tuple[Lease, Outcome]
@@ -144,7 +144,7 @@ def _fences(ends: Sequence[End]) -> list[list[Any]]:
 
 
 def _failures(ends: Sequence[End]) -> list[str | None]:
-    return [unsigned_text_of(end.failure) if isinstance(end, Failed | Retry | Died) else None for _, end in ends]
+    return [text_of(end.failure) if isinstance(end, Failed | Retry | Died) else None for _, end in ends]
 
 
 def _signatures(ends: Sequence[End]) -> list[str]:

@@ -12,10 +12,6 @@ _PAUSE_SECONDS = 0.003
 """How long after one notification the next may follow: each costs the server a lock that all of them share."""
 
 
-FOR_ALL = "all"
-"""What a notification says that is for all who wait; any other is for one of each process."""
-
-
 class Notices:
     """Sends notifications by `submit`, not again and again: what is rung soon after one is rung once, a little later.
 
@@ -26,17 +22,15 @@ class Notices:
         self._loop = asyncio.get_running_loop()
         self._channel = channel
         self._submit = submit
-        self._is_under_way = self._rang_meanwhile = self._is_for_all = False
+        self._is_under_way = self._rang_meanwhile = False
 
-    def send(self, is_for_all: bool) -> None:
-        """Wake who waits for jobs in other processes: one of each, or all."""
-        self._is_for_all |= is_for_all
+    def send(self) -> None:
+        """Wake who waits for jobs in other processes."""
         if self._is_under_way:
             self._rang_meanwhile = True
             return
         self._is_under_way = True
-        called, self._is_for_all = FOR_ALL if self._is_for_all else "", False
-        operation = Operation("notify", (self._channel, called), self._loop)
+        operation = Operation("notify", (self._channel,), self._loop)
         operation.add_done_callback(self._has_sent)
         self._submit(operation)
 
@@ -48,4 +42,4 @@ class Notices:
         self._is_under_way = False
         if self._rang_meanwhile:
             self._rang_meanwhile = False
-            self.send(self._is_for_all)
+            self.send()

@@ -85,8 +85,8 @@ async def _report_apart(desk: Desk, connection: Connection, operations: Sequence
 
 async def _notify(desk: Desk, connection: Connection, operations: Sequence[Operation]) -> None:
     """Once for all of them."""
-    for channel, called in {operation.items for operation in operations}:
-        await connection.execute(desk["notify"], channel, called)
+    [(channel,), *_] = [operation.items for operation in operations]
+    await connection.execute(desk["notify"], channel)
 
 
 async def _connect(_desk: Desk, _connection: Connection, _operations: Sequence[Operation]) -> None:

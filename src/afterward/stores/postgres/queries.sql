@@ -623,7 +623,7 @@ DELETE FROM afterward.reservations WHERE ctid = ANY (ARRAY(
     WHERE r.at <= coalesce($1::float8, extract(epoch FROM statement_timestamp())::float8) - $2::float8
         AND (r.answer IS NOT NULL OR NOT EXISTS (SELECT 1 FROM afterward.processes p WHERE p.id = r.process))
     ORDER BY r.at LIMIT $3 FOR UPDATE SKIP LOCKED
-));
+)) RETURNING id;
 
 -- name: prunable
 SELECT count(*) FROM afterward.finished
@@ -967,7 +967,7 @@ SELECT coalesce($1::float8, extract(epoch FROM statement_timestamp())::float8);
 
 -- name: notify
 -- A hint in a transaction of its own, which waits for no disk.
-SELECT set_config('synchronous_commit', 'off', true), pg_notify($1, $2);
+SELECT set_config('synchronous_commit', 'off', true), pg_notify($1, '');
 
 -- name: in_progress
 -- Which transactions are neither committed nor rolled back.

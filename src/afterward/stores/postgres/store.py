@@ -33,7 +33,6 @@ from afterward.stores.postgres.desk import desk_for
 from afterward.stores.postgres.joining import Joining, identity_of
 from afterward.stores.postgres.lane import Lane
 from afterward.stores.postgres.lanes import Lanes
-from afterward.stores.postgres.notices import FOR_ALL
 from afterward.stores.postgres.operations import CARRY_OUT, IN_A_TRANSACTION
 from afterward.stores.postgres.schema import is_current, schema_of
 from afterward.stores.postgres.schema import migrate as bring_up_to_date
@@ -345,17 +344,17 @@ class PostgresStore:
             answer.add_done_callback(lambda _: self._watchers.tell(jobs))
         return answer
 
-    def _notify(self, is_for_all: bool) -> None:
+    def _notify(self) -> None:
         """Ring in other processes, from whatever thread: at once from a loop that has connections of its own."""
         lanes = self._elsewhere.get(running_loop())
         home = self._home
         if home is None:
             return
         if lanes is not None:
-            lanes.notices.send(is_for_all)
+            lanes.notices.send()
             return
         with contextlib.suppress(RuntimeError):  # its loop has ended
-            home.loop.call_soon_threadsafe(home.notices.send, is_for_all)
+            home.loop.call_soon_threadsafe(home.notices.send)
 
     def _forget_inherited(self) -> None:
         """In a forked child: the connections are the parent's; closed here, they would be closed there."""
@@ -437,11 +436,8 @@ class PostgresStore:
             operation.add_done_callback(lambda answer: answer.exception())  # then the next beat or claim does
             lanes.submit(sort, operation)
 
-    def _hear(self, _connection: Any, _pid: int, _channel: str, called: str) -> None:
-        if called == FOR_ALL:
-            self._bell.hear_all()
-        else:
-            self._bell.hear()
+    def _hear(self, *_: Any) -> None:
+        self._bell.hear()
 
     async def _carry_out(self, connection: Connection, kind: str, operations: Sequence[Operation]) -> None:
         if kind == "beat" and self._unlocked:

@@ -29,9 +29,13 @@ async def tidy(desk: Desk, connection: Connection, ages: Mapping[Status, float],
     expired = len(await connection.fetch(desk["expire"], desk.now, jobs)) if has_expired else 0
     pruned, is_cut = await _prune(desk, connection, ages, jobs) if has_old else (0, False)
     freed = await contents.sweep(desk, connection, chunks) if has_loose or pruned else 0
-    if has_reserved:
-        await connection.execute(desk["forget_reservations"], desk.now, _RESERVED_SECONDS, jobs)
-    return Tidied(expired, pruned, freed, more=is_cut or jobs in {expired, pruned} or freed == chunks)
+    forgotten = await _forget(desk, connection, jobs) if has_reserved else 0
+    return Tidied(expired, pruned, freed, more=is_cut or jobs in {expired, pruned, forgotten} or freed == chunks)
+
+
+async def _forget(desk: Desk, connection: Connection, limit: int) -> int:
+    """Forget keys of requests that were completed long ago, or that nobody will complete; how many they were."""
+    return len(await connection.fetch(desk["forget_reservations"], desk.now, _RESERVED_SECONDS, limit))
 
 
 async def _prune(desk: Desk, connection: Connection, ages: Mapping[Status, float], limit: int) -> tuple[int, bool]:

@@ -73,21 +73,16 @@ class Doorbell:
 
     def ring_all(self) -> None:
         """Wake all who wait, here and in other processes: one alone may be about to leave as well."""
-        self._ring_here()
+        self._ring_here(most=None)
         _ring_there(self._others)
 
-    def _ring_here(self) -> bool:
-        """Wake one who waits in this process; is there one?"""
+    def _ring_here(self, most: int | None = 1) -> bool:
+        """Wake so many who wait in this process, or all; is there one?"""
         with self._mutex:
-            waiting = self._waiting[0] if self._waiting else None
+            waiting = self._waiting[:most]
             self._rung = True
-        if waiting is None:
-            return False
-        try:
-            waiting[0].call_soon_threadsafe(waiting[1].set)
-        except RuntimeError:  # its loop is closed
-            return False
-        return True
+        woken = [_set(loop, event) for loop, event in waiting]
+        return any(woken)
 
     async def wait(self, seconds: float) -> None:
         """Until it rings, or for so many seconds. A ring since the last wait counts."""
@@ -128,6 +123,14 @@ class Doorbell:
         with contextlib.suppress(OSError):  # "would block": all that came has been read
             while True:
                 bell.recv(16)
+
+
+def _set(loop: asyncio.AbstractEventLoop, event: asyncio.Event) -> bool:
+    try:
+        loop.call_soon_threadsafe(event.set)
+    except RuntimeError:  # it is closed
+        return False
+    return True
 
 
 def _ring_there(ports: Iterable[int]) -> None:

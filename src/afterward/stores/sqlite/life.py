@@ -8,7 +8,7 @@ from typing import Any
 from afterward.faults import crash_point
 from afterward.job import Process, Status
 from afterward.stores.base import Beat, Held, Reaped
-from afterward.stores.rows import death, unsigned_text_of
+from afterward.stores.rows import death, text_of
 from afterward.stores.sql import load_queries
 from afterward.stores.sqlite import contents
 from afterward.stores.sqlite.transaction import Transaction
@@ -79,9 +79,7 @@ def reap(
     orphans = connection.execute(_Q["orphans"], (PAGE,)).fetchall()
     for seq, process, status, attempt in orphans:
         if status == Status.running:
-            connection.execute(
-                _Q["orphan_attempt"], (now, unsigned_text_of(_DIED), seq, process, attempt, _DIED.signature)
-            )
+            connection.execute(_Q["orphan_attempt"], (now, text_of(_DIED), seq, process, attempt, _DIED.signature))
         fate = connection.execute(_Q["orphan"], (seq, process, attempt, now, suspect_after, suspect_delay)).get
         queued += fate == Status.queued
         crash_point("in_reap")

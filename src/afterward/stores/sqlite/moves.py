@@ -20,7 +20,7 @@ from afterward.job import (
     Status,
     Succeeded,
 )
-from afterward.stores.rows import unsigned_text_of
+from afterward.stores.rows import text_of
 from afterward.stores.sql import load_queries
 from afterward.stores.sqlite import contents, events
 from afterward.stores.sqlite.bulk import execute_for_all
@@ -159,6 +159,6 @@ def _had_ended(connection: apsw.Connection, lease: Lease, outcome: Outcome) -> b
 
 def _memory_of(outcome: Outcome) -> tuple[str, str | None, str | None]:
     """What is remembered of an attempt that ended so: the name of that, the failure, the note."""
-    failure = unsigned_text_of(outcome.failure) if isinstance(outcome, Failed | Retry | Died) else None
+    failure = text_of(outcome.failure) if isinstance(outcome, Failed | Retry | Died) else None
     note = outcome.note if isinstance(outcome, Released | Cancelled) else None
     return type(outcome).__name__.lower(), failure, note
