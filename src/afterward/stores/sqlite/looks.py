@@ -10,7 +10,7 @@ from typing import Any
 import apsw
 
 from afterward.job import TERMINAL, Job, Status
-from afterward.stores.base import SEARCHED
+from afterward.stores import base
 from afterward.stores.rows import job_of
 from afterward.stores.sql import load_queries
 from afterward.text import is_storable
@@ -47,7 +47,7 @@ def listed(connection: apsw.Connection, filters: tuple[Any, ...], text: str | No
         return
     oldest, limit = filters[4:6]
     if text is not None:
-        filters = (*filters[:5], SEARCHED, *filters[6:], text, limit)
+        filters = (*filters[:5], base.SEARCHED, *filters[6:], text, limit)
     query = _query(by_owner=filters[7] is not None, by_signature=filters[8] is not None, by_text=text is not None)
     for row in connection.execute(query, filters):
         if oldest is not None and row[_CREATED_AT] < oldest:
