@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from itertools import count
-from typing import Annotated
+from typing import Annotated, Any
 
 import pytest
 from fastapi import Depends
@@ -56,7 +56,7 @@ async def test_what_fails_in_one_place_is_one_group(tasks: Afterward) -> None:
     async def too_long(order: int) -> None:
         await asyncio.sleep(60)
 
-    every: list[Task[..., None]] = [in_loop, in_thread, in_a_dependency, in_a_group, elsewhere, otherwise, too_long]
+    every: list[Task[..., Any]] = [in_loop, in_thread, in_a_dependency, in_a_group, elsewhere, otherwise, too_long]
     handles = await tasks.enqueue_many(task.prepare(order) for task in every for order in (1, 2))
     async with tasks.running(WorkerOptions()):
         await tasks.ended([handle.id for handle in handles], timeout=20)
