@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any
 
+import apsw
 import httpx
 import pytest
 from fastapi import Body, Depends, FastAPI, Header, HTTPException, Request, Response, UploadFile
@@ -16,6 +17,7 @@ from fastapi.middleware.gzip import GZipMiddleware
 from fastapi.responses import JSONResponse, StreamingResponse
 from fastapi.testclient import TestClient
 from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
+from starlette.types import Message, Receive, Scope, Send
 
 from afterward import Afterward, BackgroundTasks, JobHandle, Task
 from afterward.faults import armed
@@ -321,6 +323,34 @@ def test_a_task_that_is_refused_as_a_duplicate_leaves_the_key_free(
     for _ in range(2):
         assert client.post("/", headers=KEY).json() == {"detail": "The same is being done already."}
     assert len(sent) == 3
+
+
+@pytest.mark.parametrize("how", ["returns an error", "adds nothing", "is a duplicate"])
+def test_the_key_is_free_when_the_answer_leaves(
+    app: FastAPI, tasks: Afterward, note: Task[[str], None], database: Path, how: str
+) -> None:
+    """Who comes again at once is not told that the first is still under way."""
+    reserved: list[object] = []
+
+    async def looked_at(scope: Scope, receive: Receive, send: Send) -> None:
+        async def look(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                reserved.extend(apsw.Connection(str(database)).execute("SELECT key FROM reservations"))
+            await send(message)
+
+        await app(scope, receive, look)
+
+    @app.post("/", dependencies=[Depends(tasks.idempotent())])
+    async def endpoint(background_tasks: BackgroundTasks) -> Response:
+        reserved.extend(apsw.Connection(str(database)).execute("SELECT key FROM reservations"))
+        if how == "is a duplicate":
+            for _ in range(2):
+                background_tasks.add_task(note.options(unique="one", on_duplicate="refuse"), "task")
+        return Response(status_code=422 if how == "returns an error" else 200)
+
+    with TestClient(looked_at) as client:
+        assert client.post("/", headers=KEY).status_code == {"adds nothing": 200, "is a duplicate": 409}.get(how, 422)
+    assert reserved == [(KEY["Idempotency-Key"],)]
 
 
 @pytest.mark.anyio

@@ -206,9 +206,15 @@ def test_who_has_lost_the_key_commits_nothing(shop: Shop) -> None:
     assert (answer.status_code, shop.rows(), shop.jobs()) == (409, [], [])
 
 
-@pytest.mark.parametrize("how", ["by itself", "by another", "enqueued", "after the commit"])
+@pytest.mark.parametrize("how", ["by itself", "by itself before", "by another", "enqueued", "after the commit"])
 def test_a_second_way_to_store_tasks_is_refused(shop: Shop, how: str) -> None:
     """A part of them could be lost: the key is used up by the other."""
+
+    async def early(background_tasks: BackgroundTasks) -> None:
+        if how == "by itself before":
+            background_tasks.add_task(shop.ship, "vase")
+
+    shop.app.router.dependencies.append(Depends(early))
 
     async def work(session: AsyncSession, background_tasks: BackgroundTasks) -> None:
         background_tasks.add_task(shop.ship, "lamp")
