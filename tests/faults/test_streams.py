@@ -8,6 +8,7 @@ import pytest
 
 from tests.faults.patience import wait_until
 from tests.support.listening import Connection, said
+from tests.support.served_site import ServedSite
 from tests.support.serving import Address
 from tests.support.site import LOOPBACK, Site
 
@@ -53,3 +54,15 @@ def test_a_stream_that_a_dead_server_has_left_goes_on_at_the_next(site: Site) ->
     site.serve()
     with listen(site, job, stream) as again:
         assert said(list(again)) == [("done", "succeeded")]
+
+
+def test_a_stream_stays_open_while_the_store_is_away_and_who_comes_meanwhile_is_refused(served: ServedSite) -> None:
+    served.serve()
+    job = served.door.add("slow", "key~1", seconds=1).job
+    with listen(served, job) as stream:
+        assert stream.read_some() == []
+        served.server.kill()
+        refused = served.door.request("GET", f"/seen/{job}/events")
+        assert (refused.status, refused.headers["retry-after"]) == (503, "5")
+        served.server.start()
+        assert said(list(stream)) == [("done", "succeeded")]

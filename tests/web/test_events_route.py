@@ -41,9 +41,19 @@ def app_of(tasks: Afterward) -> FastAPI:
     return app
 
 
+ON_BOTH_STORES = pytest.mark.parametrize("url", ["sqlite", "postgres"], indirect=True)
+
+
 @pytest.fixture
-def tasks(tmp_path: Path) -> Iterator[Afterward]:
-    with opened(Afterward(f"sqlite:///{tmp_path}/jobs.db")) as tasks:
+def url(tmp_path: Path, request: pytest.FixtureRequest) -> str:
+    """Where the jobs of a test are kept."""
+    is_served = getattr(request, "param", "sqlite") == "postgres"
+    return request.getfixturevalue("postgres_url") if is_served else f"sqlite:///{tmp_path}/jobs.db"
+
+
+@pytest.fixture
+def tasks(url: str) -> Iterator[Afterward]:
+    with opened(Afterward(url)) as tasks:
         yield tasks
 
 
@@ -67,9 +77,9 @@ def speaker(address: Address, tasks: Afterward) -> Iterator[Speaker]:
 
 
 @pytest.fixture
-def elsewhere(address: Address, tmp_path: Path) -> Iterator[Speaker]:
+def elsewhere(address: Address, url: str) -> Iterator[Speaker]:
     """It runs jobs where nobody is told of it."""
-    with opened(Afterward(f"sqlite:///{tmp_path}/jobs.db")) as tasks:
+    with opened(Afterward(url)) as tasks:
         yield Speaker(tasks, "elsewhere", owner=ME)
 
 
@@ -77,6 +87,7 @@ def events_of(job: str) -> str:
     return f"/jobs/{job}/events"
 
 
+@ON_BOTH_STORES
 def test_a_client_gets_what_was_said_then_what_is_said_then_the_end(address: Address, speaker: Speaker) -> None:
     job = speaker.begin_new("a", "b")
     with Connection(address, events_of(job)) as client:
@@ -90,6 +101,7 @@ def test_a_client_gets_what_was_said_then_what_is_said_then_the_end(address: Add
         assert client.browser.retry in range(1000, 3001)
 
 
+@ON_BOTH_STORES
 def test_what_is_said_in_another_process_arrives_as_well(address: Address, elsewhere: Speaker) -> None:
     job = elsewhere.new_job()
     with Connection(address, events_of(job)) as client:
@@ -120,6 +132,7 @@ def test_what_a_client_is_told_of_having_seen_is_not_sent_again(address: Address
             assert [event.id for event in client] == ["3", "3.done"]
 
 
+@ON_BOTH_STORES
 def test_a_client_that_was_told_the_end_is_told_to_stay_away(address: Address, speaker: Speaker) -> None:
     """204 has a browser not connect again; but when a person has the job tried again, there is more."""
     job = speaker.begin_new("a")
@@ -139,6 +152,7 @@ def test_a_client_that_was_told_the_end_is_told_to_stay_away(address: Address, s
         assert client.browser.id == "2.done"
 
 
+@ON_BOTH_STORES
 def test_after_the_attempt_was_lost_the_stream_goes_on_with_the_next(address: Address, speaker: Speaker) -> None:
     job = speaker.begin_new("a", "b")
     with Connection(address, events_of(job)) as client:
@@ -151,6 +165,7 @@ def test_after_the_attempt_was_lost_the_stream_goes_on_with_the_next(address: Ad
         assert (again.id, again.data["attempt"], again.data["data"]) == ("3", 2, "A")
 
 
+@ON_BOTH_STORES
 def test_more_than_a_page_arrives_in_order(address: Address, speaker: Speaker) -> None:
     job = speaker.begin_new(*range(250))
     speaker.end(job)
