@@ -59,7 +59,7 @@ class Desk:
         self.break_with.append(GiveUp(message))
 
 
-def user(x_user: Annotated[str, Header()] = "ada") -> str:
+def user(x_user: Annotated[str, Header(min_length=1)] = "ada") -> str:
     """Who asks: whoever they say they are."""
     return x_user
 
