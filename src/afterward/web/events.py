@@ -31,7 +31,11 @@ RETRY_SECONDS = 1.0
 _AFTER_A_BREAK_SECONDS = 1.0
 
 _KINDS = "|".join(EventKind)
+_TEXT = {"type": "string"}
+_ITEM = {"type": "object", "properties": {"event": _TEXT, "data": _TEXT, "id": _TEXT, "retry": {"type": "integer"}}}
+"""One event of a stream, as FastAPI describes those of its own."""
 _ANSWERS: dict[int | str, dict[str, Any]] = {
+    200: {"description": "What the job says", "content": {"text/event-stream": {"itemSchema": _ITEM}}},
     204: {"description": "The client was told the end, and it still is"},
     403: {"description": "The lines of a job's log are shown to admins alone"},
     404: {"description": "There is no such job, or it is another's"},
@@ -100,7 +104,7 @@ def add_events(router: APIRouter, tails: Tails, life: Callable[[], Life], sight:
         methods=["GET"],
         name="afterward:events",
         status_code=200,
-        response_class=EventStreamResponse,
+        response_class=Response,  # as OpenAPI is to know it: the stream is described by its items
         responses=_ANSWERS,
     )
     router.add_api_route(path, events_head, methods=["HEAD"], include_in_schema=False)
