@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import lru_cache
 from typing import Any
 
 from starlette.types import Scope
@@ -14,11 +15,18 @@ def origin_of(scope: Scope) -> str:
     """JSON text: its method, the path of its route, what it calls itself by `X-Request-ID`, and where it came from."""
     request_id = next((value for name, value in scope.get("headers", ()) if name == b"x-request-id"), None)
     client = scope.get("client")
+    return _written(
+        scope.get("method", "WEBSOCKET"), _template_of(scope), request_id, None if client is None else client[0]
+    )
+
+
+@lru_cache(maxsize=1024)
+def _written(method: str, path: str, request_id: bytes | None, client: str | None) -> str:
     origin = {
-        "method": scope.get("method", "WEBSOCKET"),
-        "path": _template_of(scope),
+        "method": method,
+        "path": path,
         "request_id": None if request_id is None else request_id.decode("latin-1"),
-        "client": client[0] if client else None,
+        "client": client,
     }
     return json.dumps({name: value and value.replace("\0", "")[:_LONGEST_TEXT] for name, value in origin.items()})
 
