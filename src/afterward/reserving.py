@@ -67,7 +67,7 @@ def reserving(owner: Owner, whose: Callable[..., Any] | None, *, required: bool)
     return idempotent
 
 
-def _nobody() -> None:
+async def _nobody() -> None:
     """Whose the request is, if that is known."""
 
 
