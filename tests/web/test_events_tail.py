@@ -146,6 +146,27 @@ async def test_a_job_that_is_followed_later_is_watched_as_well(
     assert await first == [1]
 
 
+async def test_a_job_that_is_asked_for_just_as_others_begin_to_be_watched_is_watched_as_well(
+    store: TellingStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("afterward.web.tail._FIRST_PAUSE", 60.0)
+    monkeypatch.setattr("afterward.web.tail._LONGEST_PAUSE", 60.0)
+    tail = Tail(store.as_store)
+    for job in ("a", "b"):
+        store.new(job)
+
+    async def a_moment_later() -> list[int] | None:
+        await asyncio.sleep(0)
+        return await said_after(tail, "b")
+
+    first, second = begin(tail, "a"), asyncio.create_task(a_moment_later())
+    await waiting(store, "b")
+    await soon(lambda: store.watchers and len(store.pauses) == 2, "both are watched")
+    store.say("b", "something")
+    assert await second == [1]
+    first.cancel()
+
+
 async def test_nothing_is_missed_between_two_looks(store: TellingStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is said while the store is looked at, and after what it answers, is told of."""
     monkeypatch.setattr("afterward.web.tail._FIRST_PAUSE", 60.0)

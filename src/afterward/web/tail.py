@@ -90,9 +90,8 @@ class Tail:
     async def _look_on(self) -> None:
         """Until nobody asks."""
         while self._asked:
-            keys = await self._to_look_at()
-            self._stirred.clear()
-            await self._look(keys)
+            self._stirred.clear()  # first: who asks while this begins is seen next
+            await self._look(await self._to_look_at())
             if self._asked:
                 await self._stirred.wait()
         self._rest()  # now: who asks next begins it anew
@@ -163,7 +162,8 @@ class Tail:
         error = None if looking.cancelled() else looking.exception()
         if error is not None:
             for asked in self._all():
-                asked.answer.set_exception(error)
+                if not asked.answer.done():
+                    asked.answer.set_exception(error)
 
 
 async def _until_told(store: Store, jobs: list[str], seconds: float) -> None:
