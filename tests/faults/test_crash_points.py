@@ -1,6 +1,7 @@
 """`kill -9` at each named point of a job's path, and what the client, the store and the tasks have seen of it."""
 
 import re
+from typing import Any
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,7 @@ def after_a_restart(site: Site) -> tuple[Row | None, list[Run]]:
     return site.database.jobs().get(KEY), site.effects.of(KEY)
 
 
-def refused(site: Site, path: str, **query: object) -> bool:
+def refused(site: Site, path: str, **query: Any) -> bool:
     """Does the client learn that its request came to nothing?"""
     try:
         site.door.request("POST", path, key=KEY, **query)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from typing import Any
 
 import pytest
 
@@ -28,7 +29,7 @@ def files(site: Site) -> int:
     return site.database.query("SELECT count(*) FROM files")[0][0]
 
 
-def is_refused(site: Site, **query: object) -> bool:
+def is_refused(site: Site, **query: Any) -> bool:
     """Does the client learn that its request came to nothing?"""
     try:
         site.door.request("POST", "/files/digest", key=KEY, mebibytes=MEBIBYTES, **query)

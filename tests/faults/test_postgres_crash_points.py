@@ -1,6 +1,7 @@
 """`kill -9` of a process at each named point of a job's path, where the store is a PostgreSQL server."""
 
 from contextlib import suppress
+from typing import Any
 
 import pytest
 
@@ -50,7 +51,8 @@ def test_a_process_killed_before_its_request_is_over_leaves_a_held_job_that_runs
     is_file = path == "/files/digest"
     process = served.serve(crash="after_insert" if is_file else "after_store", worker=0)
     with suppress(ConnectionError):
-        served.door.request("POST", path, key=KEY, **({"mebibytes": 0.3} if is_file else {"linger": 60}))
+        more: dict[str, Any] = {"mebibytes": 0.3} if is_file else {"linger": 60}
+        served.door.request("POST", path, key=KEY, **more)
     process.wait()
     served.work()
     if is_file:

@@ -201,12 +201,12 @@ def test_while_the_store_is_down_no_message_leaves_and_no_task_is_forgotten(
 class FailsFirst(SQLiteStore):
     """A store whose first `enqueue` fails, in a while."""
 
-    failures = 0
+    refusals = 0
 
     def enqueue(self, jobs: Sequence[tuple[NewJob, Placement]], process: str | None) -> Answer[list[Stored_]]:
-        if self.failures:
+        if self.refusals:
             return super().enqueue(jobs, process)
-        self.failures += 1
+        self.refusals += 1
         loop = asyncio.get_running_loop()
         answer: Answer[list[Stored_]] = loop.create_future()
         loop.call_later(0.05, answer.set_exception, StoreUnavailable("the disk is full"))

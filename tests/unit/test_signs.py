@@ -28,7 +28,7 @@ class SignsOnly(SQLiteStore):
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         self.signs: set[str] = set()
-        self.failures = 0
+        self.refusals = 0
         self.beats: list[float] = []
         self.reaped: list[list[tuple[str, int | None]]] = []
 
@@ -41,8 +41,8 @@ class SignsOnly(SQLiteStore):
 
     async def beat(self, process: str) -> Beat | None:
         self.beats.append(time.monotonic())
-        if self.failures:
-            self.failures -= 1
+        if self.refusals:
+            self.refusals -= 1
             raise StoreUnavailable("the connection is lost")
         beat = await super().beat(process)
         return beat and replace(beat, signs=frozenset(self.signs & beat.others.keys()))
@@ -132,9 +132,9 @@ async def test_after_the_store_was_out_of_reach_signs_count_again_when_all_have_
     """They were cut off as well: who is slower to come back has not died of it."""
     liveness = Liveness(store, LEASE)
     await liveness.start()
-    store.failures = 2
+    store.refusals = 2
     store.signs.add("other")
-    await soon(lambda: not store.failures, "the store is back")
+    await soon(lambda: not store.refusals, "the store is back")
     back = len(store.beats)
     await soon(lambda: len(store.beats) >= back + 4, "some looks")
     assert store.reaped == []
