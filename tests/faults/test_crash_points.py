@@ -1,8 +1,8 @@
 """`kill -9` at each named point of a job's path, and what the client, the store and the tasks have seen of it."""
 
 import re
-from typing import Any
 from pathlib import Path
+from typing import Any
 
 import pytest
 
