@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import apsw
+
 from afterward.identity import new_id
 from afterward.job import (
     Cancelled,
@@ -254,3 +256,33 @@ class Painter:
         end = Failed(failure(MARKUP, MARKUP, MARKUP), report=Report(1, tuple(said)))
         self.clock.now = self._now - 20
         assert await self.store.finish([(lease, end)]) == [True]
+
+
+def multiply(painted: Gallery, total: int) -> None:
+    """Fill the store with copies of what has ended, or waits, until it has so many jobs; within the same day."""
+    connection = apsw.Connection(str(painted.file))
+    connection.set_busy_timeout(10_000)
+    columns: list[str] = [row[1] for row in connection.execute("PRAGMA table_info(jobs)")]
+    changed = {
+        "id": "printf('%s-%s-7%s-8%s-%s', substr(h, 1, 8), substr(h, 9, 4), substr(h, 14, 3), substr(h, 18, 3), "
+        "substr(h, 21, 12))",
+        "unique_key": "NULL",
+        "replaced_by": "NULL",
+        "finished_at": "finished_at - age",
+        "started_at": "started_at - age",
+        "created_at": "created_at - age",
+    }
+    names = [name for name in columns if name != "seq"]
+    values = ", ".join(changed.get(name, name) for name in names)
+    copy = f"""
+        INSERT INTO jobs ({", ".join(names)}) SELECT {values} FROM (
+            SELECT *, lower(hex(randomblob(16))) AS h, abs(random() % 3600) AS age FROM jobs
+            WHERE process IS NULL AND status <> 'running' AND id IN (SELECT id FROM jobs ORDER BY seq LIMIT 1000)
+        )"""
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+        while connection.execute("SELECT count(*) FROM jobs").get < total:
+            connection.execute(copy)
+        connection.execute("COMMIT")
+    finally:
+        connection.close()

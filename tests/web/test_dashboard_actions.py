@@ -188,10 +188,11 @@ def test_those_that_moved_on_meanwhile_are_counted(shop: Shop, monkeypatch: pyte
 
 def test_no_more_than_so_many_are_moved_at_once(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bulk, "MOST", 4)
+    monkeypatch.setattr(bulk, "COUNTED", 3)
     monkeypatch.setattr(bulk, "PAGE", 2)
     ids = [shop.add() for _ in range(5)]
     page = shop.visitor.see("/bulk?action=cancel")
-    assert page.one("h1").text == "Cancel 4 jobs?"
+    assert page.one("h1").text == "Cancel 3 or more jobs?"
     assert "the newest 4" in page.one("main").text
     shop.visitor.do("/bulk?action=cancel", "/bulk", word="cancel")
     assert [shop.job(id_).status for id_ in ids] == [Status.queued] + [Status.cancelled] * 4

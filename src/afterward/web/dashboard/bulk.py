@@ -17,6 +17,9 @@ from afterward.web.dashboard.visit import Visit
 MOST = 10_000
 """So many jobs are moved by one action."""
 
+COUNTED = 1_000
+"""So many are counted before: this means so many, or more."""
+
 STATUSES: Mapping[str, Sequence[Status]] = {
     "retry": (Status.failed, Status.cancelled),
     "cancel": (Status.queued, Status.running),
@@ -32,11 +35,12 @@ _SHOWN = 5
 async def confirm(visit: Visit) -> Response:
     """What would be done, with how many, and the form to agree in."""
     action, wanted = _asked(visit.query)
-    jobs = await _matching(visit, action, wanted)
+    jobs = await _matching(visit, action, wanted, COUNTED)
     newest = jobs[0].id if jobs else ""
     return visit.page(
-        "bulk.html", action=action, filters=wanted, count=len(jobs), most=MOST, shown=jobs[:_SHOWN], newest=newest
-    )
+        "bulk.html", action=action, filters=wanted, count=len(jobs), counted=COUNTED, most=MOST, shown=jobs[:_SHOWN],
+        newest=newest,
+    )  # fmt: skip
 
 
 async def act(visit: Visit, form: Mapping[str, str]) -> Response:
@@ -45,7 +49,7 @@ async def act(visit: Visit, form: Mapping[str, str]) -> Response:
     if form.get("word", "").strip().lower() != action:
         return visit.go("/jobs", **wanted.query, said="word")
     newest = form.get("newest", "")
-    ids = [job.id for job in await _matching(visit, action, wanted) if job.id <= newest]
+    ids = [job.id for job in await _matching(visit, action, wanted, MOST) if job.id <= newest]
     rulings: list[Ruling] = []
     for start in range(0, len(ids), PAGE):
         rulings += await MOVES[action](visit.store, ids[start : start + PAGE])
@@ -66,12 +70,12 @@ def _asked(said: Mapping[str, str]) -> tuple[str, Filters]:
     return action, wanted
 
 
-async def _matching(visit: Visit, action: str, wanted: Filters) -> list[Job]:
+async def _matching(visit: Visit, action: str, wanted: Filters, most: int) -> list[Job]:
     statuses = (wanted.status,) if wanted.status else STATUSES[action]
     jobs: list[Job] = []
-    while len(jobs) < MOST:
+    while len(jobs) < most:
         page = await wanted.page(visit.store, PAGE, jobs[-1].id if jobs else None, statuses)
         jobs += page
         if len(page) < PAGE:
             break
-    return jobs
+    return jobs[:most]

@@ -13,11 +13,13 @@ from afterward.web.dashboard.forms import form_of
 from afterward.web.dashboard.guard import Refused, guard
 from afterward.web.dashboard.pages import failures, job, jobs, overview, queues, workers
 from afterward.web.dashboard.pulse import pulse
+from afterward.web.dashboard.remembered import Remembered
 from afterward.web.dashboard.rendering import environment
 from afterward.web.dashboard.route import Page
 from afterward.web.dashboard.visit import Host, Visit, visit
 from afterward.web.events import EventStreamResponse
 
+_Begin = Callable[[Request, str], Awaitable[Visit]]
 _Show = Callable[[Visit], Awaitable[Response]]
 _Act = Callable[[Visit, Mapping[str, str]], Awaitable[Response]]
 
@@ -48,12 +50,17 @@ def dashboard(host: Host, admin: Callable[..., Any] | None, prefix: str, options
     own = list(given.pop("dependencies", None) or ())
     guarded = [Depends(guard(admin, is_guarded=bool(own))), *own]
     router = APIRouter(prefix=prefix, dependencies=guarded, **given)
+    remembered: Remembered[Any] = Remembered()
+
+    async def begin(request: Request, path: str) -> Visit:
+        return await visit(request, host, path, remembered)
+
     for path, show in PAGES.items():
         path = path or _root(prefix)  # noqa: PLW2901 - FastAPI's rule: never both of them empty
-        router.add_api_route(path, _shown(host, path, show), methods=["GET"])
+        router.add_api_route(path, _shown(begin, path, show), methods=["GET"])
     for path, act in ACTIONS.items():
-        router.add_api_route(path, _acted(host, path, act), methods=["POST"])
-    router.add_api_route("/changes", _changes(host), methods=["GET"])
+        router.add_api_route(path, _acted(begin, path, act), methods=["POST"])
+    router.add_api_route("/changes", _changes(host, begin), methods=["GET"])
     router.add_api_route("/static/{name}", _static, methods=["GET"])
     return router
 
@@ -62,16 +69,16 @@ def _root(prefix: str) -> str:
     return "" if prefix else "/"
 
 
-def _shown(host: Host, path: str, show: _Show) -> Callable[..., Any]:
+def _shown(begin: _Begin, path: str, show: _Show) -> Callable[..., Any]:
     async def endpoint(request: Request) -> Response:
-        return await show(await visit(request, host, path))
+        return await show(await begin(request, path))
 
     return endpoint
 
 
-def _acted(host: Host, path: str, act: _Act) -> Callable[..., Any]:
+def _acted(begin: _Begin, path: str, act: _Act) -> Callable[..., Any]:
     async def endpoint(request: Request) -> Response:
-        here = await visit(request, host, path)
+        here = await begin(request, path)
         form = await form_of(request)
         forgery.check(request, form, here.who)
         return await act(here, form)
@@ -79,9 +86,9 @@ def _acted(host: Host, path: str, act: _Act) -> Callable[..., Any]:
     return endpoint
 
 
-def _changes(host: Host) -> Callable[..., Any]:
+def _changes(host: Host, begin: _Begin) -> Callable[..., Any]:
     async def endpoint(request: Request) -> Response:
-        here = await visit(request, host, "/changes")
+        here = await begin(request, "/changes")
         stream = pulse(here.store, host.tails.at(here.store), here.query.get("job"))
         return EventStreamResponse(stream)
 

@@ -20,6 +20,7 @@ from afterward.web.dashboard.assets import assets
 from afterward.web.dashboard.forgery import give, key_of, new_key, token_of
 from afterward.web.dashboard.guard import who_of
 from afterward.web.dashboard.notices import notice
+from afterward.web.dashboard.remembered import Remembered
 from afterward.web.dashboard.rendering import render
 from afterward.web.paths import base_of
 from afterward.web.tail import Tails
@@ -46,6 +47,7 @@ class Visit:
     key: str
     is_new: bool
     now: datetime
+    remembered: Remembered[Any]
 
     @property
     def store(self) -> Store:
@@ -81,9 +83,9 @@ class Visit:
         return self.url(f"/static/{name}", v=assets()[name].version)
 
 
-async def visit(request: Request, host: Host, path: str) -> Visit:
+async def visit(request: Request, host: Host, path: str, remembered: Remembered[Any]) -> Visit:
     """Raises `StoreError` when the store does not open. `path`: of the page, within the dashboard."""
     await host.life.liveness.start()
     key = key_of(request)
     base = base_of(request.scope, path.count("/"))
-    return Visit(request, host, base, who_of(request), key or new_key(), key is None, datetime.now(UTC))
+    return Visit(request, host, base, who_of(request), key or new_key(), key is None, datetime.now(UTC), remembered)

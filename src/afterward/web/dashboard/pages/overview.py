@@ -54,42 +54,52 @@ class QueueRow:
     spark: Chart
 
 
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """What ended since `began`: by slots, and for each queue as one period."""
+
+    began: datetime
+    periods: Sequence[Period]
+    totals: Mapping[str, Period]
+
+
 async def overview(visit: Visit) -> Response:
     """The first page."""
-    chosen = visit.query.get("range", "1h")
+    chosen = visit.query.get("range", "")
     chosen = chosen if chosen in RANGES else "1h"
     span, store = RANGES[chosen], visit.store
-    began = span.began(visit.now)
     stats, paused, processes = await store.stats(), await store.paused(), await store.processes()
-    periods = await store.history(began, span.slot)
-    totals = {period.queue: period for period in await store.history(began, _ALL_SECONDS)}
-    names = sorted({*totals, *(queue.queue for queue in stats.queues), *(pause.queue for pause in paused)})
-    pauses = {pause.queue: pause for pause in paused}
-    rows = [_row(name, stats, pauses, processes, totals, periods, span, began) for name in names]
+    ended: Ended = await visit.remembered.get((store, chosen), lambda: _ended(visit, span))
     return visit.page(
-        "overview.html", page="overview", verdict=verdict(stats, paused, processes), rows=rows, chosen=chosen,
-        ranges=RANGES, span=span, chart=chart(slots(periods, began, span.slot, span.count), 1200, 120),
-        ended=_sums(totals.values()), waiting=[queue.depth for queue in stats.queues],
+        "overview.html", page="overview", verdict=verdict(stats, paused, processes), chosen=chosen, ranges=RANGES,
+        span=span, rows=_rows(span, ended, stats, paused, processes),
+        chart=chart(slots(ended.periods, ended.began, span.slot, span.count), 1200, 120),
+        ended=_sums(ended.totals.values()), waiting=[queue.depth for queue in stats.queues],
         later=[queue.later for queue in stats.queues], running=sum(queue.running for queue in stats.queues),
-        held=sum(queue.held for queue in stats.queues), workers=sum(1 for process in processes if process.served),
-        groups=await store.failures(_GROUPS),
+        workers=sum(1 for process in processes if process.served), groups=await store.failures(_GROUPS),
     )  # fmt: skip
 
 
-def _row(  # noqa: PLR0917 - one row of a table, from all its sources
-    name: str,
-    stats: Stats,
-    pauses: Mapping[str, Pause],
-    processes: Sequence[ProcessSeen],
-    totals: Mapping[str, Period],
-    periods: Sequence[Period],
-    span: Range,
-    began: datetime,
-) -> QueueRow:
-    counts = next((queue for queue in stats.queues if queue.queue == name), QueueStats(name, 0, 0.0, 0, 0, 0))
-    mine = slots([period for period in periods if period.queue == name], began, span.slot, span.count)
-    is_served = any(serves(process, name) for process in processes)
-    return QueueRow(name, counts, pauses.get(name), is_served, totals.get(name), chart(mine, 120, 20, gap=0))
+async def _ended(visit: Visit, span: Range) -> Ended:
+    began = span.began(visit.now)
+    periods = await visit.store.history(began, span.slot)
+    totals = await visit.store.history(began, _ALL_SECONDS)
+    return Ended(began, periods, {period.queue: period for period in totals})
+
+
+def _rows(
+    span: Range, ended: Ended, stats: Stats, paused: Sequence[Pause], processes: Sequence[ProcessSeen]
+) -> list[QueueRow]:
+    counts = {queue.queue: queue for queue in stats.queues}
+    pauses = {pause.queue: pause for pause in paused}
+    rows: list[QueueRow] = []
+    for name in sorted({*ended.totals, *counts, *pauses}):
+        mine = [period for period in ended.periods if period.queue == name]
+        spark = chart(slots(mine, ended.began, span.slot, span.count), 120, 20, gap=0)
+        is_served = any(serves(process, name) for process in processes)
+        own = counts.get(name, QueueStats(name, 0, 0.0, 0, 0, 0))
+        rows.append(QueueRow(name, own, pauses.get(name), is_served, ended.totals.get(name), spark))
+    return rows
 
 
 def _sums(periods: Iterable[Period]) -> Mapping[str, int]:
