@@ -15,7 +15,7 @@ _UNKNOWABLE = re.compile(
     r"""
       \b[a-z][a-z0-9+.-]{1,20}://\S+                          # a URL
     | [\w.+-]{1,64}@[\w-]+(?:\.[\w-]+)+                       # an address
-    | (?<!\w)b?(?:'(?:[^'\\\n]|\\.)*'(?!\w)|"(?:[^"\\\n]|\\.)*")
+    | (?<!\w)b?(?:'(?:[^'\\\n]|\\.)*(?:'(?!\w)|\Z)|"(?:[^"\\\n]|\\.)*(?:"|\Z))  # quoted, or its beginning
     | `[^`\n]*` | [\u2018\u201c\xab][^\u2019\u201d\xbb\n]{0,200}[\u2019\u201d\xbb]
     | (?:\b[a-z]:)?(?:[/\\][\w.~@+-]+){2,}[/\\]?             # a path
     | \b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b
@@ -29,7 +29,7 @@ _UNKNOWABLE = re.compile(
 _RUN = re.compile(r"…(?:[\s,:;=|/()\[\]{}<>.+-]*…)+")
 _COMPREHENSIONS = re.compile(r"(?:\.<locals>)?\.<(?:listcomp|setcomp|dictcomp|genexpr)>")
 _UNREADABLE = re.compile(r"[^A-Za-z0-9_.]+")
-_LONGEST_MESSAGE = 2_000
+_LONGEST_MESSAGE = 1_000
 _COMPARED = 300
 _LONGEST_HEAD = 60
 

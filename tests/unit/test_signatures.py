@@ -47,6 +47,12 @@ def test_of_several_that_vary_the_number_does_not_count(before: str, one: list[s
     assert without_what_varies(f"{before}: {', '.join(one)}") == without_what_varies(f"{before}: {' '.join(other)}")
 
 
+@pytest.mark.parametrize("quote", ["'", '"', "b'"])
+def test_a_quoted_text_may_be_longer_than_what_is_looked_at(quote: str) -> None:
+    one, other = (f"cannot parse {quote}{letter * 5_000}{quote[-1]}" for letter in "ab")
+    assert without_what_varies(one) == without_what_varies(other) == "cannot parse …"
+
+
 @given(kind=texts, message=texts, path=texts, function=texts, task=texts)
 @example("\udcff", "\udcff\0", "\udcff", "\udcff", "\udcff")
 def test_any_failure_has_one_that_a_url_need_not_quote(
