@@ -93,7 +93,7 @@ class Liveness:
         self._is_killed = False
         self._on_lost: list[Callable[[dict[str, int]], None]] = []
         self._on_asked: list[Callable[[Mapping[str, int]], None]] = []
-        self._served: list[Served] = []
+        self._served: list[Callable[[], Served]] = []
         self._described: tuple[str | None, tuple[Served, ...]] = None, ()
         self.holdings = Holdings()
         self.process: str | None = None
@@ -122,8 +122,11 @@ class Liveness:
             self._on_asked.remove(callback)
 
     @contextmanager
-    def serving(self, served: Served) -> Generator[None]:
-        """While the block lasts, who looks at this process sees that it runs jobs of these."""
+    def serving(self, served: Callable[[], Served]) -> Generator[None]:
+        """While the block lasts, who looks at this process sees that it runs jobs of these.
+
+        Asked for in the liveness thread, again and again: a task can be declared at any time.
+        """
         self._served.append(served)
         try:
             yield
@@ -358,9 +361,10 @@ class Liveness:
                 return jobs
 
     async def _describe(self) -> None:
-        """Say what this process runs jobs of, unless that is known."""
-        process, served = self.process, tuple(self._served)
-        if process is None or not served or self._described == (process, served):
+        """Say what this process runs jobs of, or that it does no more, unless that is known."""
+        process, served = self.process, tuple(tell() for tell in tuple(self._served))
+        has_served = self._described[0] == process
+        if process is None or not (served or has_served) or self._described == (process, served):
             return
         if await self._store.describe(process, _together(served)):
             self._described = process, served
@@ -387,7 +391,7 @@ def _together(served: Sequence[Served]) -> Served:
         else sorted({q for one in served for q in one.queues or ()}),
         concurrency=sum(one.concurrency for one in served),
         threads=sum(one.threads for one in served),
-        version=served[-1].version,
+        version=served[-1].version if served else "",
         threaded=sorted({task for one in served for task in one.threaded}),
     )
 

@@ -38,8 +38,10 @@ class Worker(NamedTuple):
 
 
 def workers_of(processes: Iterable[ProcessSeen]) -> list[Worker]:
-    """Those of the processes that run jobs."""
-    return [Worker(process, process.served) for process in processes if process.served is not None]
+    """Those of the processes that run jobs of some task."""
+    return [
+        Worker(process, process.served) for process in processes if process.served is not None and process.served.tasks
+    ]
 
 
 def able(job: Job, workers: Iterable[Worker]) -> list[Worker]:

@@ -16,6 +16,13 @@ async def causes(tasks: Afterward, job: str) -> list[Cause]:
     return [reason.cause for reason in await tasks.why(job)]
 
 
+async def until(tasks: Afterward, job: str, expected: list[Cause]) -> None:
+    """Until this is told of the job, which takes no longer than a heartbeat."""
+    async with asyncio.timeout(5):
+        while await causes(tasks, job) != expected:  # noqa: ASYNC110 - no event tells of it
+            await asyncio.sleep(0.005)
+
+
 async def until_known(tasks: Afterward) -> None:
     """Until a worker has said what it serves, which it does within a heartbeat."""
     async with asyncio.timeout(5):
@@ -38,6 +45,33 @@ async def test_a_handle_tells_what_its_job_waits_for(tasks: Afterward) -> None:
         await handle.result(timeout=10)
     assert await causes(tasks, handle.id) == [Cause.ended]
     assert await causes(tasks, "nothing") == [Cause.unknown]
+
+
+async def test_a_task_that_is_declared_while_the_worker_runs_is_known(tasks: Afterward) -> None:
+    @tasks.task
+    async def send() -> None: ...
+
+    async with tasks.running(WorkerOptions(queues=["mail"])):
+        await until_known(tasks)
+
+        @tasks.task
+        async def resize() -> None: ...
+
+        handle = await resize.options(queue="mail", delay=60).enqueue()
+        await until(tasks, handle.id, [Cause.scheduled])
+
+
+async def test_a_process_that_runs_jobs_no_more_does_not_count(tasks: Afterward) -> None:
+    """Though it lives on, and serves requests."""
+
+    @tasks.task
+    async def send() -> None: ...
+
+    async with tasks.running(None):
+        async with tasks.running(WorkerOptions()):
+            await until_known(tasks)
+        handle = await send.options(delay=60).enqueue()
+        await until(tasks, handle.id, [Cause.scheduled, Cause.no_worker])
 
 
 async def test_threads_that_are_all_taken_are_told_from_places_in_the_loop(tasks: Afterward) -> None:

@@ -38,6 +38,7 @@ def process(id_: str = "a", running: Sequence[str] = (), **served: Any) -> Proce
 
 
 IDLE = process()
+OTHERS = {"shop:pack": "v1"}
 SERVER = ProcessSeen("w", 80, "web", ago(900), None, ())
 PAUSE = Pause("mail", ago(60), "ada")
 SEEN = TaskSeen("shop:send", "1.4.0", ago(3600))
@@ -153,7 +154,7 @@ TABLE: dict[str, Row] = {
         Cause.soon, FREE, None,
     ),
     "nobody runs jobs": (
-        JOB, among(SERVER),
+        JOB, among(SERVER, process(tasks={})),
         Cause.no_worker, "no live process runs jobs of this store",
         "start the application, or: afterward worker MODULE:NAME",
     ),
@@ -163,22 +164,22 @@ TABLE: dict[str, Row] = {
         "start one that does: afterward worker MODULE:NAME --queue mail",
     ),
     "nobody ever knew its function": (
-        JOB, among(process(tasks={}), tasks=[TaskSeen("shop:pack", "1.5.0", NOW)]),
+        JOB, among(process(tasks=OTHERS), tasks=[TaskSeen("shop:pack", "1.5.0", NOW)]),
         Cause.unknown_task, "no live worker knows function shop:send; no worker ever has", HOW_TO_KNOW,
     ),
     "nobody knows its function any more": (
-        JOB, among(process(tasks={"shop:pack": "v1"}), tasks=[SEEN]),
+        JOB, among(process(tasks=OTHERS), tasks=[SEEN]),
         Cause.unknown_task,
         "no live worker knows function shop:send; it was last seen at 2025-06-01 11:00:00 UTC in version 1.4.0",
         HOW_TO_KNOW,
     ),
     "nobody knows its function any more, of which no version is known": (
-        JOB, among(process(tasks={}), tasks=[replace(SEEN, version="")]),
+        JOB, among(process(tasks=OTHERS), tasks=[replace(SEEN, version="")]),
         Cause.unknown_task, "no live worker knows function shop:send; it was last seen at 2025-06-01 11:00:00 UTC",
         HOW_TO_KNOW,
     ),
     "who knows its function does not take its queue": (
-        JOB, among(process(tasks={}), process("b", queues=["a"])),
+        JOB, among(process(tasks=OTHERS), process("b", queues=["a"])),
         Cause.unknown_task,
         "no worker that takes queue mail knows function shop:send; those that do take other queues: host-b (pid 4711)",
         "let one of these take it as well: --queue mail",
@@ -253,7 +254,7 @@ SEVERAL = [
         job(process="w", run_at=LATER), among(SERVER, pauses=[PAUSE]),
         [Cause.held, Cause.scheduled, Cause.paused, Cause.no_worker],
     ),
-    (JOB, among(process(queues=["a"], tasks={})), [Cause.no_queue, Cause.unknown_task]),
+    (JOB, among(process(queues=["a"], tasks=OTHERS)), [Cause.no_queue, Cause.unknown_task]),
     (JOB, among(process(queues=["a"])), [Cause.no_queue]),
     (job(run_at=LATER, unfit_for="v1", note="…", attempt=1), among(IDLE), [Cause.retrying, Cause.unfit]),
     (job(process="w", expires_at=ago(1)), among(SERVER, IDLE), [Cause.held]),

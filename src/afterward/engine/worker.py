@@ -124,7 +124,7 @@ class Worker:
             with (
                 self._liveness.telling_lost(self._hear_of_lost),
                 self._liveness.telling_asked(self._hear_of_asked),
-                self._liveness.serving(self._served()),
+                self._liveness.serving(self._served),
                 captured(),
             ):
                 try:
@@ -137,15 +137,15 @@ class Worker:
                     self._threads.stop()
 
     def _served(self) -> Served:
-        """What it runs jobs of, for those who look."""
-        queues = self._options.queues
+        """What it runs jobs of, for those who look. From any thread."""
+        queues, tasks = self._options.queues, list(self._tasks.items())
         return Served(
-            tasks={name: task.arguments.fingerprint for name, task in self._tasks.items()},
+            tasks={name: task.arguments.fingerprint for name, task in tasks},
             queues=None if queues is None else sorted(queues),
             concurrency=self._options.concurrency,
             threads=self._options.threads,
             version=self._version,
-            threaded=[name for name, task in self._tasks.items() if not task.is_async],
+            threaded=[name for name, task in tasks if not task.is_async],
         )
 
     def drain(self) -> None:
