@@ -61,7 +61,8 @@ def _query(*, by_owner: bool, by_signature: bool, by_text: bool) -> str:
     query = _Q["list"]
     plain = "FROM jobs\nWHERE"
     if by_signature:
-        query = query.replace(plain, "FROM jobs INDEXED BY jobs_alike WHERE status = 'failed' AND signature = ?9 AND")
+        alike = "SELECT seq FROM jobs INDEXED BY jobs_failed WHERE status = 'failed' AND signature = ?9"
+        query = query.replace(plain, f"FROM jobs WHERE seq IN ({alike}) AND")
     elif by_owner:
         query = query.replace(plain, "FROM jobs INDEXED BY jobs_owned WHERE owner = ?8 AND")
     return f"WITH listed AS ({query}) {_Q['with_text']}" if by_text else query

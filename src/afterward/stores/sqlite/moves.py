@@ -34,9 +34,6 @@ _CAN_BE_RETRIED = (Status.failed, Status.cancelled)
 
 def finish(connection: apsw.Connection, ends: Sequence[tuple[Lease, Outcome]], now: float) -> list[bool]:
     """running → succeeded, failed, cancelled or queued, for attempts that still hold their jobs."""
-    for lease, outcome in ends:
-        if outcome.report is not None:
-            events.report(connection, lease, outcome.report, now)
     succeeded = [
         (lease.id, lease.attempt, lease.process, outcome.result, now)
         for lease, outcome in ends
@@ -62,6 +59,14 @@ def finish(connection: apsw.Connection, ends: Sequence[tuple[Lease, Outcome]], n
         has_ended or _had_ended(connection, lease, outcome)
         for (lease, outcome), has_ended in zip(ends, have_ended, strict=True)
     ]
+
+
+def finish_saying(connection: apsw.Connection, ends: Sequence[tuple[Lease, Outcome]], now: float) -> list[bool]:
+    """The same, with the last that the attempts say: as long as they hold their jobs."""
+    for lease, outcome in ends:
+        if outcome.report is not None:
+            events.report(connection, lease, outcome.report, now)
+    return finish(connection, ends, now)
 
 
 def release(transaction: Transaction, process: str, jobs: Sequence[str]) -> list[bool]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
+import apsw
+
 from afterward.job import Lease, Outcome
 from afterward.stores.batch import Operation
 from afterward.stores.sqlite import claims, contents, events, life, moves, processes, queues, reservations, tidying
@@ -52,12 +54,16 @@ def _claim(transaction: Transaction, operations: Sequence[Operation]) -> None:
         operation.answer = claims.claim(transaction, *operation.items)
 
 
-def _finish(transaction: Transaction, operations: Sequence[Operation]) -> None:
-    """All of them as one: those that succeeded share a statement."""
-    ends: list[tuple[Lease, Outcome]] = [end for operation in operations for end in operation.items]
-    accepted = iter(moves.finish(transaction.connection, ends, transaction.now))
-    for operation in operations:
-        operation.answer = [next(accepted) for _ in operation.items]
+def _as_one(finish: Callable[[apsw.Connection, Sequence[tuple[Lease, Outcome]], float], list[bool]]) -> CarryOut:
+    """All ends together: those that succeeded share a statement."""
+
+    def carry_out(transaction: Transaction, operations: Sequence[Operation]) -> None:
+        ends: list[tuple[Lease, Outcome]] = [end for operation in operations for end in operation.items]
+        accepted = iter(finish(transaction.connection, ends, transaction.now))
+        for operation in operations:
+            operation.answer = [next(accepted) for _ in operation.items]
+
+    return carry_out
 
 
 def _report(transaction: Transaction, operations: Sequence[Operation]) -> None:
@@ -90,7 +96,8 @@ CARRY_OUT: dict[str, CarryOut] = {
     "drop": _each(reservations.drop),
     "release": _each(moves.release),
     "report": _report,
-    "finish": _finish,
+    "finish_saying": _as_one(moves.finish_saying),
+    "finish": _as_one(moves.finish),
     "cancel": _each_job(moves.cancel),
     "retry": _retry,
     "hasten": _hasten,

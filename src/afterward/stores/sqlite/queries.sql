@@ -374,6 +374,7 @@ UPDATE jobs SET cancel_asked_at = coalesce(cancel_asked_at, ?2)
 WHERE id = coalesce((SELECT job FROM aliases WHERE id = ?1), ?1) AND status = 'running';
 
 -- name: asked_to_end
+-- Of the few jobs that a process runs: no index of their own, which each claim and each end would pay for.
 SELECT id, attempt FROM jobs WHERE process = ?1 AND cancel_asked_at IS NOT NULL;
 
 -- name: hasten

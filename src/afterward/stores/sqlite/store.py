@@ -187,8 +187,10 @@ class SQLiteStore:
 
     def finish(self, ends: Sequence[tuple[Lease, Outcome]]) -> Answer[list[bool]]:
         reports = [outcome.report for _, outcome in ends if outcome.report is not None]
-        answer = self._ask("finish", ends, is_heavy=_are_large(reports))
-        self._telling(answer, [lease.id for lease, _ in ends])
+        kind = "finish_saying" if reports else "finish"
+        answer = self._ask(kind, ends, is_heavy=bool(reports) and _are_large(reports))
+        if self._watchers:
+            self._telling(answer, [lease.id for lease, _ in ends])
         return self._ringing(answer) if any(_leaves_work(outcome) for _, outcome in ends) else answer
 
     def report(self, reports: Sequence[tuple[Lease, Report]]) -> Answer[list[bool]]:

@@ -7,8 +7,6 @@ ALTER TABLE jobs ADD COLUMN signature TEXT NOT NULL DEFAULT '';
 ALTER TABLE attempts ADD COLUMN signature TEXT NOT NULL DEFAULT '';
 
 CREATE INDEX jobs_owned ON jobs (owner) WHERE owner IS NOT NULL;
-CREATE INDEX jobs_asked ON jobs (process) WHERE cancel_asked_at IS NOT NULL AND process IS NOT NULL;
-CREATE INDEX jobs_alike ON jobs (signature) WHERE status = 'failed';
 CREATE INDEX jobs_failed ON jobs (signature, task, finished_at) WHERE status = 'failed';
 -- What ended, with all that is counted of it: a history reads no job.
 DROP INDEX jobs_finished;
