@@ -60,7 +60,7 @@ class Door:
         self.socket.listen(2048)
         self.port: int = self.socket.getsockname()[1]
 
-    def request(self, method: str, path: str, *, headers: Mapping[str, str] | None = None, **query: Any) -> Answer:
+    def request(self, method: str, path: str, headers: Mapping[str, str] | None = None, /, **query: Any) -> Answer:
         """Ask, and read the whole answer. A server that dies meanwhile makes a `ConnectionError`."""
         connection = http.client.HTTPConnection(LOOPBACK, self.port, timeout=40)
         try:
@@ -81,13 +81,15 @@ class Door:
         connection.request("GET", f"{path}?{urlencode(query)}")
         return Stream(connection)
 
-    def begin(self, method: str, path: str, **query: Any) -> Callable[[], Answer]:
+    def begin(
+        self, method: str, path: str, headers: Mapping[str, str] | None = None, /, **query: Any
+    ) -> Callable[[], Answer]:
         """Ask, in a thread; call the result to wait for the answer."""
         asking: Future[Answer] = Future()
 
         def ask() -> None:
             try:
-                asking.set_result(self.request(method, path, **query))
+                asking.set_result(self.request(method, path, headers, **query))
             except Exception as error:
                 asking.set_exception(error)
 
