@@ -20,16 +20,20 @@ from afterward.job import (
     ALLOWED,
     TERMINAL,
     Cancelled,
+    Completion,
     Died,
+    EventKind,
     Failed,
     Job,
     Lease,
+    NewEvent,
     NewJob,
     OnDuplicate,
     Outcome,
     Placement,
     Process,
     Released,
+    Report,
     Retry,
     Ruling,
     Status,
@@ -38,12 +42,14 @@ from afterward.job import (
 )
 from afterward.reconciliation import differences
 from afterward.stores.base import Store, Wanted
+from afterward.stores.seen import Reserved
 from tests.support.stores import OUTCOMES, Place, altered, new_file, new_job
 
 pytestmark = pytest.mark.anyio
 
 SUSPECT_AFTER, SUSPECT_DELAY = 2, 5.0
 TASKS, QUEUES, NAMES = ("app:a", "app:b"), ("x", "y"), ("p", "q", "r")
+OWNERS, FINGERPRINTS = (None, "ada", "grace"), ("f", "g")
 
 
 @dataclass
@@ -64,6 +70,8 @@ class Modelled:
     expires_at: float = inf
     is_replaced: bool = False
     is_asked: bool = False
+    owner: str | None = None
+    said: list[tuple[int, str]] = field(default_factory=list[tuple[int, str]])
     ended_at: float = inf
     ends: dict[int, Outcome] = field(default_factory=dict[int, Outcome])
 
@@ -90,6 +98,15 @@ class Modelled:
             self.deaths = min(self.deaths + 1, max(self.deaths, SUSPECT_AFTER))
         self.queue_again(now)
 
+    def has_said(self, attempt: int) -> int:
+        """How many events of this attempt there are."""
+        return sum(number == attempt for number, _ in self.said)
+
+    def say(self, attempt: int, report: Report) -> None:
+        """What was said before is not said again."""
+        new = report.events[max(0, self.has_said(attempt) - report.first + 1) :]
+        self.said += [(attempt, event.data) for event in new]
+
     def had_ended(self, lease: Lease, outcome: Outcome) -> bool:
         """Has this attempt ended just so, and can it be seen?"""
         if _plain(outcome) != self.ends.get(lease.attempt):
@@ -100,9 +117,20 @@ class Modelled:
 
 def _plain(outcome: Outcome) -> Outcome:
     """The same end, without what was done with it."""
+    outcome = replace(outcome, report=None)
     if isinstance(outcome, Succeeded):
         return replace(outcome, then=None, files=())
     return replace(outcome, then=None) if isinstance(outcome, Failed) else outcome
+
+
+@dataclass
+class Key:
+    """Which reservation has a key, for what, by which process; and what was answered once it was completed."""
+
+    reservation: str
+    fingerprint: str
+    process: str
+    answer: str | None = None
 
 
 class Life:
@@ -118,6 +146,9 @@ class Life:
         self.leases: list[Lease] = []
         self.files: dict[str, str] = {}
         self.half: set[str] = set()
+        self.paused: set[str] = set()
+        self.keys: dict[str, Key] = {}
+        self.dropped = ["gone"]
         self.lives = 0
         self.calls: list[tuple[list[NewJob], Placement, str, list[Stored]]] = []
         self.happened: Counter[str] = Counter()
@@ -158,12 +189,17 @@ class Life:
                 unique=self.random.choice([None, "k"]),
                 on_duplicate=self.random.choice(list(OnDuplicate)),
                 expires=self.random.choice([None, 8.0]),
+                owner=self.random.choice(OWNERS),
+                completes=self._completion() if self.random.random() < 0.1 else None,
             )
             for _ in range(self.random.randint(1, 3))
         ]
         new = [await self._with_a_file(job) if self.random.random() < 0.2 else job for job in new]
         answers = [self._answer_to(job, placement, process, new) for job in new]
-        if any(job.id in self.half for job in new):
+        lost = {job.id for job in new if job.completes and job.completes.reservation not in self._reservations()}
+        if lost:
+            answers = [Stored.unreserved if job.id in lost else Stored.dropped for job in new]
+        elif any(job.id in self.half for job in new):
             answers = [Stored.incomplete if job.id in self.half else Stored.dropped for job in new]
         elif Stored.refused in answers:
             answers = [answer if answer is Stored.refused else Stored.dropped for answer in answers]
@@ -174,7 +210,112 @@ class Life:
         if self.is_repeated("enqueued at once"):
             assert await self.store.enqueue([(job, placement) for job in new], process) == answers
         self.happened.update(answers)
-        self.calls.append((new, placement, process, answers))
+        if not any(job.completes for job in new):
+            self.calls.append((new, placement, process, answers))
+
+    def _reservations(self) -> dict[str, Key]:
+        """Those that are there, for all that this model can tell: of a dead process's, it cannot."""
+        return {
+            key.reservation: key
+            for key in self.keys.values()
+            if key.answer is not None or key.process in self.alive.values()
+        }
+
+    def _key(self) -> str:
+        """One of the last, or a new one."""
+        return self.random.choice([*list(self.keys)[-3:], new_id()])
+
+    def _completion(self) -> Completion:
+        return Completion(self.random.choice([*self._reservations(), *self.dropped[-1:]]), new_id())
+
+    async def reserve(self) -> None:
+        """By one that lives or not; one that has the key already, or another."""
+        process = self.alive.get(self.name(), "nobody")
+        key, fingerprint = self._key(), self.random.choice(FINGERPRINTS)
+        known = self.keys.get(key)
+        reservation = known.reservation if known and self.random.random() < 0.2 else new_id()
+        if process == "nobody":
+            expected = Reserved.stranger
+        elif known is None or known.reservation not in self._reservations():
+            self.keys[key] = Key(reservation, fingerprint, process)
+            expected = Reserved.reserved
+        elif known.reservation == reservation:
+            expected = Reserved.reserved
+        elif known.fingerprint != fingerprint:
+            expected = Reserved.other
+        else:
+            expected = Reserved.in_flight if known.answer is None else Reserved.completed
+        answer = known.answer if known and expected is Reserved.completed else None
+        for _ in range(2 if self.is_repeated("reserved") else 1):
+            found = await self.store.reserve(reservation, "scope", key, fingerprint, process)
+            assert (found.state, found.answer) == (expected, answer)
+        self.happened[f"key: {expected}"] += 1
+
+    async def drop(self) -> None:
+        """Those that are completed stay."""
+        key = self._key()
+        known = self.keys.get(key)
+        if known is None:
+            return
+        await self.store.drop([known.reservation])
+        if known.answer is None:
+            del self.keys[key]
+            self.dropped.append(known.reservation)
+            self.happened["key: dropped"] += 1
+        elif self.random.random() < 0.5:
+            known.answer = new_id()
+            assert await self.store.amend(known.reservation, known.answer)
+
+    async def pause(self) -> None:
+        """Or have its jobs claimed again."""
+        queue = self.random.choice(QUEUES)
+        if self.random.random() < 0.3:
+            assert await self.store.pause(queue, "ada") is (queue not in self.paused)
+            self.paused.add(queue)
+        else:
+            assert await self.store.resume(queue) is (queue in self.paused)
+            self.paused.discard(queue)
+        assert {pause.queue for pause in await self.store.paused()} == self.paused
+
+    async def hasten(self) -> None:
+        """By a person: what waits for its time."""
+        waiting = [job for job in self.jobs.values() if job.status is Status.queued and job.due_at > self.now]
+        id_, job = self._one() if self.random.random() < 0.5 or not waiting else (waiting[0].id, waiting[0])
+        expected = Ruling.unknown if job is None else Ruling.forbidden
+        if job is not None and job.status is Status.queued and job.due_at > self.now:
+            job.due_at, expected = self.now, Ruling.done
+        assert await self.store.hasten([id_]) == [expected]
+        self.happened[f"hasten: {expected}"] += 1
+
+    async def report(self) -> None:
+        """By who holds a job, or held it."""
+        running = [job for job in self.jobs.values() if job.status is Status.running]
+        leases = self.random.sample(self.leases, min(2, len(self.leases)))
+        leases += [Lease(job.id, job.attempt, job.process or "", job.task, "") for job in running[:2]]
+        said = [(lease, self._report(lease)) for lease in {lease.id: lease for lease in leases}.values()]
+        accepted = [self._holds(lease) for lease, _ in said]
+        for (lease, report), holds in zip(said, accepted, strict=True):
+            self.happened["said" if holds else "said in vain"] += 1
+            if holds:
+                self.jobs[lease.id].say(lease.attempt, report)
+        for _ in range(2 if self.is_repeated("said") else 1):
+            assert await self.store.report(said) == accepted
+
+    def _report(self, lease: Lease) -> Report:
+        """What comes next, with some of what was said before."""
+        job = self.jobs.get(lease.id)
+        so_far = 0 if job is None else job.has_said(lease.attempt)
+        first = max(1, so_far + 1 - self.random.randint(0, 2))
+        numbers = range(first, so_far + 1 + self.random.randint(1, 3))
+        return Report(first, tuple(NewEvent(EventKind.item, f"[{lease.attempt},{number}]") for number in numbers))
+
+    def _holds(self, lease: Lease) -> bool:
+        job = self.jobs.get(lease.id)
+        return (
+            job is not None
+            and job.status is Status.running
+            and (job.attempt, job.process) == (lease.attempt, lease.process)
+        )
 
     def is_repeated(self, what: str) -> bool:
         """Is it asked for again, for its answer was lost?"""
@@ -243,6 +384,9 @@ class Life:
     def _enter(self, job: NewJob, answer: Stored, placement: Placement, process: str) -> None:
         if answer is Stored.stranger:
             return
+        if job.completes is not None:
+            self._reservations()[job.completes.reservation].answer = job.completes.answer
+            self.happened["key: answered"] += 1
         self._expire_holders(job.task, job.unique, job.id)
         holders = self._holders(job.task, job.unique)
         if answer is Stored.exists:
@@ -256,7 +400,8 @@ class Life:
                 holder.is_replaced, holder.expires_at = True, 0
                 self.happened["replaced while running"] += 1
         expires_at = inf if job.expires is None else self.now + cast("float", job.expires)
-        modelled = Modelled(job.id, job.task, job.queue, job.unique, self.now + (job.delay or 0), expires_at=expires_at)
+        due_at = self.now + (job.delay or 0)
+        modelled = Modelled(job.id, job.task, job.queue, job.unique, due_at, expires_at=expires_at, owner=job.owner)
         if placement is not Placement.free:
             modelled.process = process
         if placement is Placement.leased:
@@ -296,6 +441,7 @@ class Life:
             and job.due_at <= self.now
             and job.task in tasks
             and (queues is None or job.queue in queues)
+            and job.queue not in self.paused
             and job.unfit_for not in unfit_for
         ]
         eligible.sort(key=lambda id_: places[id_])
@@ -306,6 +452,7 @@ class Life:
 
         assert [lease.id for lease in claimed.leases] == wanted
         assert claimed.more is (process != "nobody" and len(eligible) > limit)
+        assert process == "nobody" or claimed.paused == self.paused
         for lease in claimed.leases:
             job = self.jobs[lease.id]
             job.move(Status.running, process)
@@ -346,20 +493,19 @@ class Life:
         if isinstance(outcome, Succeeded) and lease.id in self.files:
             outcome = replace(outcome, files=(self.files[lease.id],))
         if isinstance(outcome, Succeeded | Failed) and self.random.random() < 0.3:
-            return replace(outcome, then=new_job(task=TASKS[0], queue=QUEUES[0]))
-        return outcome
+            outcome = replace(outcome, then=new_job(task=TASKS[0], queue=QUEUES[0]))
+        return replace(outcome, report=self._report(lease)) if self.random.random() < 0.3 else outcome
 
     def _end(self, lease: Lease, outcome: Outcome) -> bool:
         job = self.jobs.get(lease.id)
-        if (
-            job is None
-            or job.status is not Status.running
-            or (job.attempt, job.process) != (lease.attempt, lease.process)
-        ):
+        if job is None or not self._holds(lease):
             is_repeated = job is not None and job.had_ended(lease, outcome)
             self.happened["finished, repeated" if is_repeated else "fenced"] += 1
             return is_repeated
         job.ends[lease.attempt] = _plain(outcome)
+        if outcome.report is not None:
+            job.say(lease.attempt, outcome.report)
+            self.happened["said with the end"] += 1
         match outcome:
             case Succeeded():
                 job.end(Status.succeeded, self.now)
@@ -495,7 +641,7 @@ class Life:
         }
         reaped = await self.store.reap(buried[how], SUSPECT_AFTER, SUSPECT_DELAY)
         orphans = mine if how in {"dead", "frozen"} else []
-        assert (reaped.jobs, reaped.more) == (len(orphans), False)
+        assert (reaped.jobs, reaped.more) == (sum(not job.is_asked for job in orphans), False)
         for job in orphans:
             self.happened[f"orphan: {job.status}"] += 1
             job.orphan(self.now)
@@ -524,7 +670,21 @@ class Life:
             numbers = [attempt.number for attempt in job.attempts]
             assert numbers == sorted(set(numbers))
             assert len(numbers) <= job.attempt
+        await self.check_what_is_seen(listed)
         await self.check_stats(listed)
+
+    async def check_what_is_seen(self, listed: list[Job]) -> None:
+        """Whose the jobs are, and what they have said."""
+        assert {job.id: job.owner for job in listed} == {job.id: job.owner for job in self.jobs.values()}
+        owner = self.random.choice(OWNERS[1:])
+        owned = [job.id for job in listed if job.owner == owner]
+        assert [job.id for job in await self.store.list(owner=owner, limit=10_000)] == owned
+        some = self.random.sample(list(self.jobs.values()), min(10, len(self.jobs)))
+        for job, stream in zip(some, await self.store.events([(job.id, 0) for job in some], 1000), strict=True):
+            assert stream is not None
+            assert (stream.status, stream.attempt, stream.last) == (job.status, job.attempt, len(job.said))
+            assert [(event.attempt, event.data) for event in stream.events] == job.said
+            assert [event.number for event in stream.events] == list(range(1, len(job.said) + 1))
 
     async def check_stats(self, listed: list[Job]) -> None:
         """What is counted is what the list shows."""
@@ -566,6 +726,11 @@ async def test_a_store_is_as_its_model(place: Place, seed: int) -> None:
         life.retry: 4,
         life.tidy: 1,
         life.sweep: 1,
+        life.report: 4,
+        life.pause: 2,
+        life.hasten: 2,
+        life.reserve: 4,
+        life.drop: 1,
     }
     for number in range(2000):
         if number >= 200 and life.happened.keys() >= EVENTS:
@@ -583,13 +748,15 @@ async def test_a_store_is_as_its_model(place: Place, seed: int) -> None:
 
 
 EVENTS: set[Any] = {
-    *(set(Stored) - {Stored.unreserved}),
+    *Stored,
     "let go", "claimed", "fenced", "given back", "dead", "frozen", "awake", "left",
     "orphan: queued", "orphan: running", "Succeeded", "Failed", "Cancelled", "Retry", "Released", "Died",
     "replaced while queued", "replaced while running", "expired", "expired for another", "expired, unasked",
     "follow-up", "pruned", "swept", "cancel: asked", "not to succeed yet: queued", "not to succeed yet: cancelled",
     *(f"{move}: {ruling}" for move in ("cancel", "retry") for ruling in ("done", "unknown", "forbidden")),
-    "retry: taken",
+    "retry: taken", "key: answered", "key: dropped", *(f"key: {state}" for state in Reserved),
+    "said", "said in vain", "said with the end",
+    *(f"hasten: {ruling}" for ruling in ("done", "unknown", "forbidden")),
     *(f"{what}, repeated" for what in ("enqueued", "enqueued at once", "let go", "claimed", "finished", "left",
                                        "finished at once", "cancelled", "retried", "given back")),
 }  # fmt: skip
