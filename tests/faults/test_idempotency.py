@@ -7,12 +7,12 @@ from tests.faults.patience import wait_until
 from tests.support.site import Answer, Door, Site
 
 KEY = "key~1"
-SENT_ONCE = {"Idempotency-Key": "one"}
+HEADERS = {"Idempotency-Key": "one"}
 LEASE = 2
 
 
 def ask(door: Door, **query: object) -> Answer:
-    return door.request("POST", "/keyed/quick", SENT_ONCE, key=KEY, **query)
+    return door.request("POST", "/keyed/quick", HEADERS, key=KEY, **query)
 
 
 def ask_in_vain(site: Site) -> None:
@@ -49,7 +49,7 @@ def test_of_two_at_once_in_two_processes_one_is_carried_out(site: Site) -> None:
     doors = [site.door, site.another_door()]
     for door in doors:
         site.serve(door=door)
-    asked = [door.begin("POST", "/keyed/quick", SENT_ONCE, key=KEY, think=1) for door in doors]
+    asked = [door.begin("POST", "/keyed/quick", HEADERS, key=KEY, think=1) for door in doors]
     first, second = sorted((each() for each in asked), key=lambda answer: answer.status)
     assert (first.status, second.status) == (202, 409)
     assert int(second.headers["retry-after"]) > 0
@@ -82,7 +82,7 @@ def test_killed_after_storing_and_before_the_answer_the_client_is_answered_with_
 def test_while_a_frozen_process_has_the_key_the_client_is_told_to_come_again(site: Site) -> None:
     """Until that is taken for dead. When it wakes, it has lost its key, and stores nothing."""
     frozen = site.serve(lease=LEASE, worker=0, stop="before_store")
-    first = site.door.begin("POST", "/keyed/quick", SENT_ONCE, key=KEY)
+    first = site.door.begin("POST", "/keyed/quick", HEADERS, key=KEY)
     wait_until(lambda: frozen.stands_still)
     door = site.another_door()
     another = site.serve(door=door, lease=LEASE)
@@ -102,7 +102,7 @@ def test_while_a_frozen_process_has_the_key_the_client_is_told_to_come_again(sit
 def test_a_frozen_process_that_wakes_before_anybody_comes_again_stores_its_job(site: Site) -> None:
     """It has not been taken for dead."""
     frozen = site.serve(stop="before_store")
-    first = site.door.begin("POST", "/keyed/quick", SENT_ONCE, key=KEY)
+    first = site.door.begin("POST", "/keyed/quick", HEADERS, key=KEY)
     wait_until(lambda: frozen.stands_still)
     frozen.thaw()
     answer = first()
