@@ -13,7 +13,7 @@ from afterward.job import Job, NewJob, Ruling, Status
 from afterward.life import Life
 from afterward.liveness import Liveness
 from afterward.reasons import Reason
-from afterward.request import signed_in_request, watch_in_request, with_key_of_request
+from afterward.request import signed_in_request, taken_in_request, watch_in_request
 from afterward.stores.base import Store
 from afterward.task import Joinable, Seconds, Task, seconds
 from afterward.waiting import until_ended
@@ -52,7 +52,7 @@ class Looking:
         """
         jobs = signed_in_request(self, list(jobs))
         handles = [self._handle_of(job) for job in jobs]
-        jobs = with_key_of_request(self, jobs, transaction)
+        jobs = taken_in_request(self, jobs, transaction)
         if jobs and transaction is not None:
             watch_in_request(self, await self._intake.join(jobs, transaction))
         elif jobs:
@@ -63,7 +63,7 @@ class Looking:
         """`enqueue_many` for code without an event loop. It blocks until the jobs are stored."""
         jobs = signed_in_request(self, list(jobs))
         handles = [self._handle_of(job) for job in jobs]
-        jobs = with_key_of_request(self, jobs, transaction)
+        jobs = taken_in_request(self, jobs, transaction)
         if jobs and transaction is not None:
             watch_in_request(self, self._intake.join_sync(jobs, transaction))
         elif jobs:

@@ -8,9 +8,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from afterward.keyed import KeyedCall
 from afterward.life import Life
 from afterward.onlookers import Onlookers, are_indifferent
-from afterward.received import Received, has_key
+from afterward.received import has_key
 from afterward.refusal import answer
 from afterward.request import CALLS, SCOPE_KEY, Call, calls_in
 from afterward.task import Owner
@@ -37,10 +38,8 @@ class DurableTasksMiddleware:
         return conductor.conduct(self._serve, scope, receive, send)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        kind = WebSocketCall if scope["type"] == "websocket" else Call
-        call = kind(self._life().intake, self._onlookers, send, scope)
-        if kind is Call and has_key(scope):
-            receive = call.received = Received(scope, receive)
+        call = _kind_of(scope)(self._life().intake, self._onlookers, send, scope)
+        receive = call.listen(receive)
         scope[SCOPE_KEY] = calls = {**calls_in(scope), self._owner: call}
         try:
             try:
@@ -63,6 +62,12 @@ class DurableTasksMiddleware:
                 await answer(call.refusal, call.start, send)
         finally:
             await call.end()
+
+
+def _kind_of(scope: Scope) -> type[Call]:
+    if scope["type"] == "websocket":
+        return WebSocketCall
+    return KeyedCall if has_key(scope) else Call
 
 
 class FailureMiddleware:

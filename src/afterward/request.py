@@ -8,12 +8,11 @@ import sys
 import threading
 from collections.abc import Awaitable, Sequence
 from contextvars import ContextVar
-from dataclasses import replace
 from typing import Any, NamedTuple, Protocol, cast
 
 from starlette.background import BackgroundTask as StockBackgroundTask
 from starlette.responses import Response
-from starlette.types import Message, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from afterward.errors import (
     AfterwardError,
@@ -22,24 +21,17 @@ from afterward.errors import (
     DuplicateJob,
     NotCommitted,
     NotInARequest,
-    ReservationLost,
     StoreError,
-    StoreUnavailable,
 )
 from afterward.faults import crash_point
 from afterward.handle import JobHandle
-from afterward.idempotency import KeptAnswer, scope_of
-from afterward.identity import new_id
 from afterward.intake import Intake
 from afterward.job import Completion, Lease, NewJob, OnDuplicate
-from afterward.keyed import Keyed
 from afterward.observe import emit
 from afterward.onlookers import Onlookers
 from afterward.origin import origin_of
-from afterward.received import Received
-from afterward.stores.seen import Reservation, Reserved
 from afterward.task import UNSAID, Joinable, Owner, Task, checked_owner
-from afterward.transactions.joined import Joined, Standing, Transaction
+from afterward.transactions.joined import Joined, Transaction
 
 SCOPE_KEY = "afterward.calls"
 CALLS: ContextVar[dict[Owner, Call]] = ContextVar("afterward.calls")
@@ -119,10 +111,6 @@ class Call:
     start: Message | None = None
     """The start of its response, where that had to wait for the store."""
     refusal: AfterwardError | None = None
-    received: Received | None = None
-    """What of the request was read, where it has an `Idempotency-Key`."""
-    keyed: Keyed | None = None
-    """Its answer, where that key is reserved, and not completed."""
     tries_again = False
     """Is what could not be stored once tried again?"""
     owner: str | None = None
@@ -160,12 +148,11 @@ class Call:
         thing = self._to_be_joined_by(task)
         if thing is not None:
             self._admit(task)
-            self.watch(self._transaction_on(thing).add(self.with_key(self.signed([job]), thing)))
+            self.watch(self._transaction_on(thing).add(self.taken(self.signed([job]), thing)))
             return task.handle(job.id)
+        self.taken((job,), None)
         with _ADDING:
             self._admit(task)
-            if self.keyed is not None:
-                self.keyed.take([job], None)
             if task.call_options.run_on_error:
                 self._on_error |= {job.id}
             pending = _Pending(job, origin)
@@ -181,11 +168,6 @@ class Call:
         Raises `ConfigurationError` for one who cannot be an owner, or when jobs are written already that are nobody's.
         """
         checked_owner(owner)
-        if self.keyed is not None and self.keyed.is_anybodys:
-            raise ConfigurationError(
-                "the Idempotency-Key of this request was reserved before it was known whose the request is, and would "
-                "have shown one user what another was answered; say tasks.idempotent(owner=…), or have it come after"
-            )
         if any(job.owner is None for joined in self._joined or () for job in joined.jobs):
             raise ConfigurationError(
                 "this request has added tasks to a transaction before it was known whose they are; "
@@ -280,8 +262,6 @@ class Call:
     def send(self, message: Message) -> Awaitable[None]:
         """The application's `send`: nothing that promises a job leaves before the job is stored."""
         # Not a coroutine function: where nothing is to be done, what awaits this awaits the server's `send` itself.
-        if self.keyed is not None:
-            return self._send_keyed(message, self.keyed)
         kind = message["type"]
         if kind == "http.response.start":
             return self._begin_response(message)
@@ -318,7 +298,7 @@ class Call:
         await self._begin_response(start)
 
     async def _begin_stored(self, start: Message) -> None:
-        await self._store(direct=_has_length(start))
+        await self._store(direct=has_length(start))
         self._started = True
         await self._send(start)
 
@@ -345,149 +325,33 @@ class Call:
         self._sent = True
         await self._send(chunk)
 
-    # a request with a key that is reserved
+    # what only a request with an `Idempotency-Key` does (`KeyedCall`)
 
-    async def reserve(self, key: str, whose: str | None) -> Reservation:
-        """Reserve a key for this request, in the name of its owner, unless it is said whose the key is.
+    def listen(self, receive: Receive) -> Receive:
+        """What the application is to receive by."""
+        return receive
 
-        Raises `TooMuchAhead`, `StoreUnavailable`, and `ConfigurationError`.
+    def taken(self, jobs: Sequence[NewJob], _stored_by: Joinable | None) -> Sequence[NewJob]:
+        """Jobs of this request as they are to be stored, by a session or connection, or by the request itself.
+
+        May be called from any thread.
         """
-        if self.keyed is not None:
-            raise ConfigurationError(
-                "this request has reserved its Idempotency-Key already; depend on one tasks.idempotent(…), once"
-            )
-        if self.received is None:
-            raise ConfigurationError(
-                "the Idempotency-Key of this request was added by a middleware of the application, and the request was "
-                "not watched from its start; have the client send it, or a proxy"
-            )
-        if self._joined is not None:
-            raise ConfigurationError(
-                "a task was added to a transaction before the Idempotency-Key of its request was reserved; "
-                "put tasks.idempotent(…) before whatever adds tasks"
-            )
-        owner = self.owner if whose is None else whose
-        keyed = Keyed(new_id(), is_anybodys=owner is None)
-        fingerprint = await self.received.fingerprint()
-        scope = scope_of(owner or "", self.received.method, self.received.path)
-        reservation = await self._intake.reservations.reserve(keyed.reservation, scope, key, fingerprint)
-        if reservation.state is Reserved.reserved:
-            self.keyed = keyed
-            if self._pending:
-                keyed.take((), None)
-        return reservation
+        return jobs
 
-    def with_key(self, jobs: Sequence[NewJob], stored_by: Joinable) -> Sequence[NewJob]:
-        """Jobs that join a transaction, as this request has them stored: they complete its key, if it has one."""
-        if self.keyed is None:
-            return jobs
-        with _ADDING:
-            if any(joined.standing is Standing.stored for joined in self._joined or ()):
-                raise ConfigurationError(
-                    "a request with an Idempotency-Key has its tasks stored by one transaction, and that is committed "
-                    "by now; add all of them before the commit"
-                )
-            return self.keyed.take(jobs, stored_by)
+    def refuse_at_once(self, _jobs: Sequence[NewJob]) -> None:
+        """Raise `ConfigurationError` where jobs must not be stored before the response is known."""
 
     def hear(self, message: Message) -> None:
-        """The application gives this part of its answer, inside of all middleware."""
-        if self.keyed is not None and self.refusal is None:
-            try:
-                self.keyed.hear(message)
-            except ConfigurationError as error:
-                self.refusal = error
-                raise
+        """The application gives this part of its response, inside of all middleware."""
 
-    async def _send_keyed(self, message: Message, keyed: Keyed) -> None:
-        """Nothing leaves before all is known: the answer is stored with the jobs, and only then sent."""
-        kind = message["type"]
-        if self.refusal is not None:
-            return
-        if kind == "http.response.debug":
-            await self._send(message)
-            return
-        if kind == "http.response.start" and not await self._begin_keyed(message):
-            return
-        if not self.is_seen_inside:
-            self.hear(message)
-        keyed.withhold(message)
-        if kind == "http.response.body" and not message.get("more_body", False):
-            await self._end_keyed(keyed)
+    async def give_up_key(self) -> None:
+        """The response that is sent now is none to be kept."""
 
-    async def _begin_keyed(self, start: Message) -> bool:
-        """Is this the start of an answer that is to be kept? Else it is dealt with."""
-        self.start = start
-        error = sys.exception()
-        if isinstance(error, DuplicateJob | ReservationLost) and start["status"] == 500:  # of a commit, unhandled
-            self.refusal = error
-            return False
-        if not self.is_seen_inside:
-            self.sift(self._around)
-        if start["status"] >= 400 and self._joined is None and not self._has_added():
-            await self.give_up_key()
-            await self.send(start)
-            return False
-        return True
-
-    def _has_added(self) -> bool:
-        """Is there a task that is wanted, and not only because the request has failed?"""
-        return any(p.job.id not in self._on_error for p in self._pending)
-
-    async def _end_keyed(self, keyed: Keyed) -> None:
-        """The answer is known: it is kept together with the jobs, and then leaves."""
-        answer, status = self._answer_kept(keyed), 0 if self.start is None else self.start["status"]
-        if self._joined is not None:
-            await self._amend(keyed, answer, promises=status < 400)
-        if self._pending:
-            self._complete(keyed, answer)
-            await self._store(direct=self.start is not None and _has_length(self.start))
-            if answer is not None:
-                self.keyed = None
-        await self.give_up_key()
-        self._withheld = list(keyed.let_go())
-        if not (answer is not None and answer.is_document and self._documents[0].seconds):
-            await self._leave_at_once()
-
-    def _answer_kept(self, keyed: Keyed) -> KeptAnswer | None:
-        """What is kept of its answer: of a status document, which job it is of."""
-        answer = keyed.answer()
-        if answer is None or not any(document.placeholder == answer.body for document in self._documents):
-            return answer
-        return replace(answer, is_document=True)
-
-    def _complete(self, keyed: Keyed, answer: KeptAnswer | None) -> None:
-        if answer is not None:
-            with _ADDING:
-                first, *others = self._pending
-                job = first.job._replace(completes=Completion(keyed.reservation, answer.written()))
-                self._pending = [first._replace(job=job), *others]
-
-    async def _amend(self, keyed: Keyed, answer: KeptAnswer | None, *, promises: bool) -> None:
-        """What was committed is kept with an answer that names its jobs; this one takes its place.
-
-        Not one that tells of a mistake of the server's: whoever sends the request again is better told of the jobs.
-        """
-        joined = self._joined or []
-        await self._see_that_all_is_committed(promises=promises)
-        try:
-            if not promises:
-                await self._intake.host.check_committed(joined)
-            if answer is None or answer.status >= 500:
-                await self.give_up_key()
-            elif await self._intake.reservations.amend(keyed.reservation, answer.written()):
-                self.keyed = None
-        except NotCommitted:  # what its transaction keeps locked cannot be given up before that is over
-            await self.give_up_key(at_once=False)
-        except StoreError as error:
-            emit(logging.WARNING, "answer.not_kept", reason=str(error))
-            await self.give_up_key(at_once=False)
-
-    async def give_up_key(self, *, at_once: bool = True) -> None:
-        """Where its key is reserved and not completed: another request may have it."""
-        keyed, self.keyed = self.keyed, None
-        if keyed is not None:
-            at_once = at_once and not isinstance(self.refusal, StoreUnavailable | NotCommitted)
-            await self._intake.reservations.drop(keyed.reservation, at_once=at_once)
+    def _complete(self, completion: Completion) -> None:
+        """What is pending completes this reservation."""
+        with _ADDING:
+            first, *others = self._pending
+            self._pending = [first._replace(job=first.job._replace(completes=completion)), *others]
 
     async def _see_that_all_is_committed(self, *, promises: bool) -> None:
         """Refuse the response where it promises what is not committed; one that tells of a failure promises nothing."""
@@ -504,7 +368,7 @@ class Call:
         """Can this response leave when the application has returned, instead of while it waits for that?"""
         return (
             not self.is_looked_at
-            and _has_length(start)
+            and has_length(start)
             and sys.exception() is self._around
             and not self._onlookers.look_on(self)
         )
@@ -577,8 +441,6 @@ class Call:
             if self.leases or self.held:
                 crash_point("after_response")
                 await self._intake.let_go(self)
-            if self.keyed is not None:
-                await self.give_up_key()
             # The server's leads back here by its scope, and so does the scope: a circle for each request.
             self._send, self.scope, self._documents, self._document = _send_nowhere, _NO_SCOPE, (), None
             if (
@@ -629,7 +491,7 @@ def _background_being_sent() -> list[Any]:
     return []
 
 
-def _has_length(message: Message) -> bool:
+def has_length(message: Message) -> bool:
     """Is this the start of a response whose length is known: one that does not stream?"""
     for name, _ in message.get("headers", ()):  # noqa: SIM110 - any() of a generator takes twice as long
         if name == b"content-length" or name.lower() == b"content-length":
@@ -647,20 +509,18 @@ def is_in_a_request(owner: Owner) -> bool:
     return owner in CALLS.get({})
 
 
-def with_key_of_request(owner: object, jobs: Sequence[NewJob], transaction: Joinable | None) -> Sequence[NewJob]:
-    """Where the calling code runs in a request with a key: these jobs, as that has them stored.
+def taken_in_request(owner: object, jobs: Sequence[NewJob], transaction: Joinable | None) -> Sequence[NewJob]:
+    """Where the calling code runs in a request: these jobs, as that has them stored; None: at once.
 
-    Raises `ConfigurationError` for what is stored at once: it would be stored again when the request is sent again.
+    Raises `ConfigurationError` where that cannot be.
     """
     call = CALLS.get({}).get(cast("Owner", owner))
-    if call is None or call.keyed is None or not jobs:
+    if call is None or not jobs:
         return jobs
-    if transaction is None:
-        raise ConfigurationError(
-            f"task {jobs[0].task}: it was enqueued in a request with an Idempotency-Key, and would be enqueued once "
-            f"more when that is sent again; use add_task of BackgroundTasks, which stores it with the answer"
-        )
-    return call.with_key(jobs, transaction)
+    if transaction is not None:
+        return call.taken(jobs, transaction)
+    call.refuse_at_once(jobs)
+    return jobs
 
 
 def signed_in_request(owner: object, jobs: Sequence[NewJob]) -> Sequence[NewJob]:

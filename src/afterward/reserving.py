@@ -27,9 +27,10 @@ from afterward.idempotency import (
     bad_key,
     key_of,
 )
+from afterward.keyed import KeyedCall
 from afterward.observe import emit
 from afterward.received import TooMuchAhead
-from afterward.request import Call, calls_in
+from afterward.request import calls_in
 from afterward.stores.seen import Reserved
 from afterward.task import Owner
 
@@ -62,6 +63,11 @@ def reserving(owner: Owner, whose: Callable[..., Any] | None, *, required: bool)
         _handle_answers(request)
         key = _key_of(request, required=required)
         if key is not None:
+            if not isinstance(call, KeyedCall):
+                raise ConfigurationError(
+                    "the Idempotency-Key of this request was added by a middleware of the application, and the request "
+                    "was not watched from its start; have the client send it, or a proxy"
+                )
             await _reserve(owner, call, key, None if whose is None else _text(key_owner))
 
     return idempotent
@@ -96,7 +102,7 @@ def _text(owner: Any) -> str:
     return str(owner)
 
 
-async def _reserve(owner: Owner, call: Call, key: str, whose: str | None) -> None:
+async def _reserve(owner: Owner, call: KeyedCall, key: str, whose: str | None) -> None:
     try:
         reservation = await call.reserve(key, whose)
     except TooMuchAhead as error:

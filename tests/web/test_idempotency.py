@@ -17,7 +17,7 @@ from fastapi.middleware.gzip import GZipMiddleware
 from fastapi.responses import JSONResponse, StreamingResponse
 from fastapi.testclient import TestClient
 from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from afterward import Afterward, BackgroundTasks, JobHandle, Task
 from afterward.faults import armed
@@ -664,6 +664,24 @@ def test_two_of_these_dependencies_are_a_mistake(
     assert client.post("/", headers=KEY).status_code == 500
     with pytest.raises(Exception, match="depend on one"), TestClient(app) as strict:
         strict.post("/", headers=KEY)
+
+
+def test_a_key_that_a_middleware_adds_is_a_mistake(app: FastAPI, orders: list[str]) -> None:
+    """The request was not watched from its start."""
+
+    class AddKey:
+        def __init__(self, app: ASGIApp) -> None:
+            self._app = app
+
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            if scope["type"] == "http":
+                scope["headers"] = [*scope["headers"], (b"idempotency-key", b"one")]
+            await self._app(scope, receive, send)
+
+    app.add_middleware(AddKey)
+    with pytest.raises(Exception, match="have the client send it"), TestClient(app) as strict:
+        strict.post("/orders/tea")
+    assert orders == []
 
 
 def test_an_owner_that_is_no_text_is_a_mistake(app: FastAPI, client: TestClient, tasks: Afterward) -> None:
