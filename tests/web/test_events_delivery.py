@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from afterward.job import EventKind, Status
 from afterward.web.delivery import Position, deliver, end, has_had_all, is_news, position_of
-from afterward.web.frames import frame, retry
+from afterward.web.frames import CHUNK_BYTES, chunks, frame, retry
 from tests.support.telling import Browser, Saying, Told
 
 ALL = frozenset(EventKind)
@@ -36,9 +36,9 @@ class Client:
                 return
             delivery = deliver(self._position, found, self._kinds)
             self._position = delivery.position
-            yield from self.browser.read(delivery.frames)
+            yield from self.browser.read(b"".join(delivery.frames))
             if delivery.is_all:
-                yield from self.browser.read(end(found, "{}"))
+                yield from self.browser.read(end(self._position, "{}"))
                 return
 
 
@@ -198,6 +198,16 @@ def test_data_of_several_lines_arrives_as_it_is() -> None:
     for text in ('{\n  "a": 1\r\n}', "[\r1]", '"\u2028\u0085 \\n"'):
         [event] = Browser().read(frame("item", text, "1"))
         assert event.data == json.loads(text)
+
+
+def test_what_is_sent_is_cut_into_pieces_of_a_size_that_fits_a_slow_client() -> None:
+    """But for an event that is larger by itself; and small ones go together."""
+    sizes = [100, 200, CHUNK_BYTES - 300, 1, 3 * CHUNK_BYTES, 5]
+    frames = [bytes([number]) * size for number, size in enumerate(sizes)]
+    pieces = list(chunks(frames))
+    assert b"".join(pieces) == b"".join(frames)
+    assert [len(piece) for piece in pieces] == [CHUNK_BYTES, 1, 3 * CHUNK_BYTES, 5]
+    assert list(chunks([])) == []
 
 
 def test_how_long_to_wait_before_a_connection_is_tried_again_is_told_in_milliseconds() -> None:

@@ -347,10 +347,7 @@ def test_streams_end_with_the_application_and_later_ones_at_once(
         assert client.browser.retry in range(1000, 3001)
 
 
-def test_a_job_that_is_forgotten_meanwhile_ends_its_stream(
-    address: Address, elsewhere: Speaker, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("afterward.web.events.PAGE", 1)
+def test_a_job_that_is_forgotten_meanwhile_ends_its_stream(address: Address, elsewhere: Speaker) -> None:
     job = elsewhere.begin_new("a")
     with Connection(address, events_of(job)) as client:
         client.take(1)

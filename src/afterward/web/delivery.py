@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from afterward.job import TERMINAL, Event, EventKind, Status
@@ -33,9 +33,9 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """What to send next, as bytes, and where the client is then. `is_all`: only the end is left to be told."""
+    """What to send next, and where the client is then. `is_all`: only the end is left to be told."""
 
-    frames: bytes
+    frames: Sequence[bytes]
     position: Position
     is_all: bool
 
@@ -55,7 +55,7 @@ def deliver(position: Position, found: Stream, kinds: Collection[EventKind]) -> 
       anew may be told so again.
     """
     if position.number > found.last:
-        return Delivery(b"", Position(found.last), is_all=False)
+        return Delivery((), Position(found.last), is_all=False)
     frames: list[bytes] = []
     for event in found.events:
         if event.number > position.number:
@@ -66,7 +66,7 @@ def deliver(position: Position, found: Stream, kinds: Collection[EventKind]) -> 
     if has_all and _has_begun_again(position, found):
         frames.append(_attempt(found.attempt))
         position = Position(position.number, found.attempt)
-    return Delivery(b"".join(frames), position, is_all=has_all and found.status in TERMINAL)
+    return Delivery(frames, position, is_all=has_all and found.status in TERMINAL)
 
 
 def is_news(position: Position, found: Stream) -> bool:
@@ -85,9 +85,9 @@ def has_had_all(position: Position, found: Stream) -> bool:
     return position.is_done and found.status in TERMINAL and position.number >= found.last
 
 
-def end(found: Stream, document: str) -> bytes:
-    """That it is the end: with the job's status document."""
-    return frame("done", document, f"{found.last}.done")
+def end(position: Position, document: str) -> bytes:
+    """That it is the end: with the job's status document, for a client that has had all before."""
+    return frame("done", document, f"{position.number}.done")
 
 
 def _has_begun_again(position: Position, found: Stream) -> bool:

@@ -16,7 +16,7 @@ from afterward.life import Life
 from afterward.stores.base import Store
 from afterward.stores.seen import Stream
 from afterward.web.delivery import ID, Position, deliver, end, has_had_all, is_news, position_of
-from afterward.web.frames import HEARTBEAT, retry
+from afterward.web.frames import HEARTBEAT, chunks, retry
 from afterward.web.tail import PAGE, Tail, Tails
 
 HEARTBEAT_SECONDS = 15.0
@@ -150,11 +150,12 @@ class _Follower:
                 continue
             if found is None:
                 return
-            delivery = deliver(self._position, found, self._kinds)
+            delivery, attempt = deliver(self._position, found, self._kinds), found.attempt
+            del found  # it may be large, and the client slow
             self._position = delivery.position
-            if delivery.frames:
-                yield delivery.frames
-            if delivery.is_all and (last := await self._end(found)) is not None:
+            for chunk in chunks(delivery.frames):
+                yield chunk
+            if delivery.is_all and (last := await self._end(attempt)) is not None:
                 yield last
                 return
 
@@ -169,15 +170,15 @@ class _Follower:
     def _is_news(self, found: Stream) -> bool:
         return is_news(self._position, found)
 
-    async def _end(self, found: Stream) -> bytes | None:
-        """The last to be sent; None when it is not over, for a person has retried the job."""
+    async def _end(self, attempt: int) -> bytes | None:
+        """The last to be sent, after this attempt; None when it is not over, for a person has retried the job."""
         try:
-            [job] = await self._store.get([found.id])
+            [job] = await self._store.get([self._seen.job.id])
         except StoreUnavailable:
             await asyncio.sleep(_AFTER_A_BREAK_SECONDS)
             return None
         if job is None:
             return b""  # forgotten: who connects again is told so
-        if job.status not in TERMINAL or job.attempt != found.attempt:
+        if job.status not in TERMINAL or job.attempt != attempt:
             return None
-        return end(found, self._seen.document(job))
+        return end(self._position, self._seen.document(job))

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Iterator
 
 HEARTBEAT = b":\n\n"
 """A comment, which clients pass over: that it can be sent shows that the client is there, and keeps proxies patient."""
+
+CHUNK_BYTES = 16 * 1024
 
 _LINE_END = re.compile(r"\r\n|\r|\n")
 
@@ -16,6 +19,18 @@ def frame(event: str, data: str, id_: str | None = None) -> bytes:
     if id_ is not None:
         lines.append(f"id: {id_}")
     return ("\n".join(lines) + "\n\n").encode()
+
+
+def chunks(frames: Iterable[bytes]) -> Iterator[bytes]:
+    """The same in larger pieces: what a server has to keep of them at once for a client that is slow stays small."""
+    chunk = b""
+    for one in frames:
+        if chunk and len(chunk) + len(one) > CHUNK_BYTES:
+            yield chunk
+            chunk = b""
+        chunk += one
+    if chunk:
+        yield chunk
 
 
 def retry(seconds: float) -> bytes:

@@ -19,8 +19,8 @@ from afterward.errors import StoreError, StoreUnavailable
 from afterward.stores.base import Store
 from afterward.stores.seen import Stream
 
-PAGE = 100
-"""How many events of one job are got at once: what one stream holds in memory at most."""
+PAGE = 32
+"""How many events of one job are got at once: what one stream holds in memory at most, 2 MiB of the largest."""
 
 TASKS = "afterward-streams"
 
