@@ -7,13 +7,20 @@ from pathlib import Path
 import apsw
 import pytest
 
-from afterward.job import Placement, Process, Status
+from afterward.job import EventKind, Lease, NewEvent, Placement, Process, Report, Status, Succeeded
 from afterward.stores.sqlite import SQLiteStore
-from afterward.stores.sqlite.store import MANY
+from afterward.stores.sqlite.store import LARGE, MANY
 from afterward.stores.sqlite.writer import HEAVY, Operation
 from tests.support.stores import new_job
 
 pytestmark = pytest.mark.anyio
+
+
+LEASE = Lease("nothing", 1, "worker", "app:send", "{}")
+
+
+def said(many: int, data: str) -> Report:
+    return Report(1, (NewEvent(EventKind.item, data),) * many)
 
 
 class Watched(SQLiteStore):
@@ -37,10 +44,12 @@ async def test_tidying_reaping_and_large_batches_are_carried_out_in_a_thread(tmp
     await store.tidy({Status.succeeded: 60}, 100, 8)
     await store.reap([], 2, 1.0)
     await store.enqueue([(new_job(), Placement.free) for _ in range(MANY + 1)], None)
+    await store.report([(LEASE, said(MANY + 1, '"1"'))])
+    await store.finish([(LEASE, Succeeded(report=said(3, '"1"'))), (LEASE, Succeeded(report=said(1, "1" * LARGE)))])
     await store.close()
     here = threading.get_ident()
     assert {kind: here in threads for kind, threads in store.threads.items()} == {
-        "tidy": False, "reap": False, "enqueue": False,
+        "tidy": False, "reap": False, "enqueue": False, "report": False, "finish_saying": False,
     }  # fmt: skip
 
 
@@ -50,8 +59,12 @@ async def test_what_is_small_is_carried_out_at_once(tmp_path: Path) -> None:
     await store.open()
     await store.join(Process("worker", 1, "example"))
     await store.enqueue([(new_job(), Placement.free) for _ in range(MANY)], None)
+    await store.report([(LEASE, said(MANY, '"1"'))])
+    await store.finish([(LEASE, Succeeded(report=said(MANY, '"1"'))), (LEASE, Succeeded())])
+    await store.finish([(LEASE, Succeeded())])
     await store.close()
-    assert store.threads == {"join": {threading.get_ident()}, "enqueue": {threading.get_ident()}}
+    kinds = ("join", "enqueue", "report", "finish_saying", "finish")
+    assert store.threads == {kind: {threading.get_ident()} for kind in kinds}
 
 
 async def test_large_batches_go_a_few_at_a_time(tmp_path: Path) -> None:

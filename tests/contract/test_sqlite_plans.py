@@ -521,3 +521,28 @@ async def test_whose_jobs_and_alike_failures_are_found_by_index(instructions: li
     await opened.store.enqueue([(new_job(owner="bob"), Placement.leased) for _ in range(MANY)], "worker")
     await put(opened.store, *(new_job(owner="eve") for _ in range(MANY)))
     assert await look() <= few + 50
+
+
+async def test_a_history_costs_the_same_whatever_ended_before_it(instructions: list[int], opened: Opened) -> None:
+    """And in proportion to what ended within it, which is read from one index."""
+
+    async def end(many: int) -> None:
+        jobs = [new_job() for _ in range(many)]
+        await opened.store.enqueue([(job, Placement.leased) for job in jobs], "worker")
+        leases = [Lease(job.id, 1, "worker", job.task, job.arguments) for job in jobs]
+        await opened.store.finish([(lease, Succeeded()) for lease in leases])
+
+    async def look(many: int) -> int:
+        opened.clock.advance(600)
+        since = datetime.fromtimestamp(opened.clock.now, UTC)
+        await end(many)
+        before = instructions[0]
+        [period] = await opened.store.history(since, 60.0)
+        assert period.succeeded == many
+        return instructions[0] - before
+
+    await look(10)
+    few = await look(10)
+    await end(MANY)
+    assert await look(10) <= few + 50
+    assert await look(MANY) <= few + 100 * MANY

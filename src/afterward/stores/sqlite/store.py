@@ -68,7 +68,7 @@ MANY = 200
 """More jobs than this in one `enqueue` are a millisecond or more of work: too much for the loop of an application."""
 
 LARGE = 256 * 1024
-"""And more characters than this in one report."""
+"""So many characters of what attempts say are as much."""
 
 
 class SQLiteStore:
@@ -384,4 +384,4 @@ def _identity(path: Path) -> _Inode | None:
 def _are_large(reports: Sequence[Report]) -> bool:
     """Is to store them too much for the loop of an application?"""
     said = [event for report in reports for event in report.events]
-    return len(said) > MANY or sum(len(event.data) for event in said) > LARGE
+    return len(said) > MANY or sum(len(event.data) for event in said) >= LARGE
