@@ -14,7 +14,7 @@ from starlette.background import BackgroundTask as StockBackgroundTask
 from afterward.handle import JobHandle
 from afterward.onlookers import Participant
 from afterward.request import CALLS, Call, call_of, calls_in
-from afterward.task import Owner, Task
+from afterward.task import Owner, Task, Yielding
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -43,6 +43,8 @@ class BackgroundTasks(StockBackgroundTask, Participant):
 
     @overload
     def add_task(self, func: Task[P, Coroutine[Any, Any, R]], /, *args: P.args, **kwargs: P.kwargs) -> JobHandle[R]: ...
+    @overload
+    def add_task(self, func: Task[P, Yielding], /, *args: P.args, **kwargs: P.kwargs) -> JobHandle[None]: ...
     @overload
     def add_task(self, func: Task[P, R], /, *args: P.args, **kwargs: P.kwargs) -> JobHandle[R]: ...
     @overload

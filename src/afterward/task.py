@@ -7,7 +7,7 @@ import functools
 import inspect
 import random
 import sys
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import Enum
@@ -32,6 +32,9 @@ from afterward.yielding import ItemCodec, exhausting, yields, yields_in_loop
 
 Joinable: TypeAlias = object
 """A session of SQLAlchemy or SQLModel, or a connection of asyncpg or psycopg; with an event loop or without."""
+
+Yielding: TypeAlias = AsyncIterator[Any] | Iterator[Any]
+"""What a generator function is annotated with: its items are said while it runs, and its result is None."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -263,6 +266,8 @@ class Task(Generic[P, R_co]):
     @overload
     def handle(self: Task[P, Coroutine[Any, Any, R]], job: str) -> JobHandle[R]: ...
     @overload
+    def handle(self: Task[P, Yielding], job: str) -> JobHandle[None]: ...
+    @overload
     def handle(self, job: str) -> JobHandle[R_co]: ...
     def handle(self, job: str) -> JobHandle[Any]:
         """A handle of the job of this id, which is one of this task; from whatever process it came."""
@@ -270,6 +275,8 @@ class Task(Generic[P, R_co]):
 
     @overload
     async def enqueue(self: Task[P, Coroutine[Any, Any, R]], /, *args: P.args, **kwargs: P.kwargs) -> JobHandle[R]: ...
+    @overload
+    async def enqueue(self: Task[P, Yielding], /, *args: P.args, **kwargs: P.kwargs) -> JobHandle[None]: ...
     @overload
     async def enqueue(self, /, *args: P.args, **kwargs: P.kwargs) -> JobHandle[R_co]: ...
     async def enqueue(self, /, *args: P.args, **kwargs: P.kwargs) -> JobHandle[Any]:
@@ -281,6 +288,8 @@ class Task(Generic[P, R_co]):
 
     @overload
     def enqueue_sync(self: Task[P, Coroutine[Any, Any, R]], /, *args: P.args, **kwargs: P.kwargs) -> JobHandle[R]: ...
+    @overload
+    def enqueue_sync(self: Task[P, Yielding], /, *args: P.args, **kwargs: P.kwargs) -> JobHandle[None]: ...
     @overload
     def enqueue_sync(self, /, *args: P.args, **kwargs: P.kwargs) -> JobHandle[R_co]: ...
     def enqueue_sync(self, /, *args: P.args, **kwargs: P.kwargs) -> JobHandle[Any]:

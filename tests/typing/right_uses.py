@@ -30,10 +30,15 @@ from afterward import (
     RunningJob,
     Status,
     Task,
+    TaskCancelled,
+    cancel_asked,
+    check_cancelled,
     current_job,
+    emit,
     finish,
     finish_sync,
     lifespan_state,
+    progress,
 )
 from afterward.testing import Bench, Clock, fixture
 
@@ -41,6 +46,7 @@ app = FastAPI()
 tenant: ContextVar[str] = ContextVar("tenant")
 tasks = Afterward("sqlite:///jobs.db", lease=timedelta(seconds=5), context_variables=[tenant])
 tasks.install(app)
+quiet = Afterward(log_level=None, version="2030-01-02")
 tasks.install(Starlette(), worker=False, queues={"mail"}, grace=3)
 
 
@@ -98,6 +104,20 @@ def join(files: list[UploadFile], cover: UploadFile | None = None, shop: Shop = 
     return len(files)
 
 
+@tasks.task
+async def words(question: str, *, most: int = 10) -> AsyncIterator[str]:
+    yield question
+    progress(1, most, "of the words")
+    emit({"any": [1, 2.5, None]})
+
+
+@tasks.task(timeout=60)
+def lines(file: str) -> Iterator[dict[str, int]]:
+    if not cancel_asked():
+        yield {file: 1}
+    check_cancelled()
+
+
 sell = tasks.task(Shop().sell)
 
 assert_type(sell("a book"), None)
@@ -142,6 +162,8 @@ async def endpoint(
     assert_type(same.add_task(send.options(delay=60, run_on_error=False), email), JobHandle[bool])
     assert_type(background_tasks.add_task(restock, "a book"), JobHandle[int])
     assert_type(background_tasks.add_task(close.options(delay=1)), JobHandle[None])
+    assert_type(background_tasks.add_task(words, "why", most=3), JobHandle[None])
+    assert_type(background_tasks.add_task(lines.options(priority=1), "a.txt"), JobHandle[None])
     assert_type(background_tasks.add_task(plain, "text"), None)
     assert_type(background_tasks.add_task(waits, what="text"), None)
     assert_type(background_tasks.add_task(Shop().sell, "text"), None)
@@ -199,6 +221,10 @@ async def without_a_request() -> None:
     assert_type(await later.enqueue("ada@example.com"), JobHandle[bool])
     prepared = [send.prepare("ada@example.com"), double.prepare(4)]
     assert_type(await close.enqueue(), JobHandle[None])
+    assert_type(await words.enqueue("why", most=3), JobHandle[None])
+    assert_type(lines.enqueue_sync("a.txt"), JobHandle[None])
+    assert_type(words.handle("id"), JobHandle[None])
+    assert_type(words("called"), AsyncIterator[str])
     assert_type(restock("a book", Shop()), int)
     assert_type(await tasks.enqueue_many(prepared), list[JobHandle[Any]])
     assert_type(tasks.enqueue_many_sync(double.prepare(number) for number in range(3)), list[JobHandle[Any]])
@@ -253,6 +279,8 @@ def told() -> None: ...
 def careful(number: int) -> int:
     if number < 0:
         raise GiveUp("negative")
+    if number == 2:
+        raise TaskCancelled("asked")
     if number == 0:
         raise Retry("later", in_=timedelta(minutes=1))
     return number
