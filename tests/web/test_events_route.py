@@ -1,7 +1,7 @@
 """`GET …/{id}/events` over real connections: what a job says, as it says it, to whoever may see it."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -12,8 +12,9 @@ from fastapi.middleware.gzip import GZipMiddleware
 from fastapi.testclient import TestClient
 from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
 
-from afterward import Afterward, Failure
+from afterward import Afterward, Failure, Job
 from afterward.job import EventKind, Failed, Status
+from afterward.stores.seen import Answer
 from afterward.testing import Bench
 from tests.support.insides import are_followed
 from tests.support.listening import Connection, said
@@ -150,6 +151,29 @@ def test_a_client_that_was_told_the_end_is_told_to_stay_away(address: Address, s
         speaker.end(job, "b")
         assert said(list(client)) == [("item", "b"), ("done", "succeeded")]
         assert client.browser.id == "2.done"
+
+
+def test_a_job_that_is_retried_just_as_its_end_is_to_be_told_goes_on(
+    address: Address, tasks: Afterward, speaker: Speaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The end is told only of what has ended."""
+    job = speaker.begin_new("a")
+    speaker.end(job, outcome=FAILED)
+    get, looks = tasks.store.get, list[Sequence[str]]()
+
+    def get_once_it_is_retried(jobs: Sequence[str]) -> Answer[list[Job | None]]:
+        looks.append(jobs)
+        if len(looks) == 2:  # the first is by who asks whether the caller may see it
+            speaker.retry(job)
+        return get(jobs)
+
+    monkeypatch.setattr(tasks.store, "get", get_once_it_is_retried)
+    with Connection(address, events_of(job)) as client:
+        assert said(client.take(1)) == [("item", "a")]
+        wait_until(lambda: len(looks) == 2, "its end is looked at")
+        speaker.begin(job)
+        speaker.end(job, "b")
+        assert said(list(client)) == [("attempt", {"attempt": 2}), ("item", "b"), ("done", "succeeded")]
 
 
 @ON_BOTH_STORES
