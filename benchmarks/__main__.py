@@ -15,6 +15,7 @@ import psycopg
 
 from benchmarks import (
     backlog,
+    dashboard,
     drain,
     drivers,
     latency,
@@ -37,6 +38,7 @@ MEASURES: dict[str, Measure] = {
     "drain": lambda folder, rounds, _: drain.measure(folder, rounds),
     "latency": lambda folder, rounds, _: latency.measure(folder, rounds),
     "backlog": lambda folder, rounds, _: backlog.measure(folder, rounds),
+    "dashboard": lambda folder, rounds, _: dashboard.measure(folder, rounds),
     "memory": lambda folder, rounds, _: memory.measure(folder, rounds),
     "drivers": lambda folder, rounds, _: drivers.measure(folder, rounds),
     "pg-backlog": lambda folder, rounds, _: pg_backlog.measure(folder, rounds),
