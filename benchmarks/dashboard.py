@@ -1,4 +1,4 @@
-"""How long the pages of the dashboard take with 100,000 jobs, all of them of the last day: by the clock, in ms.
+"""How long the pages of the dashboard take with 100,000 jobs, all of them of the last day: of the processor's time, in ms.
 
 Each page is asked for as a browser does, but within the process; what is remembered for other pages is not used.
 """
@@ -47,19 +47,21 @@ def _compare(painted: Gallery, rounds: int) -> list[Figure]:
     with visitor.client:
         for _ in range(rounds):
             took = {page: _median(visitor, _path(painted, page)) for page in PAGES}
-            for page, milliseconds in sorted(took.items(), key=lambda item: -item[1])[:5]:
-                say(f"{milliseconds:6.1f} ms  {page or '/'}")
-            slowest.append(max(took.values()))
+            for page, (worked, waited) in sorted(took.items(), key=lambda item: -item[1][0])[:5]:
+                say(f"{worked:6.1f} ms of the processor's, {waited:6.1f} ms by the clock  {page or '/'}")
+            slowest.append(max(worked for worked, _ in took.values()))
     return [Figure(f"slowest page of the dashboard with {JOBS:,} jobs", slowest, " ms", 200, 100, True)]
 
 
-def _median(visitor: Visitor, path: str) -> float:
-    took: list[float] = []
+def _median(visitor: Visitor, path: str) -> tuple[float, float]:
+    """By the processor's clock, and by that on the wall."""
+    took: list[tuple[float, float]] = []
     for _ in range(TIMES):
-        began = time.perf_counter()
+        worked, began = time.process_time(), time.perf_counter()
         visitor.get(path)
-        took.append((time.perf_counter() - began) * 1e3)
-    return statistics.median(took)
+        took.append((time.process_time() - worked, time.perf_counter() - began))
+    works, waits = zip(*took, strict=True)
+    return statistics.median(works) * 1e3, statistics.median(waits) * 1e3
 
 
 def _path(painted: Gallery, page: str) -> str:

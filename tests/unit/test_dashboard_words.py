@@ -14,6 +14,7 @@ from afterward.stores.seen import Pause, Period, ProcessSeen, Served
 from afterward.web.dashboard import wording
 from afterward.web.dashboard.charts import chart, slots
 from afterward.web.dashboard.notices import notice
+from afterward.web.dashboard.pages.overview import sampled_since
 from afterward.web.dashboard.timeline import timeline
 from afterward.web.dashboard.verdict import verdict
 
@@ -193,3 +194,8 @@ def test_sentences(text: str, sentence: str) -> None:
 def test_only_words_of_ours_are_told_by_a_url(query: dict[str, str], text: str | None) -> None:
     said = notice(query)
     assert (said and said.text) == text
+
+
+@pytest.mark.parametrize(("counts", "minute"), [([], 0), ([10], 0), ([9_990, 5, 4], 0), ([50_000, 9_000, 1_000, 0], 1)])
+def test_how_long_jobs_took_is_told_of_those_that_ended_last(counts: list[int], minute: int) -> None:
+    assert sampled_since([period(number, count, 0) for number, count in enumerate(counts)], NOW) == at(60 * minute)

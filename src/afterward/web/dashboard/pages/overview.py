@@ -39,28 +39,34 @@ RANGES = {"1h": Range("1 hour", 3600, 60), "24h": Range("24 hours", 86_400, 1800
 _ALL_SECONDS = 1e10
 """A span in which everything lies, so that one period tells of all that is asked for."""
 
+SAMPLE = 10_000
+"""How long jobs waited and ran is told of so many that ended last, and of those that ended about the same time."""
+
 _GROUPS = 3
 
 
 @dataclass(frozen=True, slots=True)
 class QueueRow:
-    """One queue. `ended`: what ended in the range, as one period; None for nothing."""
+    """One queue. `succeeded`, `failed`: in the range. `sample`: of how long they took; None for nothing."""
 
     name: str
     counts: QueueStats
     pause: Pause | None
     is_served: bool
-    ended: Period | None
+    succeeded: int
+    failed: int
+    sample: Period | None
     spark: Chart
 
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """What ended since `began`: by slots, and for each queue as one period."""
+    """What ended since `began`, by slots; and since `sampled`, by queue, as one period, for how long it took."""
 
     began: datetime
     periods: Sequence[Period]
-    totals: Mapping[str, Period]
+    sampled: datetime
+    sample: Mapping[str, Period]
 
 
 async def overview(visit: Visit) -> Response:
@@ -74,8 +80,9 @@ async def overview(visit: Visit) -> Response:
         "overview.html", page="overview", verdict=verdict(stats, paused, processes), chosen=chosen, ranges=RANGES,
         span=span, rows=_rows(span, ended, stats, paused, processes),
         chart=chart(slots(ended.periods, ended.began, span.slot, span.count), 1200, 120),
-        ended=_sums(ended.totals.values()), waiting=[queue.depth for queue in stats.queues],
-        later=[queue.later for queue in stats.queues], running=sum(queue.running for queue in stats.queues),
+        ended={kind: _sum(ended.periods, kind) for kind in ("succeeded", "failed")},
+        sampled=None if ended.sampled == ended.began else ended.sampled,
+        waiting=[queue.depth for queue in stats.queues], later=[queue.later for queue in stats.queues], running=sum(queue.running for queue in stats.queues),
         workers=sum(1 for process in processes if process.served), groups=await store.failures(_GROUPS),
     )  # fmt: skip
 
@@ -83,8 +90,19 @@ async def overview(visit: Visit) -> Response:
 async def _ended(visit: Visit, span: Range) -> Ended:
     began = span.began(visit.now)
     periods = await visit.store.history(began, span.slot)
-    totals = await visit.store.history(began, _ALL_SECONDS)
-    return Ended(began, periods, {period.queue: period for period in totals})
+    since = sampled_since(periods, began)
+    sample = await visit.store.history(since, _ALL_SECONDS)
+    return Ended(began, periods, since, {period.queue: period for period in sample})
+
+
+def sampled_since(periods: Sequence[Period], began: datetime) -> datetime:
+    """Since when `SAMPLE` jobs have ended, as far back as `began`."""
+    count = 0
+    for period in reversed(periods):
+        count += period.succeeded + period.failed
+        if count >= SAMPLE:
+            return max(began, period.began)
+    return began
 
 
 def _rows(
@@ -93,15 +111,18 @@ def _rows(
     counts = {queue.queue: queue for queue in stats.queues}
     pauses = {pause.queue: pause for pause in paused}
     rows: list[QueueRow] = []
-    for name in sorted({*ended.totals, *counts, *pauses}):
-        mine = [period for period in ended.periods if period.queue == name]
+    periods: dict[str, list[Period]] = {}
+    for period in ended.periods:
+        periods.setdefault(period.queue, []).append(period)
+    for name in sorted({*periods, *counts, *pauses}):
+        mine = periods.get(name, [])
         spark = chart(slots(mine, ended.began, span.slot, span.count), 120, 20, gap=0)
         is_served = any(serves(process, name) for process in processes)
         own = counts.get(name, QueueStats(name, 0, 0.0, 0, 0, 0))
-        rows.append(QueueRow(name, own, pauses.get(name), is_served, ended.totals.get(name), spark))
+        done, failed = (_sum(mine, kind) for kind in ("succeeded", "failed"))
+        rows.append(QueueRow(name, own, pauses.get(name), is_served, done, failed, ended.sample.get(name), spark))
     return rows
 
 
-def _sums(periods: Iterable[Period]) -> Mapping[str, int]:
-    found = list(periods)
-    return {name: sum(getattr(period, name) for period in found) for name in ("succeeded", "failed", "cancelled")}
+def _sum(periods: Iterable[Period], kind: str) -> int:
+    return sum(getattr(period, kind) for period in periods)
