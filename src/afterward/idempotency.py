@@ -114,8 +114,8 @@ class KeptAnswer:
 
     @classmethod
     def read(cls, text: str) -> KeptAnswer:
-        """What `written` wrote."""
-        status, headers, body, is_document = json.loads(text)
+        """What `written` wrote; in a newer version with more after it."""
+        status, headers, body, is_document, *_ = json.loads(text)
         return cls(status, [(name, value) for name, value in headers], b64decode(body), is_document)
 
 

@@ -10,6 +10,7 @@ import signal
 import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Request, UploadFile
@@ -312,10 +313,11 @@ async def add_held(names: str, key: str, request: Request, background_tasks: Bac
 
 @app.post("/keyed/{names}", status_code=202, dependencies=[Depends(tasks.idempotent())])
 async def add_once(
-    names: str, key: str, request: Request, background_tasks: BackgroundTasks, think: float = 0
+    names: str, key: str, request: Request, background_tasks: BackgroundTasks, until: str = ""
 ) -> dict[str, list[str]]:
-    """The same, for a request that may be sent again. It thinks for some seconds."""
-    await asyncio.sleep(think)
+    """The same, for a request that may be sent again. It thinks until there is this file."""
+    while until and not Path(until).exists():  # noqa: ASYNC110, ASYNC240 - a test makes it
+        await asyncio.sleep(0.005)
     return {"jobs": _add(background_tasks, names, key, request, query=set(request.query_params))}
 
 

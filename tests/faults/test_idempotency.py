@@ -3,12 +3,30 @@
 Whatever happens to the first, there is one job in the end, and the client learns of it.
 """
 
-from tests.faults.patience import wait_until
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+
+import pytest
+
+from tests.faults.patience import SECONDS, wait_until
+from tests.support.database import Database
+from tests.support.served_site import ServedSite
 from tests.support.site import Answer, Door, Site
+from tests.support.tables import Tables
 
 KEY = "key~1"
 HEADERS = {"Idempotency-Key": "one"}
 LEASE = 2
+
+
+@pytest.fixture(params=["site", "served"])
+def site(request: pytest.FixtureRequest) -> Site:
+    """A site on a file, and one on a PostgreSQL server."""
+    site: Site = request.getfixturevalue(request.param)
+    return site
+
+
+def stored_by(site: Site) -> Database | Tables:
+    return site.tables if isinstance(site, ServedSite) else site.database
 
 
 def ask(door: Door, **query: object) -> Answer:
@@ -26,7 +44,6 @@ def ask_in_vain(site: Site) -> None:
 
 def accepted(door: Door, **query: object) -> Answer:
     """The first answer that is no 409, as a client gets it that comes again when it is told to."""
-
     answers: list[Answer] = []
 
     def is_accepted() -> bool:
@@ -38,9 +55,9 @@ def accepted(door: Door, **query: object) -> Answer:
 
 
 def assert_done_once(site: Site, answer: Answer) -> None:
-    wait_until(lambda: site.database.unfinished() == 0, "all is done")
-    assert list(site.database.jobs()) == [KEY]
-    assert site.database.job(KEY).id == answer.job
+    wait_until(lambda: stored_by(site).unfinished() == 0, "all is done")
+    assert list(stored_by(site).jobs()) == [KEY]
+    assert stored_by(site).job(KEY).id == answer.job
     assert len(site.effects.of(KEY)) == 1
 
 
@@ -49,12 +66,16 @@ def test_of_two_at_once_in_two_processes_one_is_carried_out(site: Site) -> None:
     doors = [site.door, site.another_door()]
     for door in doors:
         site.serve(door=door)
-    asked = [door.begin("POST", "/keyed/quick", HEADERS, key=KEY, think=1) for door in doors]
-    first, second = sorted((each() for each in asked), key=lambda answer: answer.status)
+    said = site.folder / "go on"
+    with ThreadPoolExecutor() as threads:
+        asked = [threads.submit(ask, door, until=said) for door in doors]
+        done, waiting = wait(asked, timeout=SECONDS, return_when=FIRST_COMPLETED)
+        said.touch()
+        [second], [first] = ([each.result() for each in some] for some in (done, waiting))
     assert (first.status, second.status) == (202, 409)
     assert int(second.headers["retry-after"]) > 0
     for door in doors:
-        again = ask(door, think=1)
+        again = ask(door, until=said)
         assert (again.status, again.body, again.headers["idempotency-replayed"]) == (202, first.body, "true")
     assert_done_once(site, first)
 
@@ -62,7 +83,7 @@ def test_of_two_at_once_in_two_processes_one_is_carried_out(site: Site) -> None:
 def test_killed_between_reserving_and_storing_the_key_is_free_when_the_death_is_seen(site: Site) -> None:
     site.serve(crash="before_store")
     ask_in_vain(site)
-    assert site.database.jobs() == {}
+    assert stored_by(site).jobs() == {}
     site.serve()
     answer = accepted(site.door)
     assert (answer.status, "idempotency-replayed" in answer.headers) == (202, False)
@@ -72,7 +93,7 @@ def test_killed_between_reserving_and_storing_the_key_is_free_when_the_death_is_
 def test_killed_after_storing_and_before_the_answer_the_client_is_answered_with_the_same_job(site: Site) -> None:
     site.serve(crash="after_store")
     ask_in_vain(site)
-    stored = site.database.job(KEY)
+    stored = stored_by(site).job(KEY)
     site.serve()
     answer = ask(site.door)
     assert (answer.status, answer.headers["idempotency-replayed"], answer.job) == (202, "true", stored.id)

@@ -1,10 +1,14 @@
 """What an `Idempotency-Key` may be, which requests are the same, and what is kept of an answer."""
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from afterward.errors import ConfigurationError
 from afterward.idempotency import Fingerprint, KeptAnswer, KeyRefused, key_of, scope_of
+from afterward.keeping import Keeping
 
 FORM = "multipart/form-data; boundary="
 
@@ -100,3 +104,18 @@ def test_what_is_kept_of_an_answer_reads_back_without_what_was_of_one_connection
     ]  # fmt: skip
     assert (kept.status, kept.body) == (202, b"\x00\xff!")
     assert kept.written().isascii()
+
+
+def test_what_a_newer_version_has_written_can_be_read() -> None:
+    """It may say more: both versions serve requests in the middle of a deployment."""
+    kept = KeptAnswer(202, [("a", "b")], b"body")
+    assert KeptAnswer.read(json.dumps([*json.loads(kept.written()), {"more": 1}])) == kept
+
+
+@pytest.mark.parametrize("kind", ["http.response.pathsend", "http.response.zerocopysend"])
+def test_an_answer_that_the_server_takes_from_a_file_cannot_be_kept(kind: str) -> None:
+    """Nobody sees what it is."""
+    keeping = Keeping("1", is_anybodys=True)
+    keeping.hear({"type": "http.response.start", "status": 200})
+    with pytest.raises(ConfigurationError, match="sent by the server from a file"):
+        keeping.hear({"type": kind})
