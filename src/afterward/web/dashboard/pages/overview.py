@@ -82,7 +82,8 @@ async def overview(visit: Visit) -> Response:
         chart=chart(slots(ended.periods, ended.began, span.slot, span.count), 1200, 120),
         ended={kind: _sum(ended.periods, kind) for kind in ("succeeded", "failed")},
         sampled=None if ended.sampled == ended.began else ended.sampled,
-        waiting=[queue.depth for queue in stats.queues], later=[queue.later for queue in stats.queues], running=sum(queue.running for queue in stats.queues),
+        waiting=[queue.depth for queue in stats.queues], later=[queue.later for queue in stats.queues],
+        running=sum(queue.running for queue in stats.queues),
         workers=sum(1 for process in processes if process.served), groups=await store.failures(_GROUPS),
     )  # fmt: skip
 
