@@ -4,11 +4,12 @@ import asyncio
 import ctypes
 import hashlib
 import io
+import itertools
 import json
 import os
 import signal
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
@@ -81,6 +82,23 @@ async def fails_at_first(key: str, seconds: float) -> None:
         await asyncio.sleep(seconds)
         if current_job().attempt == 1:
             raise OSError("not yet")
+
+
+@tasks.task(backoff=0.05)
+async def tells(key: str) -> AsyncIterator[int]:
+    """Counts; without end at first."""
+    with recorded(key):
+        for number in itertools.count() if current_job().attempt == 1 else range(50):
+            yield number
+            await asyncio.sleep(0.005)
+
+
+@tasks.task(backoff=0.05)
+def tells_thread(key: str) -> Iterator[int]:
+    with recorded(key):
+        for number in itertools.count() if current_job().attempt == 1 else range(50):
+            yield number
+            time.sleep(0.005)
 
 
 @tasks.task
