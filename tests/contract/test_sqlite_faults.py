@@ -15,7 +15,7 @@ import apsw
 import pytest
 
 from afterward.errors import StoreError, StoreUnavailable
-from afterward.job import Placement, Process, Status, Stored, Succeeded
+from afterward.job import EventKind, Lease, NewEvent, Placement, Process, Report, Status, Stored, Succeeded
 from afterward.stores.base import Store
 from afterward.stores.sqlite import SQLiteStore
 from tests.support.stores import OtherProcess, check_sqlite, get, ids, new_job, put, send
@@ -62,7 +62,10 @@ async def every_operation_is_refused(store: Store, match: str) -> None:
         lambda: store.release("worker", ["x"]),
         lambda: store.beat("worker"),
         lambda: store.reap([], 2, 1.0),
+        lambda: store.report([]),
+        lambda: store.asked_to_end("worker"),
         lambda: store.get(["x"]),
+        lambda: store.events([("x", 0)], 1),
         store.list,
     ]
     for operation in operations:
@@ -393,6 +396,26 @@ async def test_a_kill_in_the_middle_leaves_all_or_nothing_of_a_batch(path: Path,
         await asyncio.sleep(0.004 * round_)
         process.kill()
         assert len(await store.list(task=f"app:{round_}", limit=1000)) in (0, 500)
+
+
+async def test_a_kill_in_the_middle_of_an_end_leaves_it_with_all_that_it_says_or_nothing(
+    path: Path, store: Store
+) -> None:
+    """What an attempt says last is there exactly when it has ended."""
+    for round_ in range(5):
+        process = OtherProcess("sqlite", str(path), 0)
+        process.call("open")
+        process.call("join", Process(f"worker-{round_}", 1, "example"))
+        job = new_job()
+        process.call("enqueue", [(job, Placement.leased)], f"worker-{round_}")
+        lease = Lease(job.id, 1, f"worker-{round_}", job.task, job.arguments)
+        report = Report(1, (NewEvent(EventKind.item, f'"{"x" * 500}"'),) * 500)
+        process.begin("finish", [(lease, Succeeded(report=report))])
+        await asyncio.sleep(0.004 * round_)
+        process.kill()
+        [stream] = await store.events([(job.id, 0)], 1)
+        assert stream is not None
+        assert (stream.status, stream.last) in {(Status.running, 0), (Status.succeeded, 500)}
 
 
 async def test_the_files_as_a_power_cut_leaves_them_hold_all_that_was_acknowledged(path: Path, store: Store) -> None:
