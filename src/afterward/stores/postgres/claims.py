@@ -46,7 +46,7 @@ async def _look(desk: Desk, connection: Connection, process: str, wanted: Sequen
         return _NOTHING
     next_due = first["next_due"]
     next_due = None if next_due is None else max(0.0, next_due)
-    return Claimed(_leases(rows), first["more"], next_due, first["for_others"], frozenset(first["paused"]))
+    return Claimed(_leases(rows), first["more"], next_due, first["for_others"], frozenset(first["paused"] or ()))
 
 
 async def _claim_on(  # noqa: PLR0917 - a claim, and where it begins
@@ -59,7 +59,7 @@ async def _claim_on(  # noqa: PLR0917 - a claim, and where it begins
         return _NOTHING
     desk.bookmarks.move(first["bookmarks"])
     leases = _leases(rows)
-    until_look, paused = desk.bookmarks.seconds_until_look(), frozenset[str](first["paused"])
+    until_look, paused = desk.bookmarks.seconds_until_look(), frozenset[str](first["paused"] or ())
     return Claimed(leases, bool(leases), until_look, for_others=True, paused=paused)  # there may be some for others
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from afterward.job import (
     TERMINAL,
@@ -26,6 +26,7 @@ from afterward.stores.postgres.entry import enter_all
 from afterward.stores.rows import text_of
 from afterward.text import is_storable
 
+T = TypeVar("T")
 End = tuple[Lease, Outcome]
 Numbered = tuple[int, End]
 
@@ -166,9 +167,14 @@ def _columns_for_good(ends: Sequence[End]) -> list[list[Any]]:
         _results(ends),
         _failures(ends),
         [isinstance(outcome, Died) for _, outcome in ends],
-        _notes(ends),
-        _signatures(ends),
+        _if_any(_notes(ends)),
+        _if_any(_signatures(ends)),
     ]
+
+
+def _if_any(texts: list[T]) -> list[T]:
+    """An array that says nothing need not be sent: the server takes what is missing for null."""
+    return texts if any(texts) else []
 
 
 def _columns_for_now(ends: Sequence[End]) -> list[list[Any]]:

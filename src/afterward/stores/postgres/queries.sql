@@ -271,7 +271,7 @@ WITH RECURSIVE state AS MATERIALIZED (
     SELECT
         coalesce($1::float8, extract(epoch FROM statement_timestamp())::float8) AS now,
         EXISTS (SELECT 1 FROM afterward.processes p WHERE p.id = $2) AS is_alive,
-        ARRAY(SELECT queue FROM afterward.pauses) AS paused,
+        (SELECT array_agg(queue) FROM afterward.pauses) AS paused,
         $5::bool AND (
             EXISTS (
                 SELECT 1 FROM afterward.jobs WHERE status = 'queued' AND NOT due
@@ -310,7 +310,7 @@ WITH RECURSIVE state AS MATERIALIZED (
         ORDER BY j.priority DESC, j.run_at, j.seq LIMIT wanted.room + 1 FOR UPDATE SKIP LOCKED
     ) ready
     WHERE wanted.tasks ? lane.task AND (wanted.queues IS NULL OR wanted.queues ? lane.queue)
-        AND NOT wanted.unfit_for ? lane.unfit_for AND lane.queue <> ALL ((SELECT paused FROM state)::text[])
+        AND NOT wanted.unfit_for ? lane.unfit_for AND (SELECT paused IS NULL OR lane.queue <> ALL (paused) FROM state)
 ), candidate AS MATERIALIZED (
     SELECT *, row_number() OVER (PARTITION BY number ORDER BY priority DESC, run_at, seq) AS place FROM found
 ), look AS MATERIALIZED (
@@ -336,7 +336,7 @@ SELECT given.id, given.attempt, given.process, given.task, given.arguments, give
     has_more OR EXISTS (SELECT 1 FROM again) AS more,
     (SELECT min(run_at) FROM afterward.jobs WHERE status = 'queued' AND NOT due) - now AS next_due,
     EXISTS (
-        SELECT 1 FROM lane WHERE lane.queue <> ALL (paused) AND NOT EXISTS (
+        SELECT 1 FROM lane WHERE (SELECT paused IS NULL OR lane.queue <> ALL (paused) FROM state) AND NOT EXISTS (
             SELECT 1 FROM wanted WHERE wanted.tasks ? lane.task AND (wanted.queues IS NULL OR wanted.queues ? lane.queue)
                 AND NOT wanted.unfit_for ? lane.unfit_for
         )
@@ -360,7 +360,7 @@ WITH state AS MATERIALIZED (
     SELECT
         coalesce($1::float8, extract(epoch FROM statement_timestamp())::float8) AS now,
         EXISTS (SELECT 1 FROM afterward.processes p WHERE p.id = $2) AS is_alive,
-        ARRAY(SELECT queue FROM afterward.pauses) AS paused
+        (SELECT array_agg(queue) FROM afterward.pauses) AS paused
 ), again AS MATERIALIZED (
     SELECT j.* FROM afterward.jobs j
     WHERE j.process = $2 AND j.token = $3 AND j.status = 'running' AND (SELECT is_alive FROM state)
@@ -378,7 +378,7 @@ WITH state AS MATERIALIZED (
     ) ready
     WHERE (SELECT is_alive FROM state) AND NOT EXISTS (SELECT 1 FROM again)
         AND wanted.tasks ? mark.task AND (wanted.queues IS NULL OR wanted.queues ? mark.queue)
-        AND NOT wanted.unfit_for ? mark.unfit_for AND mark.queue <> ALL ((SELECT paused FROM state)::text[])
+        AND NOT wanted.unfit_for ? mark.unfit_for AND (SELECT paused IS NULL OR mark.queue <> ALL (paused) FROM state)
 ), candidate AS MATERIALIZED (
     SELECT *, row_number() OVER (PARTITION BY number ORDER BY priority DESC, run_at, seq) AS place FROM found
 ), claimed AS (
@@ -446,7 +446,8 @@ WITH moment AS MATERIALIZED (
     RETURNING j.*, mine.outcome, mine.result, mine.failure AS told, mine.has_died, mine.said, mine.signed
 ), remembered AS (
     INSERT INTO afterward.attempts (job, number, outcome, started_at, ended_at, failure, note, signature)
-    SELECT id, attempt, outcome, started_at, now, told, said, signed FROM gone, moment WHERE outcome <> 'succeeded' ON CONFLICT DO NOTHING
+    SELECT id, attempt, outcome, started_at, now, told, said, coalesce(signed, '') FROM gone, moment
+    WHERE outcome <> 'succeeded' ON CONFLICT DO NOTHING
 )
 INSERT INTO afterward.finished (
     seq, run_at, created_at, started_at, finished_at, expires_at, timeout, priority, attempt, failures, deaths, max_attempts,
@@ -457,7 +458,7 @@ SELECT
     failures + (outcome = 'failed')::int, deaths + has_died::int, max_attempts,
     CASE WHEN outcome IN ('succeeded', 'cancelled') THEN outcome ELSE 'failed' END, id, task, queue, unique_key, unfit_for,
     coalesce(said, note), coalesce(told, failure), context, arguments, result, cancel_asked_at,
-    CASE WHEN told IS NULL THEN signature ELSE signed END
+    CASE WHEN told IS NULL THEN signature ELSE coalesce(signed, '') END
 FROM gone, moment RETURNING id;
 
 -- name: end_for_now
