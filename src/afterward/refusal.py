@@ -15,6 +15,7 @@ from afterward.errors import (
     FileTooLarge,
     NotCommitted,
     ReservationLost,
+    StoreError,
 )
 from afterward.observe import emit
 
@@ -52,7 +53,7 @@ def _answer_to(refusal: AfterwardError) -> tuple[int, bytes]:
         emit(logging.WARNING, "request.too_large", reason=str(refusal))
         return 413, b'{"detail":"The file is too large."}'
     emit(logging.ERROR, "request.refused", refusal, reason=str(refusal))
-    if isinstance(refusal, ArgumentError | ConfigurationError | NotCommitted):
+    if isinstance(refusal, ArgumentError | ConfigurationError | NotCommitted) and not isinstance(refusal, StoreError):
         return 500, b'{"detail":"Internal Server Error"}'
     return 503, b'{"detail":"The request could not be accepted now; try again later."}'
 

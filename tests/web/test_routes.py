@@ -498,13 +498,14 @@ def test_what_cannot_be_done_now_is_503(impatient: Afterward, tmp_path: Path) ->
         assert client.post(f"/jobs/{job.id}/cancel").status_code == 200
 
 
-def test_a_store_that_never_opens_is_503_for_each_route(tmp_path: Path) -> None:
-    """Reading and listing as well."""
-    (tmp_path / "jobs.db").write_bytes(b"")
+@pytest.mark.parametrize("trouble", ["locked", "missing"])
+def test_a_store_that_never_opens_is_503_for_each_route(tmp_path: Path, trouble: str) -> None:
+    """Reading and listing as well; whatever it is that somebody has to mend."""
+    (tmp_path / "locked").mkdir()
     app = FastAPI()
     with (
-        locked(tmp_path / "jobs.db"),
-        opened(Afterward(store=SQLiteStore(tmp_path / "jobs.db", patience=0.1))) as tasks,
+        locked(tmp_path / "locked" / "jobs.db"),
+        opened(Afterward(store=SQLiteStore(tmp_path / trouble / "jobs.db", patience=0.1))) as tasks,
     ):
         app.include_router(tasks.router(owner=user))
         tasks.install(app, worker=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -11,8 +12,9 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Header, HTTPException, Query, Request, Response
 from fastapi.routing import APIRoute
 
-from afterward.errors import ConfigurationError, StoreUnavailable
+from afterward.errors import ConfigurationError, StoreError
 from afterward.job import TERMINAL, Job, Ruling, Status
+from afterward.observe import emit
 from afterward.refusal import RETRY_AFTER_SECONDS
 from afterward.text import is_storable
 from afterward.waiting import until_seen
@@ -45,7 +47,8 @@ class JobRoute(APIRoute):
         async def handle_or_refuse(request: Request) -> Response:
             try:
                 return await handle(request)
-            except StoreUnavailable as error:
+            except StoreError as error:
+                emit(logging.ERROR, "request.refused", error, reason=str(error))
                 headers = {"Retry-After": str(RETRY_AFTER_SECONDS)}
                 raise HTTPException(503, "This cannot be answered now; try again later.", headers) from error
 
