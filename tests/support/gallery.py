@@ -203,6 +203,10 @@ class Painter:
             90, Failed(failure(*_FAILURES[0])), name="failed", task="shop.mail:send_receipt", queue="mail",
             arguments=json.dumps(mail), origin=json.dumps(origin), owner="ana@example.com",
         )  # fmt: skip
+        leak = failure("OperationalError", "cannot connect to postgresql://shop:hunter3-secret@db.example.com/shop")
+        await self.ended(
+            700, Failed(leak), name="leaky", arguments='{"dsn": "redis://:hunter3-secret@cache.example.com"}'
+        )
         await self._markup()
         asked = await self.running(50, name="asked", task="shop.orders:ship", arguments='{"order": 4902}')
         self.clock.now = self._now - 8

@@ -155,6 +155,15 @@ def test_secrets_are_not_shown(visitor: Visitor, painted: Gallery) -> None:
         assert secret not in answer
 
 
+@pytest.mark.parametrize(
+    "path", ["", "/jobs", "/jobs?status=failed", "/failures", "/jobs/@leaky", "/bulk?action=retry"]
+)
+def test_passwords_within_urls_are_not_shown(visitor: Visitor, painted: Gallery, path: str) -> None:
+    answer = visitor.get(path.replace("@leaky", painted.jobs["leaky"])).text
+    assert "hunter3" not in answer
+    assert "shop:[redacted]@db.example.com" in answer or path == ""
+
+
 def test_a_failed_job_is_shown_with_all_that_helps(visitor: Visitor, painted: Gallery) -> None:
     page = visitor.see(f"/jobs/{painted.jobs['failed']}")
     text = page.one("main").text

@@ -7,6 +7,8 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from afterward.errors import ConfigurationError
+from afterward.job import Failure
+from afterward.redaction import redacted
 from afterward.sizes import many
 from afterward.states import summary
 from afterward.web.dashboard import wording
@@ -33,7 +35,7 @@ def environment() -> Environment:
     )
     words: tuple[Callable[..., Any], ...] = (
         wording.ago, wording.clock, wording.counted, wording.duration, wording.moment, wording.per_minute,
-        wording.precise, wording.sentence, wording.summed, many, summary,
+        wording.precise, wording.sentence, wording.summed, many, redacted, summarized,
     )  # fmt: skip
     filters: dict[str, Any] = made.filters
     filters |= {word.__name__: word for word in words}
@@ -43,3 +45,8 @@ def environment() -> Environment:
 def render(template: str, **facts: Any) -> str:
     """A page, or a part of one."""
     return environment().get_template(template).render(**facts)
+
+
+def summarized(failure: Failure) -> str:
+    """One line of a failure, without passwords."""
+    return str(redacted(summary(failure)))

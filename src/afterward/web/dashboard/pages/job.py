@@ -14,8 +14,8 @@ from afterward.explaining import explain_found
 from afterward.job import TERMINAL, Event, EventKind, Failure, Job, Status
 from afterward.reasons import Cause, Reason
 from afterward.redaction import redacted, shown
+from afterward.states import progress_in, state_of
 from afterward.web.dashboard.lookup import found
-from afterward.web.dashboard.pages.jobs import state
 from afterward.web.dashboard.timeline import timeline
 from afterward.web.dashboard.visit import Visit
 
@@ -49,7 +49,7 @@ async def job(visit: Visit) -> Response:
     reasons = await _reasons(visit, job)
     said, first, last = await _events(visit, job)
     return visit.page(
-        "job.html", page="jobs", job=job, state=state(job, visit), steps=timeline(job, visit.now), said=said,
+        "job.html", page="jobs", job=job, state=state_of(job, visit.now), steps=timeline(job, visit.now), said=said,
         first=first, last=last, arguments=pretty(job.arguments), result=pretty(job.result), progress=progress(job),
         origin=_origin(job), curl=_curl(visit, job), task=visit.host.tasks.get(job.task), moves=moves(job, visit),
         reasons=reasons, is_stuck=any(reason.cause not in _HARMLESS for reason in reasons),
@@ -122,15 +122,9 @@ def _said(event: Event) -> Said:
     if event.kind is EventKind.log and isinstance(data, dict):
         line = cast("dict[str, Any]", data)
         return Said(event, str(line.get("level", "info")).lower(), redacted(str(line.get("message", ""))))
-    if event.kind is EventKind.progress and isinstance(data, dict):
-        return Said(event, "progress", _step(cast("dict[str, Any]", data)))
+    if event.kind is EventKind.progress:
+        return Said(event, "progress", redacted(progress_in(event.data)))
     return Said(event, event.kind.value, data if isinstance(data, str) else json.dumps(data, ensure_ascii=False))
-
-
-def _step(progress: Mapping[str, Any]) -> str:
-    current, total, message = progress.get("current"), progress.get("total"), progress.get("message")
-    far = f"{current} of {total}" if total is not None else f"{current}"
-    return f"{far}: {message}" if message else far
 
 
 def _origin(job: Job) -> Mapping[str, str] | None:

@@ -6,8 +6,8 @@ import re
 
 from fastapi import Response
 
-from afterward.job import Job, Status
-from afterward.states import State, state_of
+from afterward.job import Status
+from afterward.states import state_of
 from afterward.web.dashboard.bulk import STATUSES
 from afterward.web.dashboard.filters import filters
 from afterward.web.dashboard.visit import Visit
@@ -26,18 +26,12 @@ async def jobs(visit: Visit) -> Response:
     before = visit.query.get("before") or None
     found = await wanted.page(visit.store, LIMIT + 1, before)
     shown = found[:LIMIT]
+    rows = [(job, state_of(job, visit.now)) for job in shown]
     return visit.page(
-        "jobs.html", page="jobs", filters=wanted, rows=[(job, state(job, visit)) for job in shown], before=before,
+        "jobs.html", page="jobs", filters=wanted, rows=rows, before=before,
         next=shown[-1].id if len(found) > LIMIT else None, statuses=list(Status), names=await _names(visit),
         moves=[action for action, of in STATUSES.items() if wanted.status is None or wanted.status in of],
     )  # fmt: skip
-
-
-def state(job: Job, visit: Visit) -> State:
-    """Where a job stands."""
-    if job.status is Status.running and job.cancel_asked_at is not None:
-        return State("stopping", "was asked to end")
-    return state_of(job, visit.now)
 
 
 async def _names(visit: Visit) -> list[str]:
