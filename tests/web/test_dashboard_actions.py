@@ -297,6 +297,7 @@ def test_a_job_of_a_task_that_is_unknown_here_is_not_added_anew(shop: Shop) -> N
         {"Sec-Fetch-Site": "cross-site", "Origin": "http://localhost"},
         {"Origin": "http://evil.example.com"},
         {"Origin": "null"},
+        {"Origin": "http://[localhost"},
         {},
     ],
 )

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
+import httpx
 import pytest
 from fastapi import Depends, FastAPI, Header, HTTPException
 from fastapi.testclient import TestClient
@@ -86,6 +87,32 @@ def test_in_development_a_name_that_was_made_to_lead_here_is_refused(
 ) -> None:
     """A page of somebody else's whose name leads to 127.0.0.1 by now would be shown everything."""
     assert "localhost" in refusal(app_of(tasks), host=host)
+
+
+@pytest.mark.parametrize("host", ["", "[bad", "localhost:80@example.com", "example.com#@localhost", "exämple.com"])
+def test_in_development_what_is_no_name_of_this_machine_is_refused(
+    tasks: Afterward, development: None, host: str
+) -> None:
+    """It is the client's word that counts, never the server's own address in its place."""
+    client = TestClient(app_of(tasks), base_url="http://127.0.0.1", client=("127.0.0.1", 1))
+    assert client.get("/tasks", headers={b"Host": host.encode("latin-1")}).status_code == 403
+
+
+@pytest.mark.anyio
+async def test_in_development_it_is_closed_to_proxies_that_say_nothing_of_themselves(
+    tasks: Afterward, development: None
+) -> None:
+    """Some pass requests on by HTTP/1.0, from a loopback address, with a host that they make up."""
+    app = app_of(tasks)
+
+    async def by_proxy(scope: Any, receive: Any, send: Any) -> None:
+        await app({**scope, "http_version": "1.0"}, receive, send)
+
+    transport = httpx.ASGITransport(by_proxy, client=("127.0.0.1", 1))
+    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8000") as client:
+        answer = await client.get("/tasks")
+    assert answer.status_code == 403
+    assert "HTTP/1.0" in answer.text
 
 
 def named(x_user: Annotated[str, Header()] = "") -> Any:

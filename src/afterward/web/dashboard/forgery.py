@@ -60,4 +60,7 @@ def _is_from_here(request: Request) -> bool:
     if site is not None:
         return site == "same-origin"
     # Browsers leave it out where the connection is not secure. The scheme may be a proxy's affair; the host is not.
-    return urlsplit(request.headers.get("origin", "")).netloc == request.headers.get("host", "")
+    try:
+        return urlsplit(request.headers.get("origin", "")).netloc == request.headers.get("host", "")
+    except ValueError:
+        return False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +13,11 @@ from fastapi import Depends, HTTPException, Request
 ENVIRONMENT = "AFTERWARD_ENV"
 
 _WHO = "afterward.dashboard.who"
-_FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip", "via")
+_FORWARDED = (
+    "forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip", "cf-connecting-ip",
+    "true-client-ip", "via",
+)  # fmt: skip
+_HOST = re.compile(r"\[([0-9A-Fa-f:.]+)\](?::[0-9]*)?|([A-Za-z0-9.-]+)(?::[0-9]*)?")
 _LET_IN = (
     "Say who may come in: tasks.dashboard(admin=…), a dependency that answers who is asking, as a str, or raises; "
     "or tasks.dashboard(dependencies=[…])."
@@ -70,15 +75,20 @@ def why_closed(request: Request) -> str | None:
     forwarded = next((name for name in _FORWARDED if name in request.headers), None)
     if forwarded is not None:
         return f"The request came by a proxy ({forwarded}), so nobody knows from where. {_LET_IN}"
+    if request.scope.get("http_version") == "1.0":  # no browser says so; proxies do that add no header by themselves
+        return f"The request came by HTTP/1.0, as by a proxy, so nobody knows from where. {_LET_IN}"
     if request.client is None or not _is_loopback(request.client.host):
         return f"In development it is open to clients on the same machine only, by a loopback address. {_LET_IN}"
-    if not _names_loopback(request.url.hostname or ""):
+    if not all(map(_names_loopback, request.headers.getlist("host") or [""])):
         # A page of somebody else's may have its own name lead to this machine (DNS rebinding).
         return f"In development it answers to localhost and 127.0.0.1 only. {_LET_IN}"
     return None
 
 
-def _names_loopback(name: str) -> bool:
+def _names_loopback(host: str) -> bool:
+    """Is this a `Host` that only this machine has? Not by `request.url`: that is the server's own for what is none."""
+    found = _HOST.fullmatch(host)
+    name = (found[1] or found[2]).lower() if found else ""
     return name == "localhost" or name.endswith(".localhost") or _is_loopback(name)
 
 
