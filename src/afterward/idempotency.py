@@ -94,13 +94,15 @@ class Fingerprint:
 class KeptAnswer:
     """What is kept of the answer to a request. `headers`: those that matter when it is given again.
 
-    `is_document`: in place of its body, which is the id of a job, the status document of that is given.
+    `is_document`: in place of its body, which is the id of a job, the status document of that is given. `owner`: whose
+    that job was.
     """
 
     status: int
     headers: Sequence[tuple[str, str]]
     body: bytes
     is_document: bool = False
+    owner: str | None = None
 
     @classmethod
     def of(cls, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> KeptAnswer:
@@ -110,13 +112,14 @@ class KeptAnswer:
 
     def written(self) -> str:
         """As text, for a store."""
-        return json.dumps([self.status, self.headers, b64encode(self.body).decode(), self.is_document])
+        return json.dumps([self.status, self.headers, b64encode(self.body).decode(), self.is_document, self.owner])
 
     @classmethod
     def read(cls, text: str) -> KeptAnswer:
         """What `written` wrote; in a newer version with more after it."""
-        status, headers, body, is_document, *_ = json.loads(text)
-        return cls(status, [(name, value) for name, value in headers], b64decode(body), is_document)
+        written: list[Any] = json.loads(text)
+        status, headers, body, is_document, owner, *_ = [*written, None]
+        return cls(status, [(name, value) for name, value in headers], b64decode(body), is_document, owner)
 
 
 def answer_naming(jobs: Sequence[str]) -> KeptAnswer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 from collections.abc import Awaitable, Sequence
@@ -175,7 +176,7 @@ class KeyedCall(Call):
         answer = keeping.answer()
         if answer is None or not any(document.placeholder == answer.body for document in self._documents):
             return answer
-        return replace(answer, is_document=True)
+        return replace(answer, is_document=True, owner=self.owner_of(json.loads(answer.body)))
 
     async def _amend(self, keeping: Keeping, answer: KeptAnswer | None, *, promises: bool) -> None:
         """What was committed is kept with an answer that names its jobs; this one takes its place.

@@ -6,7 +6,7 @@ import inspect
 import logging
 import sys
 import threading
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any, NamedTuple, Protocol, cast
 
@@ -114,6 +114,8 @@ class Call:
     tries_again = False
     """Is what could not be stored once tried again?"""
     owner: str | None = None
+    _whose: Mapping[str, str | None] = {}
+    """The owners of those of its jobs, by their ids, whose options say so, or an answer that is given again."""
     _documents: Sequence[Document] = ()
     _document: Document | None = None
     _leaves_at_once = False
@@ -145,6 +147,7 @@ class Call:
     ) -> JobHandle[Any]:
         """Take one durable task. May be called from any thread."""
         job = task.new_job(args, kwargs)
+        self._note_owners([job])
         thing = self._to_be_joined_by(task)
         if thing is not None:
             self._admit(task)
@@ -178,7 +181,21 @@ class Call:
     def signed(self, jobs: Sequence[NewJob]) -> list[NewJob]:
         """The same jobs, with whose they are, and the request that has made them."""
         origin = origin_of(self.scope)
+        self._note_owners(jobs)
         return [job._replace(owner=job.owner or self.owner, origin=job.origin or origin) for job in jobs]
+
+    def _note_owners(self, jobs: Sequence[NewJob]) -> None:
+        said = {job.id: job.owner for job in jobs if job.owner is not None}
+        if said:
+            self._whose = {**self._whose, **said}
+
+    def owner_of(self, job: str) -> str | None:
+        """Whose job it is that this request answers with: its own, unless something else was said of this one."""
+        return self._whose.get(job, self.owner)
+
+    def answers_again(self, job: str, owner: str | None) -> None:
+        """It is answered as a request before was, with this job, which was this owner's."""
+        self._whose = {**self._whose, job: owner}
 
     def answer_with(self, document: Document) -> None:
         """If the response is the placeholder of this document, let it be replaced by that."""

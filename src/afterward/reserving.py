@@ -113,7 +113,9 @@ async def _reserve(owner: Owner, call: KeyedCall, key: str, whose: str | None) -
     if reservation.state is Reserved.completed:
         kept = KeptAnswer.read(reservation.answer or "")
         if kept.is_document:
-            owner.answer_with(json.loads(kept.body))
+            job: str = json.loads(kept.body)
+            call.answers_again(job, kept.owner)
+            owner.answer_with(job)
         raise AnsweredInstead(_again(kept))
     if reservation.state is Reserved.in_flight:
         raise _refused(IN_FLIGHT)

@@ -81,5 +81,5 @@ class Showing(Living):
         call = CALLS.get({}).get(self)
         if call is None:
             return False
-        call.answer_with(StatusResponse(self, job, call.scope))
+        call.answer_with(StatusResponse(self, job, call.scope, lambda: call.owner_of(job)))
         return True

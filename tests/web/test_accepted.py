@@ -33,7 +33,7 @@ from afterward import Afterward, BackgroundTasks, ConfigurationError, JobHandle,
 from afterward.faults import armed
 from afterward.stores.sqlite import SQLiteStore
 from afterward.testing import Bench
-from tests.support.desk import Desk, Report, documented, ended
+from tests.support.desk import Desk, Report, as_user, documented, ended, user
 from tests.support.disk import jobs_on_disk
 from tests.support.obstacles import locked
 from tests.support.opening import opened
@@ -319,6 +319,85 @@ def test_in_plain_starlette(tasks: Afterward) -> None:
     with TestClient(app) as client:
         answer = client.post("/", headers=WAIT)
         assert (answer.status_code, answer.headers["location"][:12]) == (200, "/shown/jobs/")
+
+
+# Whose it is
+
+
+@pytest.fixture
+def counter(tasks: Afterward, app: FastAPI) -> Desk:
+    """A desk where one report is made at a time, for whoever asks first; and where any job can be asked about."""
+    desk = Desk(tasks)
+    app.include_router(tasks.router(owner=user, max_wait=20))
+    owned = Depends(tasks.owned_by(user))
+    one = desk.make.options(unique="the report")
+
+    @app.post("/mine", status_code=202, dependencies=[owned])
+    async def mine(background_tasks: BackgroundTasks) -> JobHandle[Report]:
+        return background_tasks.add_task(one, 2026)
+
+    @app.post("/enqueued", status_code=202, dependencies=[owned])
+    async def enqueued() -> JobHandle[Report]:
+        return await one.enqueue(2026)
+
+    @app.post("/once", status_code=202, dependencies=[Depends(tasks.idempotent(owner=user)), owned])
+    async def once(background_tasks: BackgroundTasks) -> JobHandle[Report]:
+        return background_tasks.add_task(one, 2026)
+
+    @app.post("/given/{owner}", status_code=202, dependencies=[Depends(tasks.idempotent(owner=user))])
+    async def give(owner: str, background_tasks: BackgroundTasks) -> JobHandle[Report]:
+        return background_tasks.add_task(one.options(owner=owner), 2026)
+
+    @app.get("/any/{job}", dependencies=[owned])
+    async def any_job(job: str) -> JobHandle[Report]:
+        return desk.make.handle(job)
+
+    return desk
+
+
+@pytest.mark.parametrize("prefer", [{}, {"Prefer": "wait=5"}])
+@pytest.mark.parametrize("path", ["/mine", "/enqueued", "/once"])
+def test_nobody_is_told_of_the_job_of_another_that_has_the_same_unique_key(
+    client: TestClient, counter: Desk, path: str, prefer: dict[str, str]
+) -> None:
+    """Nothing was stored for them: 409, at once, and again when a request with a key is sent again."""
+    with counter.closed():
+        first = client.post("/mine").json()
+        headers = as_user("bob") | prefer | {"Idempotency-Key": "a"}
+        for answer in (client.post(path, headers=headers), client.post(path, headers=headers)):
+            assert answer.status_code == 409
+            assert first["id"] not in answer.text
+            assert "location" not in answer.headers
+
+
+@pytest.mark.parametrize("path", ["/mine", "/enqueued", "/once"])
+def test_an_owner_is_told_of_their_job_that_has_the_same_unique_key(
+    client: TestClient, counter: Desk, path: str
+) -> None:
+    key = {"Idempotency-Key": "a"}
+    with counter.closed():
+        first = client.post("/mine").json()["id"]
+        answers = [client.post(path, headers=key) for _ in range(2)]
+        assert [answer.json().get("id", answer.text) for answer in answers] == [first, first]
+
+
+def test_who_makes_a_job_for_another_is_told_of_it(client: TestClient, counter: Desk) -> None:
+    """The endpoint has said whose it is, and shows it."""
+    with counter.closed():
+        first = client.post("/given/bob").json()["id"]
+        assert client.get(f"/jobs/{first}", headers=as_user("bob")).status_code == 200
+        answers = [client.post("/given/bob", headers={"Idempotency-Key": "a"}) for _ in range(2)]
+        assert [answer.json()["id"] for answer in answers] == [first, first]
+        assert client.post("/given/cleo").status_code == 409
+
+
+def test_a_handle_of_another_owners_job_is_404(client: TestClient, counter: Desk) -> None:
+    """As on the routes of jobs."""
+    id_ = client.post("/mine").json()["id"]
+    assert client.get(f"/any/{id_}").status_code == 200
+    answer = client.get(f"/any/{id_}", headers=as_user("bob"))
+    unknown = client.get("/any/x", headers=as_user("bob"))
+    assert (answer.status_code, answer.content, answer.headers) == (404, unknown.content, unknown.headers)
 
 
 # When it cannot be told

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any
@@ -23,6 +23,8 @@ from afterward.web.prefer import preferences_in
 from afterward.web.status import pause_before_asking_again, status_of
 
 _OURS = (b"content-length", b"content-type", b"retry-after", b"location", b"preference-applied")
+_UNKNOWN = b'{"detail":"No such job."}'
+_OF_ANOTHER = b'{"detail":"Another job, which is not yours to see, is doing the same by now."}'
 
 
 def accepted(job: JobHandle[Any], *, headers: Mapping[str, str] | None = None) -> Response:
@@ -47,15 +49,19 @@ def accepted(job: JobHandle[Any], *, headers: Mapping[str, str] | None = None) -
 
 
 class StatusResponse:
-    """The response that tells of one job; made before the job is stored."""
+    """The response that tells of one job; made before the job is stored.
 
-    def __init__(self, jobs: Jobs, job: str, scope: Scope) -> None:
+    `whose`: asked when it is, whose that job must be, to be shown here. By its unique key, an id may lead to another's.
+    """
+
+    def __init__(self, jobs: Jobs, job: str, scope: Scope, whose: Callable[[], str | None]) -> None:
         self.placeholder = bytes(JSONResponse(job).body)
         place, self._base = _place_of(jobs, scope)
         self._preferred = preferences_in(scope["headers"])
         self.seconds = min(float(self._preferred.wait or 0), place.max_wait)
         self._jobs = jobs
         self._id = job
+        self._whose = whose
 
     async def until_ended(self) -> None:
         """As `Document` has it. In a test whose jobs run by themselves, they have by now, or will not."""
@@ -64,7 +70,7 @@ class StatusResponse:
             await life.conductor.hear_of_wait()
             return
         try:
-            await until_seen(life.store, self._id, _has_ended, self.seconds, lambda: self._jobs.tails.have_ended)
+            await until_seen(life.store, self._id, self._is_enough, self.seconds, lambda: self._jobs.tails.have_ended)
         except StoreError as error:
             emit(logging.WARNING, "request.wait_ended", error, job_id=self._id, reason=str(error))
 
@@ -80,12 +86,22 @@ class StatusResponse:
             emit(logging.WARNING, "request.status_unknown", error, job_id=self._id, reason=str(error))
             return self._response(start, HTTPStatus.ACCEPTED, b"", self._headers(None))
         if job is None:
-            return self._response(start, HTTPStatus.NOT_FOUND, b'{"detail":"No such job."}', [])
+            return self._response(start, HTTPStatus.NOT_FOUND, _UNKNOWN, [])
+        if not self._may_be_shown(job):
+            if job.id == self._id:
+                return self._response(start, HTTPStatus.NOT_FOUND, _UNKNOWN, [])
+            return self._response(start, HTTPStatus.CONFLICT, _OF_ANOTHER, [])
         now = datetime.now(UTC)
         document = status_of(job, self._base, self._jobs.tasks.get(job.task), now)
         status = HTTPStatus.OK if document.done else HTTPStatus.ACCEPTED
         headers = self._headers(pause_before_asking_again(job, now))
         return self._response(start, status, document.model_dump_json(by_alias=True).encode(), headers)
+
+    def _may_be_shown(self, job: Job) -> bool:
+        return job.owner == self._whose()
+
+    def _is_enough(self, job: Job) -> bool:
+        return job.status in TERMINAL or not self._may_be_shown(job)
 
     def _headers(self, pause: int | None) -> list[tuple[bytes, bytes]]:
         headers = [(b"location", f"{self._base}/{self._id}".encode())]
@@ -109,10 +125,6 @@ class StatusResponse:
         headers.append((b"content-length", str(len(body)).encode()))
         begin = {**start, "status": int(status), "headers": [*theirs, *headers]}
         return begin, {"type": "http.response.body", "body": body}
-
-
-def _has_ended(job: Job) -> bool:
-    return job.status in TERMINAL
 
 
 def _place_of(jobs: Jobs, scope: Scope) -> tuple[Place, str]:
