@@ -15,7 +15,7 @@ from afterward.engine import gathering, voice
 from afterward.engine.gathering import Gathered, Said
 from afterward.engine.reporter import Reporter
 from afterward.engine.voice import AttemptVoice
-from afterward.job import EventKind, Lease
+from afterward.job import EventKind, Lease, NewEvent, Released, Report, Succeeded
 from tests.support.reports import LEASE, Listener
 from tests.support.waiting import soon
 
@@ -109,6 +109,14 @@ async def test_the_age_of_an_event_is_what_has_passed_since_it_was_said(listener
     await soon(listener.texts)
     first, second = (call["job"].events[0].age for call in listener.calls)
     assert 0 <= first < second
+
+
+def test_so_it_is_where_the_end_of_an_attempt_is_written_late() -> None:
+    report = Report(1, (NewEvent(EventKind.item, "1", 0.5), NewEvent(EventKind.item, "2", 0.25)))
+    [first, second] = report.events
+    late = gathering.later(Succeeded("1", report=report), 2)
+    assert late == Succeeded("1", report=Report(1, (first._replace(age=2.5), second._replace(age=2.25))))
+    assert gathering.later(Released("a shutdown"), 2) == Released("a shutdown")
 
 
 # Exactly once, and in order

@@ -28,10 +28,12 @@ from afterward import (
     NoCurrentJob,
     Task,
     current_job,
+    emit,
     finish,
     finish_sync,
 )
 from tests.support.opening import opened
+from tests.support.said import items
 from tests.support.sessions import SORTS, Sort, Uniform
 from tests.support.waiting import wait_until
 
@@ -80,6 +82,7 @@ def deposit(app: FastAPI, client: TestClient, tasks: Afterward, postgres_url: st
                 session = Uniform(raw, sort)
                 await session.begin()
                 await session.order(f"{cents}")
+                emit("before")
                 await finish(raw, result=cents)
                 return await then(session)
 
@@ -88,6 +91,7 @@ def deposit(app: FastAPI, client: TestClient, tasks: Afterward, postgres_url: st
             with contextmanager(sort.opener(postgres_url))() as raw:
                 statement: Any = f"INSERT INTO orders VALUES ('{cents}')"
                 getattr(raw, "exec", raw.execute)(sqlalchemy.text(statement) if sort.tells else statement)
+                emit("before")
                 finish_sync(raw, result=cents)
                 return asyncio.run(then(Uniform(raw, sort)))
 
@@ -133,6 +137,33 @@ def test_at_the_commit_it_has_ended(deposit: Deposit, tasks: Afterward, sort: So
     goes_on.set()
     wait_until(lambda: has_returned)
     assert job_of(handle, tasks).attempt == 1
+
+
+def test_what_it_has_said_by_then_is_stored_with_its_end(deposit: Deposit, tasks: Afterward, sort: Sort) -> None:
+    """What it says after `finish` is not, for the end of the job is written by then."""
+
+    async def say_and_commit(session: Uniform) -> None:
+        emit("after")
+        await session.commit()
+        emit("after the commit")
+
+    handle = deposit(sort, say_and_commit)
+    handle.result_sync(timeout=10)
+    assert tasks.run_sync(items(tasks, handle)) == ["before"]
+
+
+def test_what_it_has_said_is_not_rolled_back(deposit: Deposit, tasks: Afterward, sort: Sort) -> None:
+    """Its attempt has another end then."""
+
+    async def roll_back_and_say(session: Uniform) -> None:
+        await session.rollback()
+        emit("after")
+        raise ValueError
+
+    handle = deposit(sort, roll_back_and_say)
+    with pytest.raises(JobFailed, match="ValueError"):
+        handle.result_sync(timeout=10)
+    assert tasks.run_sync(items(tasks, handle)) == ["before", "after"]
 
 
 def test_a_return_without_a_commit_is_a_failure(deposit: Deposit, sort: Sort, rows: Rows) -> None:

@@ -14,6 +14,7 @@ from afterward import Afterward, BackgroundTasks, Status, Task, current_job
 from afterward.testing import Bench, Crash, NoAnswer, Point
 from afterward.testing.mortal import POINTS
 from tests.support.processes import REPOSITORY
+from tests.support.said import events_of
 
 RUNS: dict[str, list[int]] = {
     "added": [],
@@ -305,3 +306,35 @@ def test_every_crash_point_of_a_job_has_a_name_for_tests() -> None:
     points = set(re.findall(r'crash_point\("(\w+)"\)', source))
     assert set(POINTS.values()) == points - {"after_chunk", "in_reap", "in_prune", "in_sweep", "in_migration"}
     assert set(POINTS) == set(get_args(Point)) == set(RUNS)
+
+
+@pytest.mark.parametrize("point", ["ended", "finished"])
+def test_what_a_job_has_said_before_a_crash_is_there_after_it(bench: Bench, tasks: Afterward, point: Point) -> None:
+    """All of it, if the end of its attempt was stored; else what was by then, and the whole of the next attempt."""
+
+    @tasks.task
+    async def words() -> AsyncIterator[str]:
+        for word in ("one", "two", "three"):
+            yield word
+
+    with bench.crash_after(point):
+        words.enqueue_sync()
+    bench.drain_sync()
+    [job] = bench.jobs
+    events = tasks.run_sync(events_of(tasks, words.handle(job.id)))
+    assert [event.number for event in events] == list(range(1, len(events) + 1))
+    last = [event.data for event in events if event.attempt == job.attempt]
+    assert last == ['"one"', '"two"', '"three"']
+    assert job.attempt == (2 if point == "ended" else 1)
+
+
+def test_a_job_that_is_cancelled_while_it_runs(bench: Bench, tasks: Afterward) -> None:
+    """Here by itself: nothing else runs at the same time."""
+
+    @tasks.task
+    async def regret() -> None:
+        await tasks.cancel(current_job().id)
+        await asyncio.sleep(60)
+
+    regret.enqueue_sync()
+    assert [job.status for job in bench.jobs] == [Status.cancelled]

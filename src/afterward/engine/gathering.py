@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
-from afterward.job import EventKind, NewEvent, Report
+from afterward.job import EventKind, NewEvent, Outcome, Report
 
 MAX_GATHERED, MAX_GATHERED_BYTES = 1_000, 1024 * 1024
 """So many events of one attempt, and so many bytes of them, are kept at most until the store has them."""
@@ -60,3 +61,12 @@ class Gathered:
             self._bytes -= sum(len(said.data) for said in self._sent[:count])
             del self._sent[:count]
             self._stored += count
+
+
+def later(outcome: Outcome, seconds: float) -> Outcome:
+    """The same, so many seconds after: what was said with it is older by then."""
+    report = outcome.report
+    if report is None:
+        return outcome
+    events = tuple(event._replace(age=event.age + seconds) for event in report.events)
+    return replace(outcome, report=report._replace(events=events))

@@ -17,6 +17,7 @@ from typing import Any
 from afterward.engine.endings import Endings
 from afterward.engine.executor import CANCELLED, Executor, Hear, failure_of
 from afterward.engine.files import chunks_of
+from afterward.engine.gathering import later
 from afterward.engine.lines import captured
 from afterward.engine.patience import pause_after
 from afterward.engine.process import run_in_child
@@ -377,6 +378,7 @@ class Worker:
         answers: list[bool] | None = None
         failures = 0
         while answers is None:
+            asked = time.monotonic()
             try:
                 answers = await self._store.finish(ended)
             except StoreError as error:
@@ -387,6 +389,7 @@ class Worker:
                 pause = pause_after(failures)
                 emit(logging.WARNING, "worker.store_unavailable", reason=str(error), retry_in=pause)
                 await asyncio.sleep(pause)
+                ended = [(lease, later(outcome, time.monotonic() - asked)) for lease, outcome in ended]
                 if len(ended) > 1:  # one that cannot be written must not hold up the others
                     for one, duration in zip(ended, durations, strict=True):
                         self._spawn_finish([one], [duration])
