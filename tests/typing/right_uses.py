@@ -31,6 +31,7 @@ from afterward import (
     Status,
     Task,
     TaskCancelled,
+    accepted,
     cancel_asked,
     check_cancelled,
     current_job,
@@ -338,3 +339,25 @@ async def in_tests() -> None:
             bench.clock.advance(timedelta(days=1))
     async with Bench(tasks, manual=True) as bench:
         assert_type(await bench.drain(), list[Job])
+
+
+# Over HTTP
+
+
+def current_user_id() -> str:
+    return "ada"
+
+
+assert_type(tasks.router(owner=current_user_id, admin=lambda: False, max_wait=timedelta(seconds=5)), APIRouter)
+assert_type(tasks.router(public=True, prefix="/work", tags=["work"]), APIRouter)
+
+
+@app.post("/doubles", status_code=202, dependencies=[Depends(tasks.owned_by(current_user_id))])
+async def order_double(background_tasks: BackgroundTasks) -> JobHandle[int]:
+    return background_tasks.add_task(double.options(owner="ada"), 4)
+
+
+@app.post("/halves", dependencies=[Depends(tasks.owned_by(current_user_id, key=lambda user: user.lower()))])
+async def order_half(request: Request) -> Response:
+    tasks.set_owner(request.scope, "ada")
+    return accepted(await double.enqueue(2), headers={"X-Half": "1"})

@@ -12,6 +12,7 @@ The order of things, where a client waits for the end (`Prefer: wait`):
 """
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from pathlib import Path
@@ -38,7 +39,7 @@ from tests.support.disk import jobs_on_disk
 from tests.support.obstacles import locked
 from tests.support.opening import opened
 from tests.support.serving import served
-from tests.support.waiting import wait_until
+from tests.support.waiting import soon, wait_until
 
 WAIT = {"Prefer": "wait=20"}
 
@@ -223,6 +224,22 @@ def test_a_client_that_goes_away_while_it_waits_harms_nothing(
         assert answer.json()["status"] == "succeeded"
 
 
+def test_what_runs_in_memory_holds_back_no_answer(app: FastAPI, desk: Desk) -> None:
+    """The answer leaves, and the function runs after it; the job after both."""
+    answered = threading.Event()
+
+    @app.post("/")
+    async def create(background_tasks: BackgroundTasks) -> JobHandle[Report]:
+        background_tasks.add_task(answered.wait, 20)
+        return background_tasks.add_task(desk.make, 2026)
+
+    with served(app) as address:
+        assert httpx.post(f"{address.url}/", timeout=10).status_code == 202
+        assert not desk.started.is_set()
+        answered.set()
+        assert desk.started.wait(10)
+
+
 # What else answers
 
 
@@ -272,6 +289,40 @@ def test_a_handle_of_a_job_that_is_done_is_200(app: FastAPI, client: TestClient,
 
     job = client.post("/handle", headers=WAIT).json()
     assert client.get(f"/{job['id']}").status_code == 200
+
+
+def test_a_job_of_anothers_is_not_shown_though_it_has_the_same_unique_key(
+    app: FastAPI, client: TestClient, tasks: Afterward, desk: Desk
+) -> None:
+    """409: what was asked for is being done, for somebody else. To whoever asked first, it is shown."""
+
+    @app.post("/", dependencies=[Depends(tasks.owned_by(user))])
+    async def create(background_tasks: BackgroundTasks) -> JobHandle[Report]:
+        return background_tasks.add_task(desk.make.options(unique="report", delay=60), 2026)
+
+    first, again = client.post("/"), client.post("/")
+    assert (first.status_code, again.status_code) == (202, 202)
+    assert again.json()["id"] == first.json()["id"]
+    others = client.post("/", headers=as_user("bob"))
+    assert (others.status_code, others.json()) == (409, {"detail": "The same is being done already."})
+
+
+@pytest.mark.anyio
+async def test_a_request_that_is_cancelled_while_it_waits_harms_nothing(
+    app: FastAPI, tasks: Afterward, desk: Desk, database: Path
+) -> None:
+    """As some servers do when a client goes away: the job was let go before, and goes on."""
+    async with app.router.lifespan_context(app):
+        with desk.closed():
+            transport = httpx.ASGITransport(app)
+            async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+                asking = asyncio.create_task(client.post("/handle", headers=WAIT))
+                await soon(desk.started.is_set, "the job runs")
+                asking.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await asking
+        [job] = jobs_on_disk(database)
+        assert [found and found.status for found in await tasks.ended([job.id], timeout=20)] == ["succeeded"]
 
 
 # Around it
