@@ -123,6 +123,18 @@ async def test_what_stands_elsewhere_is_found_by_the_next_full_look(opened: Open
     assert set(ids(claimed.leases)) == {urgent, other, early.id}
 
 
+async def test_a_queue_that_is_paused_is_passed_over_at_the_bookmarks_as_well(opened: Opened) -> None:
+    await opened.leave_dead_entries()
+    waiting = await put(opened.store, *(new_job() for _ in range(2)))
+    opened.desk.bookmarks.looked(0.05, opened.desk.bookmarks.text())
+    await opened.store.pause("default", "ada")
+    claimed = await opened.claim()
+    assert (claimed.leases, claimed.paused) == ([], {"default"})
+    await opened.store.resume("default")
+    claimed = await opened.claim()
+    assert (ids(claimed.leases), claimed.paused) == (waiting, frozenset())
+
+
 async def test_a_claim_that_finds_nothing_makes_a_full_look_unless_these_take_a_tenth_of_the_time(
     opened: Opened,
 ) -> None:

@@ -1,4 +1,4 @@
-"""Ends of attempts whose jobs a transaction of somebody else has locked: they wait, and nobody waits with them."""
+"""What a transaction of somebody else has locked: who needs it waits, and nobody waits with them."""
 
 import asyncio
 
@@ -6,8 +6,9 @@ import psycopg
 import pytest
 
 from afterward.identity import new_id
-from afterward.job import Process, Status, Succeeded
+from afterward.job import Completion, EventKind, NewEvent, Process, Report, Status, Succeeded
 from afterward.stores.postgres import PostgresStore
+from afterward.stores.seen import Reserved
 from tests.support.stores import Living, get, new_job
 
 
@@ -56,6 +57,84 @@ async def test_an_end_whose_follow_up_waits_for_a_unique_key_holds_up_no_other(p
             await other.rollback()
         assert await waiting == [True]
         assert (await get(store, then.id)).id == then.id
+    finally:
+        await store.leave(living.id)
+        await store.close()
+
+
+@pytest.mark.anyio
+async def test_a_report_that_waits_holds_up_no_other(postgres_url: str) -> None:
+    """Not one that was asked for together with it; and it says all of it once."""
+    store = PostgresStore(postgres_url)
+    await store.open()
+    living = Living(store, new_id())
+    await store.join(Process(living.id, 1, "example"))
+    first, second, third = [await living.leased(new_job()) for _ in range(3)]
+    said = Report(1, (NewEvent(EventKind.item, "1"),))
+    try:
+        async with await psycopg.AsyncConnection.connect(postgres_url) as other:
+            await other.execute("SELECT 1 FROM afterward.jobs WHERE id = %s FOR UPDATE", [first.id])
+            waiting = store.report([(first, said), (second, said)])
+            assert await asyncio.wait_for(store.report([(third, said)]), 3) == [True]
+            end = store.finish([(third, Succeeded(report=Report(2, (NewEvent(EventKind.item, "2"),))))])
+            assert await asyncio.wait_for(end, 3) == [True]
+            assert not waiting.done()
+        assert await waiting == [True, True]
+        streams = await store.events([(lease.id, 0) for lease in (first, second, third)], 10)
+        assert [[event.data for event in stream.events] for stream in streams if stream] == [["1"], ["1"], ["1", "2"]]
+    finally:
+        await store.leave(living.id)
+        await store.close()
+
+
+@pytest.mark.anyio
+async def test_an_end_with_something_to_say_waits_with_what_it_says(postgres_url: str) -> None:
+    """It is not stored without that, nor that without it."""
+    store = PostgresStore(postgres_url)
+    await store.open()
+    living = Living(store, new_id())
+    await store.join(Process(living.id, 1, "example"))
+    lease = await living.leased(new_job())
+    try:
+        async with await psycopg.AsyncConnection.connect(postgres_url) as other:
+            await other.execute("SELECT 1 FROM afterward.jobs WHERE id = %s FOR UPDATE", [lease.id])
+            waiting = store.finish([(lease, Succeeded(report=Report(1, (NewEvent(EventKind.item, "1"),))))])
+            [stream] = await store.events([(lease.id, 0)], 10)
+            assert stream is not None
+            assert (stream.status, stream.last) == (Status.running, 0)
+            assert not waiting.done()
+        assert await waiting == [True]
+        [stream] = await store.events([(lease.id, 0)], 10)
+        assert stream is not None
+        assert (stream.status, stream.last) == (Status.succeeded, 1)
+    finally:
+        await store.leave(living.id)
+        await store.close()
+
+
+@pytest.mark.anyio
+async def test_a_key_that_a_transaction_is_about_to_complete_is_in_flight(postgres_url: str) -> None:
+    """Nobody waits for its end to be told so, and nobody else is held up by what it has locked."""
+    store = PostgresStore(postgres_url)
+    await store.open()
+    living = Living(store, new_id())
+    await store.join(Process(living.id, 1, "example"))
+    first, second = new_id(), new_id()
+    try:
+        assert (await store.reserve(first, "s", "k", "f", living.id)).state is Reserved.reserved
+        async with await psycopg.AsyncConnection.connect(postgres_url) as other:
+            await other.execute("UPDATE afterward.reservations SET answer = '202' WHERE id = %s", [first])
+            asked = store.reserve(second, "s", "k", "f", living.id)
+            assert (await asyncio.wait_for(asked, 3)).state is Reserved.in_flight
+            dropped = store.drop([first])
+            completing = new_job(completes=Completion(first, "203"))
+            late = asyncio.ensure_future(living.enqueue(completing))
+            assert await asyncio.wait_for(store.reserve(second, "s", "another", "f", living.id), 3)
+            assert not dropped.done()
+            await other.commit()
+        await dropped
+        await late
+        assert (await store.reserve(second, "s", "k", "f", living.id)).state is Reserved.completed
     finally:
         await store.leave(living.id)
         await store.close()

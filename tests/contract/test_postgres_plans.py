@@ -3,17 +3,45 @@
 import json
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
 
-from afterward.job import Failed, Lease, Placement, Process, Released, Retry, Status, Succeeded
+from afterward.identity import new_id
+from afterward.job import (
+    Completion,
+    EventKind,
+    Failed,
+    Lease,
+    NewEvent,
+    Placement,
+    Process,
+    Released,
+    Report,
+    Retry,
+    Ruling,
+    Status,
+    Succeeded,
+)
 from afterward.stores.base import Store, Wanted
-from afterward.stores.postgres import PostgresStore, claims, contents, entry, life, looks, moves, stats, tidying
+from afterward.stores.postgres import (
+    PostgresStore,
+    claims,
+    contents,
+    entry,
+    life,
+    looks,
+    moves,
+    reservations,
+    stats,
+    streams,
+    tidying,
+)
 from afterward.stores.postgres.address import address_of
 from afterward.stores.postgres.connection import Connection, connect
 from afterward.stores.postgres.desk import Desk, desk_for
+from afterward.stores.seen import Reservation, Reserved
 from tests.support.stores import OOPS, Clock, altered, new_file, new_job, put
 
 pytestmark = pytest.mark.anyio
@@ -26,7 +54,14 @@ SMALL = {"migrations", "pauses", "processes", "served", "store", "tasks"}
 
 TABLES = ("jobs", "finished", "attempts", "aliases", "files", "chunks", "origins", "streams", "events", "reservations")
 
-OTHERS: dict[str, str] = {"jobs": "task <> 'app:own'", "finished": "task <> 'app:own'"}
+OTHERS: dict[str, str] = {
+    "jobs": "task <> 'app:own'",
+    "finished": "task <> 'app:own'",
+    "origins": "owner <> 'own'",
+    "streams": "progress IS NULL",
+    "events": "kind <> 'progress'",
+    "reservations": "scope <> 'own'",
+}
 
 READ = """
 SELECT sum(pg_stat_get_xact_tuples_returned(oid))::bigint FROM pg_class
@@ -82,7 +117,8 @@ async def put_unwanted(opened: Opened) -> None:
     unfit, ended, failed = await put(store, new_job(), new_job(), new_job())
     leases = (await store.claim("other", [Wanted({"app:send"}, 3)], "others")).leases
     released = Released("its arguments do not fit", 0, "v1")
-    ends = {unfit: released, ended: Succeeded("1"), failed: Failed(OOPS)}
+    ends = {unfit: released, ended: Succeeded("1"), failed: Failed(replace(OOPS, signature="others"))}
+    assert await store.report([(lease, SAID) for lease in leases]) == [True] * 3
     assert await store.finish([(lease, ends[lease.id]) for lease in leases]) == [True] * 3
     await put(
         store,
@@ -94,7 +130,10 @@ async def put_unwanted(opened: Opened) -> None:
         new_job(task="app:a", unique="key"),
     )
     await store.enqueue([(new_job(), Placement.held), (new_job(delay=600), Placement.held)], "other")
-    await store.enqueue([(new_job(), Placement.leased)], "other")
+    asked = new_job(owner="others", origin="{}")
+    await store.enqueue([(new_job(), Placement.leased), (asked, Placement.leased)], "other")
+    assert await store.cancel([asked.id]) == [Ruling.asked]
+    await store.reserve(new_id(), "others", "k", "f", "other")
     for is_linked in (True, False):
         file = new_file()
         await store.put_chunk(file.id, 0, b"a", "other", is_last=True)
@@ -110,11 +149,15 @@ async def multiply(connection: Connection, times: int) -> None:
         "finished": "'id', it.id || '-' || n",
         "attempts": "'job', it.job || '-' || n",
         "files": "'id', it.id || '-' || n",
+        "origins": "'job', it.job || '-' || n",
+        "streams": "'job', it.job || '-' || n, 'id', it.id + 1000 * n",
+        "events": "'stream', it.stream + 1000 * n",
+        "reservations": "'id', it.id || '-' || n, 'key', it.key || n",
         "chunks": "'file', it.file || '-' || n",
     }
     for table, changes in made.items():
         await connection.execute(
-            f"INSERT INTO afterward.{table} {'OVERRIDING SYSTEM VALUE' * (table == 'jobs')} "
+            f"INSERT INTO afterward.{table} {'OVERRIDING SYSTEM VALUE' * (table in {'jobs', 'streams'})} "
             f"SELECT (jsonb_populate_record(it, jsonb_build_object({changes}))).* "
             f"FROM afterward.{table} it CROSS JOIN generate_series(1, $1) AS n "
             f"WHERE {OTHERS.get(table, 'true')}",
@@ -164,6 +207,7 @@ def reads_far(node: dict[str, Any], above: tuple[str, ...]) -> bool:
 
 FAR = {
     "list",  # with a filter, it looks for what is rare
+    "list_text",
     "taken_counts",  # what is held or run is what it counts
 }
 
@@ -194,6 +238,10 @@ async def plan_of(connection: Connection, query: str) -> dict[str, Any]:
     return plan
 
 
+SAID = Report(1, tuple(NewEvent(EventKind.item, str(number)) for number in range(3)))
+OWN = Report(1, tuple(NewEvent(EventKind.progress, str(number)) for number in range(2)))
+FILTERS = (None, None, None, None, None, 50, None)
+
 WANTED = Wanted({"app:send"}, 10, {"default"}, {"v1"})
 AT_ONCE = 50
 
@@ -206,10 +254,13 @@ class Own:
 
     async def make(self) -> "Own":
         store, clock = self.opened.store, self.opened.clock
-        self.waiting, self.old, self.failed = [new_job(task="app:own") for _ in range(3)]
-        await put(store, self.old, self.failed)
+        self.waiting, self.old, self.failed, self.later = [
+            new_job(task="app:own", owner="own", delay=delay) for delay in (None, None, None, 600)
+        ]
+        await put(store, self.old, self.failed, self.later)
         leases = (await store.claim("worker", [Wanted({"app:own"}, 2)], "before")).leases
-        ends = {self.old.id: Succeeded(), self.failed.id: Failed(OOPS)}
+        await store.report([(lease, OWN) for lease in leases])
+        ends = {self.old.id: Succeeded(), self.failed.id: Failed(replace(OOPS, signature="own"))}
         await store.finish([(lease, ends[lease.id]) for lease in leases])
         await put(store, self.waiting)
         self.held, *running = [new_job(task="app:own") for _ in range(AT_ONCE + 1)]
@@ -245,6 +296,45 @@ class Own:
     async def be_refused(self, opened: Opened) -> None:
         ends = [(altered(lease, attempt=2), Succeeded()) for lease in self.leases]
         assert await moves.finish(opened.desk, opened.connection, ends, waits=False) == [False] * AT_ONCE
+
+    async def finish_all_with_something_to_say(self, opened: Opened) -> None:
+        ends = [(lease, Succeeded(report=OWN)) for lease in self.leases]
+        assert await moves.finish(opened.desk, opened.connection, ends, waits=False) == [True] * AT_ONCE
+
+    async def report_all(self, opened: Opened) -> None:
+        said = [(lease, OWN) for lease in self.leases]
+        for _ in range(2):
+            assert await streams.report(opened.desk, opened.connection, said, waits=False) == [True] * AT_ONCE
+
+    async def read_events(self, opened: Opened) -> None:
+        [stream, _] = await streams.events(opened.desk, opened.connection, [(self.old.id, 0), (self.held.id, 0)], 10)
+        assert stream is not None
+        assert stream.last == 2
+
+    async def ask_to_end(self, opened: Opened) -> None:
+        assert await moves.cancel(opened.desk, opened.connection, [self.leases[0].id]) == [Ruling.asked]
+        _, asked = await life.beat(opened.desk, opened.connection, "worker", False)
+        assert asked == {self.leases[0].id: 1}
+
+    async def leave(self, opened: Opened) -> None:
+        await life.leave(opened.desk, opened.connection, "worker", False)
+
+    async def hasten(self, opened: Opened) -> None:
+        assert await moves.hasten(opened.desk, opened.connection, [self.later.id]) == [Ruling.done]
+
+    async def reserve_and_complete(self, opened: Opened) -> None:
+        asked = "first", "own", "k", "f", "worker"
+        assert await reservations.reserve(opened.desk, opened.connection, *asked) == Reservation(Reserved.reserved)
+        job = new_job(completes=Completion("first", "202"))
+        await entry.enqueue_apart(opened.desk, opened.connection, [(job, Placement.held, "worker")])
+        await reservations.drop(opened.desk, opened.connection, ["first"])
+
+    async def list_ones_own(self, opened: Opened) -> None:
+        jobs = await looks.searched(opened.desk, opened.connection, FILTERS, "own", None, None)
+        assert len(jobs) == 4
+
+    async def list_by_signature(self, opened: Opened) -> None:
+        [_] = await looks.searched(opened.desk, opened.connection, FILTERS, None, "own", None)
 
     async def release(self, opened: Opened) -> None:
         rows = await opened.connection.fetch(opened.desk["release"], [self.held.id], ["worker"])
@@ -306,7 +396,7 @@ async def test_an_operation_reads_the_same_whatever_else_there_is(opened: Opened
     assert await opened.reads(operation) <= few + 10
 
 
-@pytest.mark.parametrize("name", ["finish_all", "queue_all_again", "be_refused", "give_back"])
+@pytest.mark.parametrize("name", ["finish_all", "queue_all_again", "be_refused", "give_back", "report_all"])
 async def test_many_attempts_are_each_looked_up(opened: Opened, name: str) -> None:
     """Also where the statistics were taken when there was nothing."""
     await analysed_when_empty(opened)

@@ -1050,7 +1050,7 @@ WITH RECURSIVE signed (signature) AS (
     SELECT (SELECT min(f.signature) FROM afterward.finished f WHERE f.status = 'failed' AND f.signature > signed.signature)
     FROM signed WHERE signed.signature IS NOT NULL
 ), latest AS MATERIALIZED (
-    SELECT signed.signature, found.* FROM signed CROSS JOIN LATERAL (
+    SELECT signed.signature, 'failed' AS status, found.* FROM signed CROSS JOIN LATERAL (
         SELECT count(*) AS jobs, min(f.finished_at) AS first_at, max(f.finished_at) AS last_at,
             CASE WHEN f.signature = '' THEN f.task END AS of_task
         FROM afterward.finished f WHERE f.status = 'failed' AND f.signature = signed.signature
@@ -1061,7 +1061,7 @@ WITH RECURSIVE signed (signature) AS (
 SELECT latest.signature, f.task, f.failure, latest.jobs, latest.first_at, latest.last_at, f.id AS newest
 FROM latest CROSS JOIN LATERAL (
     SELECT f.task, f.failure, f.id FROM afterward.finished f
-    WHERE f.status = 'failed' AND f.finished_at = latest.last_at AND f.signature IS NOT DISTINCT FROM latest.signature
+    WHERE f.status = latest.status AND f.finished_at = latest.last_at AND f.signature IS NOT DISTINCT FROM latest.signature
         AND f.task = coalesce(latest.of_task, f.task)
     ORDER BY f.id DESC LIMIT 1
 ) f

@@ -1,0 +1,111 @@
+"""PostgreSQL: what the version before has stored, and goes on to store beside this one."""
+
+from collections.abc import AsyncIterator
+
+import psycopg
+import pytest
+
+from afterward.identity import new_id
+from afterward.job import Cancelled, Failure, Process, Ruling, Status
+from afterward.stores.postgres import PostgresStore
+from afterward.stores.sql import load_migrations
+from tests.support.stores import Living, ids, ids_of, new_job
+
+pytestmark = pytest.mark.anyio
+
+OLDEST = 1
+ROLE = "afterward_example"
+
+FAILED = """
+INSERT INTO afterward.finished (
+    seq, run_at, created_at, started_at, finished_at, priority, attempt, failures, deaths, status, id, task, queue,
+    unfit_for, failure, arguments
+)
+SELECT nextval(pg_get_serial_sequence('afterward.jobs', 'seq')), 10, 10, 11, 12, 0, 1, 1, 0, 'failed', $1, 'app:send',
+    'default', '', '{"kind": "OopsError", "message": "it did not work", "traceback": ""}', '{}'
+"""
+
+REMEMBERED = """
+INSERT INTO afterward.attempts (job, number, outcome, started_at, ended_at, failure)
+VALUES ($1, 1, 'failed', 11, 12, '{"kind": "OopsError", "message": "it did not work", "traceback": ""}')
+"""
+
+QUEUED_AGAIN = "UPDATE afterward.jobs SET status = 'queued', process = NULL, token = NULL, due = true WHERE id = $1"
+
+
+async def run(url: str, *statements: str, job: str = "") -> None:
+    """As the version before does."""
+    async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
+        for statement in statements:
+            told = [job] if "$1" in statement else None
+            await connection.execute(statement.replace("$1", "%s").encode(), told)
+
+
+@pytest.fixture
+async def url(postgres_url: str) -> AsyncIterator[str]:
+    """A database with the oldest schema; and somebody whom its owner lets use the tables."""
+    made = "CREATE SCHEMA afterward; CREATE TABLE afterward.migrations (number int PRIMARY KEY, applied_at timestamptz)"
+    oldest = [statements for number, statements in load_migrations("afterward.stores.postgres") if number <= OLDEST]
+    role = f"{ROLE}_{new_id()[-12:]}"
+    await run(postgres_url, made, *oldest, f"INSERT INTO afterward.migrations (number) VALUES ({OLDEST})")
+    await run(
+        postgres_url,
+        f"CREATE ROLE {role}",
+        f"GRANT USAGE ON SCHEMA afterward TO {role}",
+        f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA afterward TO {role}",
+    )
+    yield f"{postgres_url}?options=-c%20role%3D{role}"
+    await run(postgres_url, f"DROP OWNED BY {role}", f"DROP ROLE {role}")
+
+
+async def test_what_was_there_is_shown_and_can_be_retried(postgres_url: str, url: str) -> None:
+    job = new_id()
+    await run(postgres_url, FAILED, REMEMBERED, job=job)
+    store = PostgresStore(postgres_url)
+    await store.open()
+    [found] = await store.get([job])
+    assert found is not None
+    assert (found.status, found.owner, found.origin, found.progress) == (Status.failed, None, None, None)
+    assert found.failure == found.attempts[0].failure == Failure("OopsError", "it did not work")
+    [group] = await store.failures(10)
+    assert (group.signature, group.task, group.count, group.newest) == ("", "app:send", 1, job)
+    assert await ids_of(store, text="did not") == await ids_of(store, signature="") == [job]
+    [stream] = await store.events([(job, 0)], 10)
+    assert stream is not None
+    assert (stream.first, stream.last) == (0, 0)
+    assert await store.retry([job]) == [Ruling.done]
+    await store.close()
+
+
+async def test_who_could_use_the_tables_can_use_the_new_ones(postgres_url: str, url: str) -> None:
+    """Whoever joins jobs to transactions of his own need not be let in again."""
+    store = PostgresStore(postgres_url)
+    await store.open()
+    await store.close()
+    await run(
+        url,
+        *(
+            f"SELECT * FROM afterward.{table} FOR UPDATE; DELETE FROM afterward.{table}"
+            for table in ("origins", "streams", "events", "served", "tasks", "pauses", "reservations")
+        ),
+    )
+
+
+async def test_what_was_asked_to_end_and_is_queued_again_by_the_version_before_ends_with_its_next_attempt(
+    postgres_url: str,
+) -> None:
+    """That one does not know of it."""
+    store = PostgresStore(postgres_url)
+    await store.open()
+    living = Living(store, new_id())
+    await store.join(Process(living.id, 1, "example"))
+    lease = await living.leased(new_job())
+    assert await store.cancel([lease.id]) == [Ruling.asked]
+    await run(postgres_url, QUEUED_AGAIN, job=lease.id)
+    [again] = (await living.claim()).leases
+    assert ids([again]) == [lease.id]
+    await living.look()
+    assert await store.asked_to_end(living.id) == {lease.id: 2}
+    assert await store.finish([(again, Cancelled("stopped"))]) == [True]
+    await store.leave(living.id)
+    await store.close()
