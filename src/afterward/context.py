@@ -57,11 +57,14 @@ class Voice(Protocol):
         ...
 
     async def settle(self) -> None:
-        """Return when all that was said is stored; what is said from now on goes with the end of the attempt."""
+        """Return when all that was said is stored; what is said from now on goes with the end of the attempt.
+
+        Raises `StoreUnavailable` when it cannot be stored soon.
+        """
         ...
 
     def settle_sync(self) -> None:
-        """The same, from a thread; it blocks."""
+        """The same, from a thread; it blocks. Raises `ConfigurationError` in the loop that is to store it."""
         ...
 
 

@@ -34,14 +34,18 @@ async def finish(transaction: Any, *, result: Any = None) -> None:
     jobs are in. `result`: what `JobHandle.result()` gives; that of the function does not count any more.
 
     Raises `LeaseLost` when this attempt no longer holds its job: roll back then, as any exception makes you do. Raises
-    `NoCurrentJob` outside of a job, `ResultError` for a result that cannot be stored, and `ConfigurationError` where
-    the transaction is none of the database that the jobs are in.
+    `NoCurrentJob` outside of a job, `ResultError` for a result that cannot be stored, `ConfigurationError` where the
+    transaction is none of the database that the jobs are in, and `StoreUnavailable` where what the job has said before
+    cannot be stored.
     """
     await _ending().write(transaction, result)
 
 
 def finish_sync(transaction: Any, *, result: Any = None) -> None:
-    """`finish`, for a `def` task: on a session, or a connection, that blocks."""
+    """`finish`, for a `def` task: on a session, or a connection, that blocks.
+
+    Raises `ConfigurationError` in the event loop, too.
+    """
     _ending().write_sync(transaction, result)
 
 

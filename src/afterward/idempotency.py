@@ -117,8 +117,8 @@ class KeptAnswer:
     @classmethod
     def read(cls, text: str) -> KeptAnswer:
         """What `written` wrote; in a newer version with more after it."""
-        written: list[Any] = json.loads(text)
-        status, headers, body, is_document, owner, *_ = [*written, None]
+        status, headers, body, is_document, *more = json.loads(text)
+        owner: str | None = more[0] if more else None
         return cls(status, [(name, value) for name, value in headers], b64decode(body), is_document, owner)
 
 

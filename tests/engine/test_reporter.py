@@ -15,6 +15,7 @@ from afterward.engine import gathering, voice
 from afterward.engine.gathering import Gathered, Said
 from afterward.engine.reporter import Reporter
 from afterward.engine.voice import AttemptVoice
+from afterward.errors import ConfigurationError, StoreUnavailable
 from afterward.job import EventKind, Lease, NewEvent, Released, Report, Succeeded
 from tests.support.reports import LEASE, Listener
 from tests.support.waiting import soon
@@ -347,6 +348,65 @@ async def test_a_thread_waits_for_that_too(listener: Listener, reporter: Reporte
     listener.answers.set()
     await settling
     assert listener.texts() == ["1"]
+
+
+async def test_a_task_whose_words_cannot_be_stored_does_not_end_itself(
+    listener: Listener, reporter: Reporter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They would be lost: after its own transaction is committed, it holds its job no more."""
+    monkeypatch.setattr(voice, "_SETTLE_SECONDS", 0.05)
+    speaker = reporter.voice(LEASE)
+    listener.answers.clear()
+    item(speaker, 1)
+    with pytest.raises(StoreUnavailable, match="roll back"):
+        await speaker.settle()
+    item(speaker, 2)
+    listener.answers.set()
+    await soon(lambda: listener.texts() == ["1", "2"])
+
+
+async def test_a_task_that_rolled_back_can_end_itself_again(listener: Listener, reporter: Reporter) -> None:
+    speaker = reporter.voice(LEASE)
+    item(speaker, 1)
+    await speaker.settle()
+    item(speaker, 2)
+    await speaker.settle()
+    assert listener.texts() == ["1", "2"]
+
+
+async def test_a_task_can_end_itself_though_others_of_its_threads_go_on_to_speak(
+    listener: Listener, reporter: Reporter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It waits for what was said before, and not for what is said meanwhile, time and again."""
+    speaker, keep = reporter.voice(LEASE), listener.keep
+
+    def keep_while_it_speaks(lease: Lease, report: Report | None) -> bool:
+        item(speaker, "more")
+        return keep(lease, report)
+
+    monkeypatch.setattr(listener, "keep", keep_while_it_speaks)
+    item(speaker, 1)
+    await asyncio.wait_for(speaker.settle(), 2)
+    assert listener.texts()[0] == "1"
+
+
+async def test_what_a_generator_yields_after_it_has_ended_itself_is_bounded(
+    reporter: Reporter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing makes room for it then."""
+    monkeypatch.setattr(gathering, "MAX_GATHERED", 3)
+    speaker = reporter.voice(LEASE)
+    await speaker.settle()
+    for number in range(10):
+        await speaker.give(EventKind.item, str(number))
+    assert (last := speaker.close()) is not None
+    assert [event.data for event in last.events[:3]] == ["0", "1", "2"]
+    assert "7 events were dropped" in last.events[3].data
+
+
+async def test_the_loop_that_is_to_store_it_is_not_blocked(reporter: Reporter) -> None:
+    with pytest.raises(ConfigurationError, match="await finish"):
+        reporter.voice(LEASE).settle_sync()
 
 
 # Lines of the log

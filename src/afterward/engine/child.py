@@ -24,9 +24,9 @@ from afterward.engine.endings import Endings
 from afterward.engine.executor import CANCELLED, Executor, failure_of
 from afterward.engine.files import receive, received
 from afterward.engine.lines import captured
-from afterward.engine.process import ASKED, LEAVES, SETTLED, SETTLES
+from afterward.engine.process import ASKED, LEAVES, SETTLED, SETTLES, UNSETTLED
 from afterward.engine.threads import Threads
-from afterward.errors import ConfigurationError, StoreError, TaskError
+from afterward.errors import ConfigurationError, StoreError, StoreUnavailable, TaskError
 from afterward.job import EventKind, Lease, Outcome, Released
 from afterward.life import Life
 from afterward.task import Owner, Task
@@ -77,6 +77,7 @@ class ChildVoice:
         self._log_level = log_level
         self._mutex = threading.RLock()
         self._settled = threading.Event()
+        self._unsettled = ""
         self._stop: Callable[[], object] | None = None
         self.is_asked = False
 
@@ -101,6 +102,8 @@ class ChildVoice:
         self.tell(SETTLES)
         self._settled.wait()
         self._settled.clear()
+        if self._unsettled:
+            raise StoreUnavailable(self._unsettled)
 
     def tell(self, line: bytes) -> None:
         """One line, for the parent."""
@@ -110,7 +113,8 @@ class ChildVoice:
 
     def hear(self, line: bytes) -> None:
         """One line of the parent's; not in the loop."""
-        if line == SETTLED:
+        if line == SETTLED or line.startswith(UNSETTLED):
+            self._unsettled = line.removeprefix(SETTLED).removeprefix(UNSETTLED).decode()
             self._settled.set()
         elif line == ASKED:
             with self._mutex:

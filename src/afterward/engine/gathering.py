@@ -48,10 +48,19 @@ class Gathered:
             self._bytes -= 0 if replaced is None else len(replaced.data)
             self._progress = self._added
 
-    def report(self, now: float) -> Report:
-        """All of it, to be sent: from here on, it has its numbers."""
+    def number(self) -> int:
+        """Give all of it its numbers: from here on, it is not replaced. The number of the last that was said."""
         self._sent += self._waiting.values()
         self._waiting.clear()
+        return self._stored + len(self._sent)
+
+    def has_stored(self, number: int) -> bool:
+        """Is all up to this number known to be stored?"""
+        return self._stored >= number
+
+    def report(self, now: float) -> Report:
+        """All of it, to be sent."""
+        self.number()
         return Report(self._stored + 1, tuple(NewEvent(kind, data, now - at) for kind, data, at in self._sent))
 
     def have_stored(self, report: Report) -> None:

@@ -13,7 +13,7 @@ from afterward.dependencies import needs_lifespan
 from afterward.engine.executor import failure_of, outcome_of
 from afterward.engine.files import END, LOST, Chunks
 from afterward.engine.voice import CLEAN_UP_SECONDS, AttemptVoice
-from afterward.errors import AttemptTimedOut, FileLost, StoreError, WorkerDied
+from afterward.errors import AttemptTimedOut, FileLost, StoreError, StoreUnavailable, WorkerDied
 from afterward.job import Cancelled, Died, EventKind, Failed, Failure, Lease, Outcome, Released, Retry, Succeeded
 from afterward.liveness import MAX_DEATHS, SUSPECT_AFTER, SUSPECT_DELAY_SECONDS
 from afterward.task import Task
@@ -31,10 +31,10 @@ LEAVES = b"leaves"
 """What a child says that is about to end its attempt by itself."""
 
 SETTLES = b"settles"
-"""What a child says that wants to know when all that it has said is stored: then it is told `SETTLED`."""
+"""What a child says that wants to know when all that it has said is stored: then it is told `SETTLED`, or why not."""
 
-SETTLED, ASKED = b"settled", b"asked"
-"""What a child is told: the answer to `SETTLES`; and that it is asked to end."""
+SETTLED, ASKED, UNSETTLED = b"settled", b"asked", b"unsettled "
+"""What a child is told: the answers to `SETTLES`; and that it is asked to end."""
 
 _OUTCOMES: dict[str, type[Any]] = {kind.__name__: kind for kind in (Succeeded, Failed, Cancelled, Retry, Released)}
 
@@ -135,11 +135,17 @@ class _Conversation:
         if line == LEAVES:
             self._leave()
         elif line == SETTLES:
-            await self._voice.settle()
-            self._stdin.write(SETTLED + b"\n")
+            self._stdin.write(await self._settle() + b"\n")
         else:
             kind, data = json.loads(line)
             await self._voice.give(EventKind(kind), data)
+
+    async def _settle(self) -> bytes:
+        try:
+            await self._voice.settle()
+        except StoreUnavailable as error:
+            return UNSETTLED + str(error).encode()
+        return SETTLED
 
 
 async def _read(stdout: asyncio.StreamReader, conversation: _Conversation) -> bytes:

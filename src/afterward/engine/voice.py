@@ -9,12 +9,11 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from afterward.context import RunningJob
 from afterward.engine.gathering import Gathered, Said
-from afterward.errors import NoCurrentJob
+from afterward.errors import ConfigurationError, NoCurrentJob, StoreUnavailable
 from afterward.job import EventKind, Lease, Report
 from afterward.observe import emit
 
@@ -88,15 +87,40 @@ class AttemptVoice:
             await self._reporter.next_answer()
 
     async def settle(self) -> None:
-        with suppress(TimeoutError):  # what is not stored then goes with the end of the attempt, if it has another
+        try:
             async with asyncio.timeout(_SETTLE_SECONDS):
-                while self._gathered and not self._is_over:
-                    await self._reporter.next_answer()
+                await self._until_stored()
+                if self._gathered:  # what it has said meanwhile, or how much of it was dropped
+                    await self._until_stored()
+        except TimeoutError:
+            raise StoreUnavailable(
+                f"finish(): what this job has said before could not be stored within {_SETTLE_SECONDS:g} s, and would "
+                f"be lost with the end of the attempt; roll back, and let it be tried again"
+            ) from None
         with self._reporter.room:
             self._is_settled = True
             self._reporter.forget(self)
 
+    async def _until_stored(self) -> None:
+        """Until the store has what was said up to now, and no more: another thread may go on without end."""
+        with self._reporter.room:
+            if self._gathered is None or not self._gathered:
+                return
+            last = self._gathered.number()
+            self._is_settled = False  # of a transaction before, which has been rolled back
+            self._reporter.hear(self)
+        while self._waits_for(last):
+            await self._reporter.next_answer()
+
+    def _waits_for(self, number: int) -> bool:
+        return self._gathered is not None and not self._gathered.has_stored(number)
+
     def settle_sync(self) -> None:
+        if threading.get_ident() == self._reporter.thread:
+            raise ConfigurationError(
+                "finish_sync() blocks, and was called in the event loop, which has to store what the job said before; "
+                "call `await finish(session)` there, or make the task a `def`"
+            )
         with self._reporter.room:
             self._is_settled = not self._gathered
         if not self._is_settled:
@@ -177,6 +201,7 @@ class AttemptVoice:
         """With `room` held."""
         if self._is_over or (said.kind is EventKind.log and not self._counts_line()):
             return
+        is_kept = is_kept and not self._is_settled  # nothing makes room then, until the attempt has ended
         if self._is_full and not is_kept and said.kind is not EventKind.progress:
             self._dropped += 1
             return
