@@ -6,7 +6,7 @@ import psycopg
 import pytest
 
 from afterward.identity import new_id
-from afterward.job import Cancelled, Failure, Process, Ruling, Status
+from afterward.job import Cancelled, EventKind, Failure, NewEvent, Process, Report, Ruling, Status, Succeeded
 from afterward.stores.postgres import PostgresStore
 from afterward.stores.sql import load_migrations
 from tests.support.stores import Living, ids, ids_of, new_job
@@ -30,6 +30,15 @@ INSERT INTO afterward.attempts (job, number, outcome, started_at, ended_at, fail
 VALUES ($1, 1, 'failed', 11, 12, '{"kind": "OopsError", "message": "it did not work", "traceback": ""}')
 """
 
+FORGOTTEN = """
+WITH gone AS (DELETE FROM afterward.attempts WHERE job = $1) DELETE FROM afterward.finished WHERE id = $1
+"""
+
+LEFT = """
+SELECT (SELECT count(*) FROM afterward.origins), (SELECT count(*) FROM afterward.streams),
+    (SELECT count(*) FROM afterward.events)
+"""
+
 QUEUED_AGAIN = "UPDATE afterward.jobs SET status = 'queued', process = NULL, token = NULL, due = true WHERE id = $1"
 
 
@@ -37,7 +46,7 @@ async def run(url: str, *statements: str, job: str = "") -> None:
     """As the version before does."""
     async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
         for statement in statements:
-            told = [job] if "$1" in statement else None
+            told = [job] * statement.count("$1") or None
             await connection.execute(statement.replace("$1", "%s").encode(), told)
 
 
@@ -109,3 +118,35 @@ async def test_what_was_asked_to_end_and_is_queued_again_by_the_version_before_e
     assert await store.finish([(again, Cancelled("stopped"))]) == [True]
     await store.leave(living.id)
     await store.close()
+
+
+async def test_what_the_version_before_left_of_jobs_that_it_forgot_is_found_by_the_next_start(
+    postgres_url: str,
+) -> None:
+    """It goes; that of all other jobs stays."""
+    store = PostgresStore(postgres_url)
+    await store.open()
+    living = Living(store, new_id())
+    await store.join(Process(living.id, 1, "example"))
+    leases = [await living.leased(new_job(owner="ada")) for _ in range(2)]
+    said = Report(1, (NewEvent(EventKind.item, "1"),))
+    assert await store.finish([(lease, Succeeded(report=said)) for lease in leases]) == [True, True]
+    await run(postgres_url, FORGOTTEN, job=leases[0].id)
+    assert await left(postgres_url) == (2, 2, 2)
+    await store.tidy({}, 10, 10)
+    assert await left(postgres_url) == (1, 1, 1)
+    await run(postgres_url, FORGOTTEN, job=leases[1].id)
+    await store.leave(living.id)
+    await store.close()
+    again = PostgresStore(postgres_url)
+    await again.open()
+    await again.tidy({}, 10, 10)
+    assert await left(postgres_url) == (0, 0, 0)
+    await again.close()
+
+
+async def left(url: str) -> tuple[int, ...]:
+    async with await psycopg.AsyncConnection.connect(url) as connection:
+        row = await (await connection.execute(LEFT)).fetchone()
+        assert row is not None
+        return row

@@ -12,6 +12,14 @@ from afterward.stores.sql import load_queries
 _SCHEMA = "afterward."
 
 
+@dataclass(slots=True)
+class Leftovers:
+    """What the version before, which runs beside this one or did, has left of jobs that it has forgotten."""
+
+    are_gone: bool = False
+    """It was looked for since this store object was made, and nothing more was found."""
+
+
 @dataclass(frozen=True, slots=True)
 class Desk:
     """`clock`: None in life, where the server's clock is the store's. `looks`: those of beats at what is held."""
@@ -20,6 +28,7 @@ class Desk:
     clock: Callable[[], float] | None = None
     bookmarks: Bookmarks = field(default_factory=Bookmarks)
     looks: Pace = field(default_factory=Pace)
+    leftovers: Leftovers = field(default_factory=Leftovers)
 
     @property
     def now(self) -> float | None:

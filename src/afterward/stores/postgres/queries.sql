@@ -591,6 +591,25 @@ WITH old AS MATERIALIZED (
 )
 SELECT (SELECT count(*) FROM gone) AS pruned, EXISTS (SELECT 1 FROM summed WHERE is_left) AS is_cut;
 
+-- name: forget_left
+-- What the version before has left of jobs that it has forgotten, at most so much: it is older than all that there are.
+-- What is stored of a job is stored with it, and so, where it is seen, its job is.
+WITH oldest AS MATERIALIZED (
+    SELECT coalesce(least((SELECT min(id) FROM afterward.jobs), (SELECT min(id) FROM afterward.finished)), chr(1114111)) COLLATE "C" AS id
+), origins_gone AS (
+    DELETE FROM afterward.origins WHERE ctid = ANY (ARRAY(
+        SELECT o.ctid FROM afterward.origins o WHERE o.job < (SELECT id FROM oldest) ORDER BY o.job LIMIT $1 FOR UPDATE SKIP LOCKED
+    )) RETURNING 1
+), streams_gone AS (
+    DELETE FROM afterward.streams WHERE ctid = ANY (ARRAY(
+        SELECT s.ctid FROM afterward.streams s WHERE s.job < (SELECT id FROM oldest) ORDER BY s.job LIMIT least($1, 2)
+        FOR UPDATE SKIP LOCKED
+    )) RETURNING id
+), events_gone AS (
+    DELETE FROM afterward.events WHERE stream = ANY (ARRAY(SELECT id FROM streams_gone))
+)
+SELECT (SELECT count(*) FROM origins_gone) + (SELECT count(*) FROM streams_gone);
+
 -- name: untidy
 -- Is there anything to do away with: what has expired, what ended long ago (by status and age), files that nobody wants,
 -- keys of requests that are older than $4 seconds?

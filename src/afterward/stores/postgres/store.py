@@ -161,7 +161,7 @@ class PostgresStore:
         self._joined.discard(process)
         self._unlocked.discard(process)
         self._asked.pop(process, None)
-        self._bell.ring()
+        self._bell.ring_all()
 
     async def beat(self, process: str) -> Beat | None:
         seen, asked = await self._ask("vital", "beat", (process, self._bell.was_waited_for))

@@ -30,6 +30,8 @@ async def tidy(desk: Desk, connection: Connection, ages: Mapping[Status, float],
     pruned, is_cut = await _prune(desk, connection, ages, jobs) if has_old else (0, False)
     freed = await contents.sweep(desk, connection, chunks) if has_loose or pruned else 0
     forgotten = await _forget(desk, connection, jobs) if has_reserved else 0
+    if jobs and not desk.leftovers.are_gone:
+        desk.leftovers.are_gone = await connection.fetchval(desk["forget_left"], jobs) == 0
     return Tidied(expired, pruned, freed, more=is_cut or jobs in {expired, pruned, forgotten} or freed == chunks)
 
 
