@@ -16,7 +16,10 @@ def origin_of(scope: Scope) -> str:
     request_id = next((value for name, value in scope.get("headers", ()) if name == b"x-request-id"), None)
     client = scope.get("client")
     return _written(
-        scope.get("method", "WEBSOCKET"), _template_of(scope), request_id, None if client is None else client[0]
+        scope.get("method", "WEBSOCKET")[:_LONGEST_TEXT],
+        _template_of(scope)[:_LONGEST_TEXT],
+        request_id and request_id[:_LONGEST_TEXT],  # before it is remembered
+        None if client is None else client[0],
     )
 
 

@@ -100,6 +100,19 @@ async def test_a_line_is_bounded(tasks: Afterward) -> None:
     assert traceback == (lines.MAX_LINE - 1) * "e" + "!"
 
 
+async def test_the_names_in_a_line_are_bounded(tasks: Afterward) -> None:
+    """Of its logger, and of its level."""
+    oven = logging.getLogger(2 * lines.MAX_NAME * "o")
+
+    def bake() -> None:
+        record = oven.makeRecord(oven.name, logging.INFO, "", 0, "baked", (), None)
+        record.levelname = 2 * lines.MAX_NAME * "L"
+        oven.handle(record)
+
+    [line] = await lines_of(tasks, bake)
+    assert line == {"logger": lines.MAX_NAME * "o", "level": lines.MAX_NAME * "L", "message": "baked"}
+
+
 @pytest.mark.parametrize(("level", "kept"), [(logging.INFO, ["info", "error"]), (logging.ERROR, ["error"]), (None, [])])
 async def test_from_which_level_on_is_said_once(tmp_path: Path, level: int | None, kept: list[str]) -> None:
     """`Afterward(log_level=…)`; None stores no lines."""

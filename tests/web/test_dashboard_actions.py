@@ -1,8 +1,9 @@
 """What a person can do on the dashboard; and that nobody else can have it done."""
 
+import gc
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,6 +11,8 @@ import pytest
 from fastapi import FastAPI, Header, UploadFile
 
 from afterward import Afterward, Job, Status
+from afterward.job import Ruling
+from afterward.stores.base import Answer, Store
 from afterward.web.dashboard import bulk
 from tests.support.documents import Document
 from tests.support.visiting import FROM_HERE, Visitor
@@ -196,6 +199,22 @@ def test_no_more_than_so_many_are_moved_at_once(shop: Shop, monkeypatch: pytest.
     assert "the newest 4" in page.one("main").text
     shop.visitor.do("/bulk?action=cancel", "/bulk", word="cancel")
     assert [shop.job(id_).status for id_ in ids] == [Status.queued] + [Status.cancelled] * 4
+
+
+def test_jobs_are_not_kept_in_memory_until_all_are_moved(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their ids are: there may be ten thousand, with large arguments."""
+    monkeypatch.setattr(bulk, "PAGE", 2)
+    added, kept = {shop.add() for _ in range(10)}, list[int]()
+    cancel = bulk.MOVES["cancel"]
+
+    def counted(store: Store, ids: Sequence[str]) -> Answer[list[Ruling]]:
+        kept.append(sum(isinstance(one, Job) and one.id in added for one in gc.get_objects()))
+        return cancel(store, ids)
+
+    monkeypatch.setitem(bulk.MOVES, "cancel", counted)
+    shop.visitor.do("/bulk?action=cancel", "/bulk", word="cancel")
+    assert {shop.job(id_).status for id_ in added} == {Status.cancelled}
+    assert kept[0] <= 4
 
 
 def test_what_was_searched_for_is_not_in_the_log(shop: Shop, caplog: pytest.LogCaptureFixture) -> None:

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.pool import NullPool
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from afterward import Afterward, BackgroundTasks, ConfigurationError, Job, NotInARequest, Task, TaskError
+from afterward import Afterward, BackgroundTasks, ConfigurationError, Job, NotInARequest, Task, TaskError, origin
 from tests.support.desk import user
 from tests.support.opening import opened
 
@@ -317,3 +317,24 @@ def test_whatever_a_client_sends_as_its_id_can_be_kept(
 
     client.post("/", headers=[(b"X-Request-ID", b"\xff" * 3000)])
     assert json.loads(kept()["added"].origin or "")["request_id"] == ("\xc3\xbf" * 250)
+
+
+def test_no_more_of_what_a_client_sends_is_remembered_than_is_kept(
+    app: FastAPI, client: TestClient, note: Task[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who sends many long ids fills no memory by that."""
+    remembered: list[str | bytes] = []
+
+    def written(*parts: str | bytes) -> str:
+        remembered.extend(parts)
+        return "{}"
+
+    monkeypatch.setattr(origin, "_written", written)
+
+    @app.post("/")
+    async def create(background_tasks: BackgroundTasks) -> None:
+        background_tasks.add_task(note, "added")
+
+    client.post("/", headers={"X-Request-ID": "a" * 30_000})
+    assert b"a" * 500 in remembered
+    assert max(map(len, remembered)) == 500

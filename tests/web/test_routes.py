@@ -458,6 +458,29 @@ def test_links_of_a_router_with_a_parameter_in_its_path(tasks: Afterward, elsewh
             client.post("/reports")
 
 
+@pytest.mark.parametrize(
+    ("convertor", "value", "base"),
+    [("int", "7", "/7/jobs"), ("path", "a/b", "/a/b/jobs"), ("path", "/evil.example.com", "/.//evil.example.com/jobs")],
+)
+def test_links_of_a_router_with_a_parameter_of_some_sort(
+    tasks: Afterward, elsewhere: Desk, convertor: str, value: str, base: str
+) -> None:
+    """They lead nowhere but here, whatever a client sends."""
+    app = FastAPI()
+
+    @app.post(f"/reports/{{where:{convertor}}}", status_code=202)
+    async def create(background_tasks: BackgroundTasks) -> Any:
+        return accepted(background_tasks.add_task(elsewhere.make.options(delay=60), 2026))
+
+    app.include_router(tasks.router(public=True), prefix=f"/{{where:{convertor}}}")
+    tasks.install(app)
+    with TestClient(app) as client:
+        answer = client.post(f"/reports/{value}")
+        path = answer.headers["location"]
+        assert path == answer.json()["links"]["self"] == f"{base}/{answer.json()['id']}"
+        assert client.get(path).json()["links"]["self"] == path
+
+
 def test_two_afterwards_have_their_own_routes(tmp_path: Path) -> None:
     """Each job is found by the router of its own tasks, though their routes have the same names."""
     app = FastAPI()

@@ -104,6 +104,13 @@ def test_where_to_go_on_from_each_status(status: Status) -> None:
     assert (links["retry"] is not None) == (status in {Status.failed, Status.cancelled})
 
 
+def test_passwords_within_urls_are_not_shown() -> None:
+    """Errors of drivers name what they could not reach."""
+    url = "postgresql://shop:hunter2@db/shop"
+    failed = job(status=Status.failed, failure=Failure("OSError", f"no way to {url}", f"OSError: no way to {url}"))
+    assert "hunter2" not in status_of(failed, "/jobs", None, NOW, is_admin=True).model_dump_json()
+
+
 FAILURE = Failure("shop.OutOfPaper", "the printer is out of paper", "Traceback: secret")
 
 

@@ -15,6 +15,9 @@ from afterward.text import storable
 MAX_LINE = 4_000
 """So many characters of a line are kept; of its traceback, the last of so many."""
 
+MAX_NAME = 200
+"""So many characters of the name of its logger are kept, and of its level."""
+
 _OURS = "afterward"
 _FORMATTER = logging.Formatter()
 
@@ -46,7 +49,8 @@ class Lines(logging.Handler):
 
 
 def _data_of(record: logging.LogRecord) -> str:
-    said = {"level": record.levelname, "logger": storable(record.name), "message": _message_of(record)}
+    level, logger = storable(record.levelname)[:MAX_NAME], storable(record.name)[:MAX_NAME]
+    said = {"level": level, "logger": logger, "message": _message_of(record)}
     return json.dumps(said, ensure_ascii=False)
 
 

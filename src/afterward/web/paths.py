@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from urllib.parse import quote
 
 from starlette.types import Scope
@@ -9,13 +10,15 @@ from starlette.types import Scope
 from afterward.errors import ConfigurationError
 from afterward.routes import routes_of
 
+_CONVERTOR = re.compile(r"(\{\w+):\w+\}")
+
 
 def path_of(scope: Scope) -> str:
     """The path of the request."""
     root = _root_of(scope)
     path: str = scope["path"]
     is_within = path == root or path.startswith(f"{root}/")
-    return quote(path if is_within else root + path)
+    return _quoted(path if is_within else root + path)
 
 
 def base_of(scope: Scope, segments: int) -> str:
@@ -34,14 +37,19 @@ def base_elsewhere(scope: Scope, endpoint: object) -> str | None:
     template = _template_of(scope, endpoint)
     if template is None:
         return None
-    template = template.rpartition("/")[0]
+    template = _CONVERTOR.sub(r"\1}", template.rpartition("/")[0])
     try:
-        return quote(_root_of(scope) + template.format(**scope.get("path_params", {})))
+        return _quoted(_root_of(scope) + template.format(**scope.get("path_params", {})))
     except KeyError as error:
         raise ConfigurationError(
             f"the router of jobs is at {template}, and the path of this request has no {error}; "
             f"include tasks.router(…) at a path without parameters, or with those of the routes that add tasks"
         ) from error
+
+
+def _quoted(path: str) -> str:
+    """As it stands in a URL; one that begins with two slashes would lead to another host (RFC 3986, 4.2)."""
+    return quote(f"/.{path}" if path.startswith("//") else path)
 
 
 def _root_of(scope: Scope) -> str:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from afterward.document import JobLinks, JobPage, JobProblem, JobProgress, JobStatus, JobSummary
 from afterward.job import ALLOWED, TERMINAL, Job, Status
+from afterward.redaction import redacted
 from afterward.task import Task
 
 __all__ = ["JobLinks", "JobPage", "JobProblem", "JobProgress", "JobStatus", "JobSummary"]
@@ -76,7 +77,7 @@ def links_of(job: Job, base: str) -> JobLinks:
 
 
 def error_of(job: Job, *, is_admin: bool) -> JobProblem | None:
-    """What went wrong for good; where it is tried again, nothing has yet."""
+    """What went wrong for good, without passwords in URLs; where it is tried again, nothing has yet."""
     if job.status is Status.cancelled:
         return JobProblem(type=CANCELLED, title="The job was cancelled.", detail=job.note, kind=None, traceback=None)
     if job.status is not Status.failed:
@@ -85,9 +86,9 @@ def error_of(job: Job, *, is_admin: bool) -> JobProblem | None:
     return JobProblem(
         type=FAILED,
         title="The job failed.",
-        detail=failure and failure.message,
+        detail=failure and redacted(failure.message),
         kind=failure and failure.kind,
-        traceback=failure.traceback if failure is not None and is_admin else None,
+        traceback=redacted(failure.traceback) if failure is not None and is_admin else None,
     )
 
 

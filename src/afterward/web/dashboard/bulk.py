@@ -35,10 +35,10 @@ _SHOWN = 5
 async def confirm(visit: Visit) -> Response:
     """What would be done, with how many, and the form to agree in."""
     action, wanted = _asked(visit.query)
-    jobs = await _matching(visit, action, wanted, COUNTED)
-    newest = jobs[0].id if jobs else ""
+    ids, shown = await _matching(visit, action, wanted, COUNTED)
+    newest = ids[0] if ids else ""
     return visit.page(
-        "bulk.html", action=action, filters=wanted, count=len(jobs), counted=COUNTED, most=MOST, shown=jobs[:_SHOWN],
+        "bulk.html", action=action, filters=wanted, count=len(ids), counted=COUNTED, most=MOST, shown=shown,
         newest=newest,
     )  # fmt: skip
 
@@ -49,7 +49,8 @@ async def act(visit: Visit, form: Mapping[str, str]) -> Response:
     if form.get("word", "").strip().lower() != action:
         return visit.go("/jobs", **wanted.query, said="word")
     newest = form.get("newest", "")
-    ids = [job.id for job in await _matching(visit, action, wanted, MOST) if job.id <= newest]
+    found, _ = await _matching(visit, action, wanted, MOST)
+    ids = [id_ for id_ in found if id_ <= newest]
     rulings: list[Ruling] = []
     for start in range(0, len(ids), PAGE):
         rulings += await MOVES[action](visit.store, ids[start : start + PAGE])
@@ -70,12 +71,15 @@ def _asked(said: Mapping[str, str]) -> tuple[str, Filters]:
     return action, wanted
 
 
-async def _matching(visit: Visit, action: str, wanted: Filters, most: int) -> list[Job]:
+async def _matching(visit: Visit, action: str, wanted: Filters, most: int) -> tuple[list[str], list[Job]]:
+    """Their ids, and the newest of them to be shown: thousands of jobs with their arguments are not kept at once."""
     statuses = (wanted.status,) if wanted.status else STATUSES[action]
-    jobs: list[Job] = []
-    while len(jobs) < most:
-        page = await wanted.page(visit.store, PAGE, jobs[-1].id if jobs else None, statuses)
-        jobs += page
+    ids: list[str] = []
+    shown: list[Job] = []
+    while len(ids) < most:
+        page = await wanted.page(visit.store, PAGE, ids[-1] if ids else None, statuses)
+        shown = shown or page[:_SHOWN]
+        ids += [job.id for job in page]
         if len(page) < PAGE:
             break
-    return jobs[:most]
+    return ids[:most], shown
