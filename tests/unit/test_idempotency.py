@@ -80,6 +80,13 @@ def test_a_form_that_is_sent_again_has_the_same_fingerprint_though_its_boundary_
     assert printed(form(b"b1", b"a", b"b"), content_type="multipart/mixed; boundary=b1") != first
 
 
+def test_a_type_that_nobody_can_make_out_is_as_it_stands() -> None:
+    """It is for the endpoint to refuse."""
+    broken = "multipart/form-data; boundary*1*=;boundary*0=;boundary*=us-ascii'en'b"
+    assert printed(b"a", content_type=broken) == printed(b"a", content_type=broken)
+    assert printed(b"a", content_type=broken) != printed(b"b", content_type=broken)
+
+
 @given(st.lists(st.binary(max_size=8)), st.sampled_from(["text/plain", f"{FORM}aa", f"{FORM}aba"]))
 def test_a_fingerprint_does_not_depend_on_the_pieces_that_the_body_comes_in(pieces: list[bytes], kind: str) -> None:
     assert printed(*pieces, content_type=kind) == printed(b"".join(pieces), content_type=kind)

@@ -104,6 +104,13 @@ def test_where_to_go_on_from_each_status(status: Status) -> None:
     assert (links["retry"] is not None) == (status in {Status.failed, Status.cancelled})
 
 
+def test_which_job_has_taken_its_place_is_for_administrators() -> None:
+    """It may be somebody else's."""
+    replaced = job(status=Status.cancelled, note="replaced by 0191")
+    assert shown(replaced)["error"]["detail"] == "replaced by another"
+    assert "replaced by 0191" in status_of(replaced, "/jobs", None, NOW, is_admin=True).model_dump_json()
+
+
 def test_passwords_within_urls_are_not_shown() -> None:
     """Errors of drivers name what they could not reach."""
     url = "postgresql://shop:hunter2@db/shop"

@@ -17,6 +17,8 @@ from afterward.web.paths import path_of
 from afterward.web.status import JobPage, summary_of
 
 LONGEST_PAGE = 100
+_LONGEST = 1_000
+"""So many characters are looked for at most."""
 _LOOKS = 10
 """How many pages of others' jobs are passed over before a page is given that is not full."""
 
@@ -29,9 +31,11 @@ def add_list(router: APIRouter, jobs: Jobs, caller: Callable[..., Any]) -> None:
         request: Request,
         by: Caller = its_caller,
         status: Annotated[Status | None, Query(description="Only those that stand so.")] = None,
-        task: Annotated[str | None, Query(description="Only those of this task.")] = None,
-        queue: Annotated[str | None, Query(description="Only those of this queue.")] = None,
-        before: Annotated[str | None, Query(description="Only those older than the job of this id.")] = None,
+        task: Annotated[str | None, Query(max_length=_LONGEST, description="Only those of this task.")] = None,
+        queue: Annotated[str | None, Query(max_length=_LONGEST, description="Only those of this queue.")] = None,
+        before: Annotated[
+            str | None, Query(max_length=_LONGEST, description="Only those older than the job of this id.")
+        ] = None,
         limit: Annotated[int, Query(ge=1, le=LONGEST_PAGE, description="How many at most.")] = 50,
     ) -> Response:
         """Jobs, newest first, without their results."""

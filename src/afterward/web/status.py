@@ -79,7 +79,8 @@ def links_of(job: Job, base: str) -> JobLinks:
 def error_of(job: Job, *, is_admin: bool) -> JobProblem | None:
     """What went wrong for good, without passwords in URLs; where it is tried again, nothing has yet."""
     if job.status is Status.cancelled:
-        return JobProblem(type=CANCELLED, title="The job was cancelled.", detail=job.note, kind=None, traceback=None)
+        note = job.note if is_admin else _without_another(job.note)
+        return JobProblem(type=CANCELLED, title="The job was cancelled.", detail=note, kind=None, traceback=None)
     if job.status is not Status.failed:
         return None
     failure = job.failure
@@ -90,6 +91,11 @@ def error_of(job: Job, *, is_admin: bool) -> JobProblem | None:
         kind=failure and failure.kind,
         traceback=redacted(failure.traceback) if failure is not None and is_admin else None,
     )
+
+
+def _without_another(note: str | None) -> str | None:
+    """Which job has replaced it is for those to know who may see that; it may be somebody else's."""
+    return "replaced by another" if note and note.startswith("replaced by ") else note
 
 
 def _result_of(job: Job, task: Task[..., Any] | None) -> Any:
