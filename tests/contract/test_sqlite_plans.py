@@ -10,6 +10,7 @@ import apsw
 import pytest
 
 from afterward.job import (
+    Cancelled,
     EventKind,
     Failed,
     Failure,
@@ -502,7 +503,9 @@ async def test_a_paused_queue_costs_a_claim_the_same_however_many_wait_there(ope
     assert await claim_nothing(opened) <= few + 50
 
 
-async def test_whose_jobs_and_alike_failures_are_found_by_index(instructions: list[int], opened: Opened) -> None:
+async def test_whose_jobs_alike_failures_and_the_few_with_a_status_are_found_by_index(
+    instructions: list[int], opened: Opened
+) -> None:
     """And so are failures in their groups: what else there is costs nothing."""
 
     async def look() -> int:
@@ -510,6 +513,8 @@ async def test_whose_jobs_and_alike_failures_are_found_by_index(instructions: li
         assert [job.id for job in await opened.store.list(owner="ada")] == [mine.id]
         assert [job.id for job in await opened.store.list(signature="cause-1")] == [failed.id]
         assert await opened.store.list(owner="nobody") == []
+        assert [job.id for job in await opened.store.list(status=Status.failed)] == [failed.id]
+        assert await opened.store.list(status=[Status.cancelled, Status.succeeded], text="x") == []
         assert await opened.store.list(signature="cause-2", text="x") == []
         assert [group.newest for group in await opened.store.failures(10)] == [failed.id]
         return instructions[0] - before
@@ -546,3 +551,24 @@ async def test_a_history_costs_the_same_whatever_ended_before_it(instructions: l
     await end(MANY)
     assert await look(10) <= few + 50
     assert await look(MANY) <= few + 100 * MANY
+
+
+async def test_a_list_by_status_is_the_same_by_whatever_way_it_is_found(
+    opened: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By index where there are few, and by reading where there are many: held, due, later, running and ended."""
+    await opened.store.enqueue([(new_job(), placement) for placement in Placement for _ in range(2)], "worker")
+    await put(opened.store, *(new_job(delay=60) for _ in range(3)))
+    for outcome in (Succeeded(), Failed(Failure("Oops", "no")), Cancelled("asked to end")):
+        await opened.store.finish([(await leased(opened), outcome)])
+    everything = await opened.store.list()
+    assert len(everything) == 12
+    for few in (0, 2, 100):
+        monkeypatch.setattr("afterward.stores.sqlite.looks._FEW", few)
+        for wanted in ([], *([status] for status in Status), [Status.queued, Status.failed], list(Status)):
+            expected = [job for job in everything if job.status in wanted]
+            assert await opened.store.list(status=wanted) == expected
+            assert (
+                await opened.store.list(status=wanted, before=everything[3].id, limit=2)
+                == [job for job in expected if job in everything[4:]][:2]
+            )

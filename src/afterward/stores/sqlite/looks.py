@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import apsw
 
@@ -17,7 +17,23 @@ from afterward.text import is_storable
 
 _Q = load_queries("afterward.stores.sqlite")
 _CREATED_AT = 15
+_FROM = "FROM jobs\nWHERE"
+_FEW = 1000
 _LAST_CHARACTER = "\U0010ffff"
+
+
+class Filters(NamedTuple):
+    """What the query `list` lets pass. `statuses`: as JSON."""
+
+    statuses: str | None = None
+    task: str | None = None
+    queue: str | None = None
+    before: str | None = None
+    oldest: float | None = None
+    limit: int = 50
+    unique: str | None = None
+    owner: str | None = None
+    signature: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,35 +53,63 @@ def get(connection: apsw.Connection, job: str) -> Job | None:
         return job_of(row, connection.execute(_Q["attempts"], (row[0],)).fetchall()) if row else None
 
 
-def listed(connection: apsw.Connection, filters: tuple[Any, ...], text: str | None = None) -> Iterator[Any]:
-    """Rows of the query `list`, up to the first that is older than its fifth parameter.
+def listed(connection: apsw.Connection, filters: Filters, text: str | None = None) -> list[Any]:
+    """Rows of the query `list`, up to the first that is older than its filter `oldest`; as they are at one moment.
 
     `text`: only such as have it in their arguments or failure, among the newest `SEARCHED` that the filters let pass.
     A text that no store can keep (a lone surrogate, say) is that of no job.
     """
     if not all(is_storable(said) for said in (*filters, text) if isinstance(said, str)):
-        return
-    oldest, limit = filters[4:6]
-    if text is not None:
-        filters = (*filters[:5], base.SEARCHED, *filters[6:], text, limit)
-    query = _query(by_owner=filters[7] is not None, by_signature=filters[8] is not None, by_text=text is not None)
-    for row in connection.execute(query, filters):
-        if oldest is not None and row[_CREATED_AT] < oldest:
-            return
-        yield row
+        return []
+    rows: list[Any] = []
+    with connection:
+        query, values = _by_index(connection, filters)
+        if text is not None:
+            query = f"WITH listed AS ({query}) {_Q['with_text']}"
+            values |= {"text": text, "read": base.SEARCHED}
+        for row in connection.execute(query, values):
+            if filters.oldest is not None and row[_CREATED_AT] < filters.oldest:
+                break
+            rows.append(row)
+    return rows
 
 
-@cache
-def _query(*, by_owner: bool, by_signature: bool, by_text: bool) -> str:
-    """The query `list`, said so that an index is used where there is one, and only there."""
-    query = _Q["list"]
-    plain = "FROM jobs\nWHERE"
-    if by_signature:
-        alike = "SELECT seq FROM jobs INDEXED BY jobs_failed WHERE status = 'failed' AND signature = ?9"
-        query = query.replace(plain, f"FROM jobs WHERE seq IN ({alike}) AND")
-    elif by_owner:
-        query = query.replace(plain, "FROM jobs INDEXED BY jobs_owned WHERE owner = ?8 AND")
-    return f"WITH listed AS ({query}) {_Q['with_text']}" if by_text else query
+def _by_index(connection: apsw.Connection, filters: Filters) -> tuple[str, dict[str, Any]]:
+    """The query `list`, said so that what it filters by is looked up where that is in an index, and its values."""
+    few, table, where = None, "jobs", "TRUE"
+    if filters.signature is not None:
+        where = (
+            "seq IN (SELECT seq FROM jobs INDEXED BY jobs_failed WHERE status = 'failed' AND signature = :signature)"
+        )
+    elif filters.owner is not None:
+        table, where = "jobs INDEXED BY jobs_owned", "owner = :owner"
+    elif (few := _few(connection, filters.statuses)) is not None:
+        where = "seq IN (SELECT value FROM json_each(:few))"
+    query = _Q["list"].replace(_FROM, f"FROM {table} WHERE {where} AND")
+    return query, filters._asdict() | {"few": few, "read": filters.limit}
+
+
+def _few(connection: apsw.Connection, statuses: str | None) -> str | None:
+    """The jobs with one of these statuses, and perhaps some others, if they are few; as JSON."""
+    if statuses is None:
+        return None
+    found: list[Any] = []
+    for query, *values in _places(json.loads(statuses)):
+        found += connection.execute(_Q[query], (_FEW + 1, *values))
+        if len(found) > _FEW:
+            return None
+    return json.dumps([seq for (seq,) in found])
+
+
+def _places(statuses: Collection[str]) -> Iterator[tuple[str, ...]]:
+    """The queries that find them by index, with what each is to look for."""
+    for status in TERMINAL:
+        if status in statuses:
+            yield "ended_with", status.value
+    if Status.queued in statuses:
+        yield ("waiting",)
+    if not TERMINAL.issuperset(statuses):
+        yield ("taken",)
 
 
 def asked_to_end(connection: apsw.Connection, process: str) -> dict[str, int]:
@@ -78,7 +122,7 @@ def changed(connection: apsw.Connection, oldest: float, limit: int) -> list[Job]
     """What was stored or has ended since a time, and what is held or run; newest first."""
     rows: dict[str, Any] = {}
     with connection:
-        rows |= {row[1]: row for row in listed(connection, (None, None, None, None, oldest, limit, None, None, None))}
+        rows |= {row[1]: row for row in listed(connection, Filters(oldest=oldest, limit=limit))}
         ids = list(connection.execute(_Q["in_hand"], (limit,)))
         for status in TERMINAL:
             ids += connection.execute(_Q["ended_since"], (status.value, oldest, limit))

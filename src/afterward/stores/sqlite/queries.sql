@@ -314,32 +314,45 @@ FROM jobs WHERE id = coalesce((SELECT job FROM aliases WHERE id = ?1), ?1);
 SELECT number, outcome, started_at, ended_at, failure, note, signature FROM attempts WHERE job = ?1 ORDER BY number;
 
 -- name: list
--- A null filter lets everything pass. What was stored before a time (?5) passes too: whoever reads stops there.
--- Where the job that it is to begin after (?4) is gone, it begins with the one whose id is next below.
+-- A null filter lets everything pass. What was stored before a time (:oldest) passes too: whoever reads stops there.
+-- Where the job that it is to begin after (:before) is gone, it begins with the one whose id is next below.
 SELECT seq, id, task, queue, priority, status, attempt, failures, deaths, arguments, result, failure, note, unique_key,
     process, created_at, run_at, started_at, finished_at, unfit_for, max_attempts, timeout, expires_at,
     signature, owner, origin, cancel_asked_at, (SELECT s.progress FROM streams s WHERE s.job = jobs.seq)
 FROM jobs
 WHERE (
-        created_at < ?5
-        OR ((?1 IS NULL OR status IN (SELECT value FROM json_each(?1))) AND (?2 IS NULL OR task = ?2) AND (?3 IS NULL OR queue = ?3)
-            AND (?7 IS NULL OR unique_key = ?7) AND (?8 IS NULL OR owner = ?8)
-            AND (?9 IS NULL OR (status = 'failed' AND signature = ?9)))
+        created_at < :oldest
+        OR ((:statuses IS NULL OR status IN (SELECT value FROM json_each(:statuses)))
+            AND (:task IS NULL OR task = :task) AND (:queue IS NULL OR queue = :queue)
+            AND (:unique IS NULL OR unique_key = :unique) AND (:owner IS NULL OR owner = :owner)
+            AND (:signature IS NULL OR (status = 'failed' AND signature = :signature)))
     )
-    AND seq < CASE WHEN ?4 IS NULL THEN 9223372036854775807 ELSE coalesce(
-        (SELECT seq FROM jobs WHERE id = coalesce((SELECT job FROM aliases WHERE id = ?4), ?4)),
-        (SELECT seq + 1 FROM jobs WHERE id < ?4 ORDER BY id DESC LIMIT 1),
+    AND seq < CASE WHEN :before IS NULL THEN 9223372036854775807 ELSE coalesce(
+        (SELECT seq FROM jobs WHERE id = coalesce((SELECT job FROM aliases WHERE id = :before), :before)),
+        (SELECT seq + 1 FROM jobs WHERE id < :before ORDER BY id DESC LIMIT 1),
         0
     ) END
-ORDER BY seq DESC LIMIT ?6;
+ORDER BY seq DESC LIMIT :read;
+
+-- name: ended_with
+SELECT seq FROM jobs WHERE status = ?2 AND finished_at IS NOT NULL LIMIT ?1;
+
+-- name: waiting
+SELECT seq FROM jobs WHERE status = 'queued' AND due = 1 AND process IS NULL
+UNION ALL
+SELECT seq FROM jobs WHERE status = 'queued' AND due = 0 AND process IS NULL LIMIT ?1;
+
+-- name: taken
+-- What is held or run.
+SELECT seq FROM jobs WHERE process IS NOT NULL LIMIT ?1;
 
 -- name: with_text
--- Those of the `list` (?1 to ?9) that have a text (?10), whatever the case of its ASCII letters, in their arguments or in
--- the kind or message of their failure; so many (?11).
+-- Those of the `list` that have a text, whatever the case of its ASCII letters, in their arguments or in the kind or message
+-- of their failure; so many.
 SELECT * FROM listed
-WHERE created_at < ?5 OR instr(lower(arguments), lower(?10))
-    OR instr(lower(failure ->> 'kind'), lower(?10)) OR instr(lower(failure ->> 'message'), lower(?10))
-ORDER BY seq DESC LIMIT ?11;
+WHERE created_at < :oldest OR instr(lower(arguments), lower(:text))
+    OR instr(lower(failure ->> 'kind'), lower(:text)) OR instr(lower(failure ->> 'message'), lower(:text))
+ORDER BY seq DESC LIMIT :limit;
 
 -- name: in_hand
 -- What is held or run.

@@ -52,7 +52,7 @@ from afterward.stores.sqlite import contents, ended, events, looks, processes, q
 from afterward.stores.sqlite.connect import connect, schema_of
 from afterward.stores.sqlite.doorbell import Doorbell
 from afterward.stores.sqlite.files import LivenessLocks
-from afterward.stores.sqlite.looks import Space
+from afterward.stores.sqlite.looks import Filters, Space
 from afterward.stores.sqlite.operations import CARRY_OUT
 from afterward.stores.sqlite.reader import Reader
 from afterward.stores.sqlite.stats import ahead, stats
@@ -226,7 +226,7 @@ class SQLiteStore:
         statuses = [status] if isinstance(status, Status) else status
         names = None if statuses is None else json.dumps(list(statuses))
         oldest = None if since is None else since.timestamp()
-        filters = (names, task, queue, before, oldest, limit, unique, owner, signature)
+        filters = Filters(names, task, queue, before, oldest, limit, unique, owner, signature)
         return self._look(lambda connection: [job_of(row, []) for row in looks.listed(connection, filters, text)])
 
     def changed(self, since: datetime, limit: int) -> Answer[list[Job]]:
