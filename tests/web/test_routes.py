@@ -22,7 +22,7 @@ from tests.support.waiting import wait_until
 def desk(tasks: Afterward, app: FastAPI) -> Desk:
     """A desk whose jobs are their owners', shown at `/jobs`; `POST /reports/{year}` makes one."""
     desk = Desk(tasks)
-    app.include_router(tasks.router(owner=user, admin=is_admin, max_wait=20))
+    app.include_router(tasks.router(owner=user, admin=is_admin, max_wait=100))
 
     @app.post("/reports/{year}", status_code=202, dependencies=[Depends(tasks.owned_by(user))])
     async def create(year: int, background_tasks: BackgroundTasks, delay: float = 0) -> Any:
@@ -145,17 +145,20 @@ def test_a_wait_that_makes_no_sense_is_refused(client: TestClient, desk: Desk, w
 
 
 def test_a_shutdown_ends_the_waiting(app: FastAPI, tasks: Afterward, desk: Desk) -> None:
-    """A server that waits for its requests before all else is not kept up by one that waits for a job."""
+    """A server that waits for its requests before all else is not kept up by one that waits for a job.
+
+    They would wait for longer than this test does.
+    """
     import httpx
 
     answers: list[Any] = []
-    with served(app) as address, httpx.Client(base_url=address.url, trust_env=False, timeout=60) as client:
+    with served(app) as address, httpx.Client(base_url=address.url, trust_env=False, timeout=120) as client:
         path = client.post("/reports/2026", params={"delay": 60}).headers["location"]
-        answers.append(begun(lambda: httpx.get(f"{address.url}{path}", params={"wait": 20}, timeout=60)))
+        answers.append(begun(lambda: httpx.get(f"{address.url}{path}", params={"wait": 100}, timeout=120)))
         answers.append(
             begun(
                 lambda: httpx.post(
-                    f"{address.url}/reports/2026", params={"delay": 60}, headers={"Prefer": "wait=20"}, timeout=60
+                    f"{address.url}/reports/2026", params={"delay": 60}, headers={"Prefer": "wait=100"}, timeout=120
                 )
             )
         )
