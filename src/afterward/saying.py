@@ -82,9 +82,16 @@ def _number(name: str, value: Any) -> float:
         number = value if isinstance(value, int | float) else float(value)
         if math.isfinite(number):
             return number
-    except (TypeError, ValueError, OverflowError):
+    except Exception:  # noqa: BLE001, S110 - whatever a user's type raises
         pass
-    raise ArgumentError(f"progress(): {name} must be a number, not {value!r:.100}")
+    raise ArgumentError(f"progress(): {name} must be a number, not {_quoted(value)}")
+
+
+def _quoted(value: Any) -> str:
+    try:
+        return f"{value!r:.100}"
+    except Exception:  # noqa: BLE001 - as above; and Python writes no integer of more than 4,300 digits
+        return f"this {type(value).__name__}, which cannot be shown"
 
 
 def _voice(name: str) -> Voice:

@@ -1,18 +1,25 @@
 """How what attempts say gets to the store: gathered, numbered, in order, whatever becomes of a report."""
 
 import asyncio
+import io
 import json
 import logging
 import threading
 import time
 from collections.abc import AsyncIterator
+from contextlib import nullcontext
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from afterward.engine import gathering, voice
+from afterward.engine.child import ChildVoice
 from afterward.engine.gathering import Gathered, Said
+from afterward.engine.process import SETTLES
+from afterward.engine.process import _Conversation as Conversation  # pyright: ignore[reportPrivateUsage]
 from afterward.engine.reporter import Reporter
 from afterward.engine.voice import AttemptVoice
 from afterward.errors import ConfigurationError, StoreUnavailable
@@ -402,6 +409,25 @@ async def test_what_a_generator_yields_after_it_has_ended_itself_is_bounded(
     assert (last := speaker.close()) is not None
     assert [event.data for event in last.events[:3]] == ["0", "1", "2"]
     assert "7 events were dropped" in last.events[3].data
+
+
+async def test_a_child_process_is_told_when_its_words_cannot_be_stored(
+    listener: Listener, reporter: Reporter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it asks its parent is answered, and `finish` raises there as well."""
+    monkeypatch.setattr(voice, "_SETTLE_SECONDS", 0.05)
+    speaker, told = reporter.voice(LEASE), list[bytes]()
+    stdin: Any = SimpleNamespace(write=told.append)
+    conversation = Conversation(stdin, speaker, lambda: None)
+    child = ChildVoice(io.BytesIO(), speaker.job, None)
+    listener.answers.clear()
+    item(speaker, 1)
+    for cannot in (True, False):
+        await conversation.hear(SETTLES)
+        child.hear(told.pop().rstrip())
+        with pytest.raises(StoreUnavailable, match="roll back") if cannot else nullcontext():
+            child.settle_sync()
+        listener.answers.set()
 
 
 async def test_the_loop_that_is_to_store_it_is_not_blocked(reporter: Reporter) -> None:

@@ -177,6 +177,7 @@ async def test_the_next_attempt_goes_on_with_the_numbers(tasks: Afterward) -> No
         (lambda: progress("half"), "current must be a number, not 'half'"),  # type: ignore[arg-type]
         (lambda: progress(1, float("nan")), "total must be a number, not nan"),
         (lambda: progress(10**400), "current must be a number"),
+        (lambda: progress(10**5000), "current must be a number, not this int, which cannot be shown"),
         (lambda: emit(threading.Lock()), "this lock cannot"),
         (lambda: emit("x" * 65_536), "at most 65,536 bytes"),
         (lambda: emit("\ud800"), "this str cannot"),
