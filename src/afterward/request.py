@@ -187,7 +187,8 @@ class Call:
     def _note_owners(self, jobs: Sequence[NewJob]) -> None:
         said = {job.id: job.owner for job in jobs if job.owner is not None}
         if said:
-            self._whose = {**self._whose, **said}
+            with _ADDING:
+                self._whose = {**self._whose, **said}
 
     def owner_of(self, job: str) -> str | None:
         """Whose job it is that this request answers with: its own, unless something else was said of this one."""

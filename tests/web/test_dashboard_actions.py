@@ -201,6 +201,17 @@ def test_no_more_than_so_many_are_moved_at_once(shop: Shop, monkeypatch: pytest.
     assert [shop.job(id_).status for id_ in ids] == [Status.queued] + [Status.cancelled] * 4
 
 
+def test_what_is_added_meanwhile_is_in_nobodys_way(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that were counted are moved, though there are as many newer ones by then as are moved at once."""
+    monkeypatch.setattr(bulk, "MOST", 2)
+    monkeypatch.setattr(bulk, "PAGE", 1)
+    counted = [shop.add(), shop.add()]
+    form = shop.visitor.see("/bulk?action=cancel").form("/tasks/bulk")
+    added = [shop.add(), shop.add()]
+    assert shop.visitor.post("/bulk", form | {"word": "cancel"}).status_code == 303
+    assert [shop.job(id_).status for id_ in (*counted, *added)] == [*2 * [Status.cancelled], *2 * [Status.queued]]
+
+
 def test_jobs_are_not_kept_in_memory_until_all_are_moved(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     """Their ids are: there may be ten thousand, with large arguments."""
     monkeypatch.setattr(bulk, "PAGE", 2)

@@ -49,8 +49,7 @@ async def act(visit: Visit, form: Mapping[str, str]) -> Response:
     if form.get("word", "").strip().lower() != action:
         return visit.go("/jobs", **wanted.query, said="word")
     newest = form.get("newest", "")
-    found, _ = await _matching(visit, action, wanted, MOST)
-    ids = [id_ for id_ in found if id_ <= newest]
+    ids, _ = await _matching(visit, action, wanted, MOST, newest) if newest else ([], [])
     rulings: list[Ruling] = []
     for start in range(0, len(ids), PAGE):
         rulings += await MOVES[action](visit.store, ids[start : start + PAGE])
@@ -71,10 +70,15 @@ def _asked(said: Mapping[str, str]) -> tuple[str, Filters]:
     return action, wanted
 
 
-async def _matching(visit: Visit, action: str, wanted: Filters, most: int) -> tuple[list[str], list[Job]]:
-    """Their ids, and the newest of them to be shown: thousands of jobs with their arguments are not kept at once."""
+async def _matching(
+    visit: Visit, action: str, wanted: Filters, most: int, newest: str = ""
+) -> tuple[list[str], list[Job]]:
+    """Their ids, and the newest of them to be shown: thousands of jobs with their arguments are not kept at once.
+
+    `newest`: which was that before; what has been stored since is passed over, however much that is.
+    """
     statuses = (wanted.status,) if wanted.status else STATUSES[action]
-    ids: list[str] = []
+    ids = [newest] if newest else []
     shown: list[Job] = []
     while len(ids) < most:
         page = await wanted.page(visit.store, PAGE, ids[-1] if ids else None, statuses)
