@@ -44,6 +44,7 @@ class Server:
         self._place = folder or _place()
         self._settings = settings
         self._daemon: Daemon | None = None
+        self._primary: Server | None = None
         self.port = 0
 
     def __enter__(self) -> Self:
@@ -69,7 +70,7 @@ class Server:
         try:
             if self._daemon is None:
                 self._daemon = Daemon("PostgreSQL", self._place, "QUIT")
-                _make_data(self._daemon)
+                _make_data(self._daemon, self._primary)
             self._run(self._daemon)
         except BaseException:
             self.close()
@@ -104,6 +105,39 @@ class Server:
         """Stop it if it runs, and start it, from now on with these settings changed."""
         self.stop()
         self._settings |= settings
+        self.start()
+
+    def standby(self, **settings: Setting) -> "Server":
+        """Another that follows this one, which runs, from its start on; with the same settings, but for these."""
+        other = Server(self._place, **self._settings | settings)
+        other._primary = self
+        return other
+
+    def has_all_of(self, primary: "Server") -> bool:
+        """Does this standby show all that is committed there by now?"""
+        [(said,)] = primary.execute("SELECT pg_current_wal_flush_lsn()::text")
+        return self.execute("SELECT pg_last_wal_replay_lsn() >= %s::pg_lsn", said) == [(True,)]
+
+    def stop_following(self) -> None:
+        """What its primary says from here on never gets here."""
+        self.execute("ALTER SYSTEM SET primary_conninfo = ''")
+        self.execute("SELECT pg_reload_conf()")
+        deadline = time.monotonic() + _DYING_SECONDS
+        while self.execute("SELECT 1 FROM pg_stat_wal_receiver"):
+            if time.monotonic() > deadline:
+                raise ServerError(f"the standby still follows:\n{self.log()[-4000:]}")
+            time.sleep(0.005)
+
+    def promote(self) -> None:
+        """Make a standby a primary, with all that got here. It takes writes when this returns."""
+        if self.execute("SELECT pg_promote()") != [(True,)]:
+            raise ServerError(f"the standby is not promoted:\n{self.log()[-4000:]}")
+
+    def demote(self) -> None:
+        """Start it anew as a standby that follows nobody: it shows what it has, and takes no writes."""
+        self.stop()
+        assert self._daemon is not None
+        (self._daemon.folder / "data" / "standby.signal").touch()
         self.start()
 
     def close(self) -> None:
@@ -169,16 +203,22 @@ def _place() -> Path:
     return Path(tempfile.gettempdir())
 
 
-def _make_data(daemon: Daemon) -> None:
+def _make_data(daemon: Daemon, primary: Server | None) -> None:
+    """New; or a copy of a primary's, that follows it from there on."""
+    name = "pg_basebackup" if primary else "initdb"
     # Nothing here outlives a crash of the machine, so nothing needs to be synced.
-    command = [program("initdb"), "--pgdata=data", "--username=postgres", "--auth=trust", "--no-sync"]
-    command += ["--encoding=UTF8", "--locale-provider=builtin", "--locale=C.UTF-8", "--no-instructions"]
+    command: list[str | Path] = [program(name), "--pgdata=data", "--no-sync"]
+    if primary:
+        command += [f"--dbname={primary.url()}", "--checkpoint=fast", "--write-recovery-conf"]
+    else:
+        command += ["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale-provider=builtin"]
+        command += ["--locale=C.UTF-8", "--no-instructions"]
     with (daemon.folder / "log").open("ab") as log:
         made = subprocess.run(
             command, check=False, cwd=daemon.folder, env=_ENVIRONMENT, stdout=log, stderr=log, **account.options()
         )
     if made.returncode:
-        raise ServerError(f"initdb failed:\n{daemon.said()}")
+        raise ServerError(f"{name} failed:\n{daemon.said()}")
 
 
 def _is_ready(daemon: Daemon) -> bool:

@@ -307,3 +307,34 @@ def users_of(folder: Path) -> list[str]:
         except OSError:
             continue
     return users
+
+
+def test_a_standby_shows_what_its_primary_has_and_takes_writes_once_it_is_promoted(server: Server) -> None:
+    with server.standby() as standby:
+        server.execute("CREATE TABLE orders AS SELECT 1 AS number")
+        wait_until(lambda: standby.has_all_of(server))
+        with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
+            standby.execute("INSERT INTO orders VALUES (2)")
+        server.kill()
+        standby.promote()
+        standby.execute("INSERT INTO orders VALUES (2)")
+        assert standby.execute("SELECT number FROM orders ORDER BY number") == [(1,), (2,)]
+
+
+def test_a_standby_that_follows_no_more_lacks_the_rest(server: Server) -> None:
+    with server.standby() as standby:
+        server.execute("CREATE TABLE orders AS SELECT 1 AS number")
+        wait_until(lambda: standby.has_all_of(server))
+        standby.stop_following()
+        server.execute("INSERT INTO orders VALUES (2)")
+        assert not standby.has_all_of(server)
+        standby.promote()
+        assert standby.execute("SELECT number FROM orders") == [(1,)]
+
+
+def test_a_demoted_primary_shows_what_it_has_and_takes_no_writes(server: Server) -> None:
+    server.execute("CREATE TABLE orders AS SELECT 1 AS number")
+    server.demote()
+    assert server.execute("SELECT number FROM orders") == [(1,)]
+    with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
+        server.execute("INSERT INTO orders VALUES (2)")
