@@ -201,12 +201,27 @@ class Worker:
             self.give_up(lease.task)
             self._end(lease, Released("released by a shutdown"), time.monotonic())
             return
+        if (lease.id, lease.attempt) in self._running:
+            self._have_again(lease)
+            return
         task, voice = self._tasks[lease.task], self._reporter.voice(lease)
         # Not in the group: that would wait for a function that does not heed its cancellation.
         attempt = self._loop.create_task(self._run(task, lease, voice), context=self._context.copy())
         if task.is_async or lease.deaths >= SUSPECT_AFTER:  # else it runs in a thread, which is left to ask
             voice.stop = attempt.cancel
         self._running[lease.id, lease.attempt] = attempt, voice
+
+    def _have_again(self, lease: Lease) -> None:
+        """An attempt that runs here is given once more: its store has lost its last moments, and with them a claim.
+
+        It goes on, and is counted. One that is being stopped, or is of an identity that is lost, does not: then the
+        next heartbeat gives the job back.
+        """
+        key = lease.id, lease.attempt
+        _, voice = self._running[key]
+        if key in self._lost or voice.lease.process != lease.process:
+            self._liveness.holdings.forget([key])
+        self.give_up(lease.task)
 
     # claiming
 
