@@ -50,10 +50,10 @@ def address_of(url: str) -> Address:
 def _check_place(parts: SplitResult) -> None:
     """A password with a `/` or a `#` in it ends the place too early, and would be shown as a part of the path.
 
-    So the message shows nothing of the URL.
+    So the message shows nothing of the URL. Several hosts are tried in turn, each with its port: `a:5432,b:5432`.
     """
     try:
-        is_read = parts.port is None or parts.port > 0
+        is_read = all(urlsplit(f"//{host}").port != 0 for host in parts.netloc.rpartition("@")[2].split(","))
     except ValueError:
         is_read = False
     if not is_read or parts.fragment or "@" in parts.path + parts.query:
