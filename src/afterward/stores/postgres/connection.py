@@ -46,6 +46,8 @@ class Connection(Protocol):
 
     def get_server_pid(self) -> int: ...
 
+    def get_settings(self) -> Any: ...
+
     def is_closed(self) -> bool: ...
 
     def is_in_transaction(self) -> bool: ...
@@ -86,6 +88,11 @@ SETTINGS_OF_ONE_TRANSACTION = "; ".join(f"SET LOCAL {name} = {value}" for name, 
 
 _connect = cast("Any", asyncpg).connect
 
+
+class Demoted(Exception):
+    """The server has become one that takes no writes."""
+
+
 _LOST = (
     OSError,
     TimeoutError,
@@ -95,6 +102,7 @@ _LOST = (
     asyncpg.PostgresConnectionError,  # class 08
     asyncpg.OperatorInterventionError,  # class 57: the server is shut down, or starts, or has cancelled the statement
     asyncpg.ReadOnlySQLTransactionError,  # a standby, or a primary that was
+    Demoted,
     asyncpg.IdleInTransactionSessionTimeoutError,
 )
 """The connection is gone, or of no use any more."""
@@ -146,6 +154,14 @@ async def check_session(connection: Connection) -> None:
         raise StoreUnusable(NEEDS_SESSIONS)
 
 
+def only_reads(connection: Connection) -> bool:
+    """Did the server say, with its last answer, that it takes no writes? It does so unasked."""
+    if connection.is_closed():
+        return False
+    said = connection.get_settings()
+    return "on" in (getattr(said, name, None) for name in ("in_hot_standby", "default_transaction_read_only"))
+
+
 def is_lost(error: BaseException) -> bool:
     """Is the connection gone, or of no use any more?"""
     return isinstance(error, _LOST) and not isinstance(error, ValueError)  # the driver's, for a wrong parameter
@@ -178,6 +194,8 @@ def translated(error: BaseException, location: str) -> StoreError | Crash:
 def _said_of(error: BaseException) -> str:
     if isinstance(error, TimeoutError):
         return "it did not answer in time"
+    if isinstance(error, Demoted):
+        return "its server takes no writes any more"
     if isinstance(error, asyncpg.LockNotAvailableError):
         return "another transaction has locked what it needs"
     if isinstance(error, asyncpg.DiskFullError):

@@ -15,7 +15,15 @@ from contextlib import contextmanager
 from afterward.errors import StoreUnavailable
 from afterward.faults import Crash
 from afterward.stores.batch import Operation, answer, deliver
-from afterward.stores.postgres.connection import Connection, is_lost, is_of_all, is_passing, translated
+from afterward.stores.postgres.connection import (
+    Connection,
+    Demoted,
+    is_lost,
+    is_of_all,
+    is_passing,
+    only_reads,
+    translated,
+)
 
 Perform = Callable[[Connection, str, Sequence[Operation]], Awaitable[None]]
 """Does operations of one kind, and sets each one's answer; or its kind, and then another lane answers it."""
@@ -120,8 +128,11 @@ class Lane:
         try:
             async with asyncio.timeout_at(min(deadline, self._loop.time() + self._one_try)):
                 connection = await self._connected()
+            could_write = not only_reads(connection)
             with self._cut_off_at(connection, deadline):
                 await self._perform(connection, kind, operations)
+            is_repeatable = kind not in ONCE and all(operation.kind == kind for operation in operations)
+            self._let_go_if_it_only_reads(connection, could_write and is_repeatable)
         except (Exception, Crash) as error:  # noqa: BLE001 - it becomes the operations' answer
             self._let_go_if_lost(error)
             return error
@@ -158,6 +169,20 @@ class Lane:
         if self._connection is None or self._connection.is_closed():
             self._connection = await self._connect(self._patience)
         return self._connection
+
+    def _let_go_if_it_only_reads(self, connection: Connection, is_to_be_repeated: bool) -> None:
+        """Who only looks would stay with a primary that was replaced, and see the past: no look of his fails.
+
+        So the next connection goes where the name leads by then. The first look that is answered by a server that takes
+        no writes any more (`is_to_be_repeated`) is done again on it; after that, it is
+        as good as can be had.
+        """
+        if not only_reads(connection):
+            return
+        self._connection = None
+        connection.terminate()
+        if is_to_be_repeated:
+            raise Demoted
 
     def _let_go_if_lost(self, error: BaseException) -> None:
         connection = self._connection
