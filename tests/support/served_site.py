@@ -108,13 +108,14 @@ class ServedSite(Site):
 
 
 class Clients:
-    """Some who ask for jobs, again and again while the block lasts; and the keys of what they were answered."""
+    """Some who ask for jobs, again and again while the block lasts; the keys of these, and of what was answered."""
 
     def __init__(self, door: Door, task: str = "quick", clients: int = 6, **options: Any) -> None:
         self._door, self._task, self._options = door, task, options
         self._numbers = count()
         self._is_over = threading.Event()
         self._threads = [threading.Thread(target=self._ask, daemon=True) for _ in range(clients)]
+        self.asked: list[str] = []
         self.accepted: list[str] = []
         self.refused: list[str] = []
 
@@ -131,6 +132,7 @@ class Clients:
     def _ask(self) -> None:
         while not self._is_over.is_set():
             key = f"key~{next(self._numbers):05}"
+            self.asked.append(key)
             answer = self._door.add(self._task, key, **self._options)
             if answer.status == 202:
                 self.accepted.append(key)
