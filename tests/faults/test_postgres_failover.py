@@ -17,6 +17,9 @@ from tests.support.served_site import Clients
 BACK_SECONDS = 5
 """How long after the failover jobs may wait until they are run again."""
 
+_OF_RUNS = "job.started", "job.lost", "job.refused", "job.finished"
+"""What a process tells when it begins a run, and when that is over."""
+
 
 @pytest.fixture
 def paired(tmp_path: Path, starter: Starter) -> Iterator[PairedSite]:
@@ -37,6 +40,11 @@ def paired(tmp_path: Path, starter: Starter) -> Iterator[PairedSite]:
 
 def caught_up(site: PairedSite) -> None:
     wait_until(lambda: site.standby.has_all_of(site.server), "the standby has everything")
+
+
+def told(process: Process, event: str, job: str) -> int:
+    """How often a process has told this of a job."""
+    return len([line for line in process.events(event) if job in line])
 
 
 def ends_of(site: PairedSite, job: str) -> Counter[str]:
@@ -131,12 +139,13 @@ def test_what_a_standby_did_not_get_is_lost_and_nothing_else(paired: PairedSite)
     assert ends_of(site, claimed).total() == 1
     assert [ends_of(site, job) for job in (done, later)] == [{"1": 1}, {"1": 1}]
     for process in site.processes:
-        assert len([line for line in process.events("job.started") if claimed in line]) <= 1, "it goes on where it runs"
+        begun, *ended = (told(process, event, claimed) for event in _OF_RUNS)
+        assert begun == sum(ended), "where it runs it goes on, or is stopped before it begins anew"
     assert newcomer.events("liveness.taken_for_dead")
     assert server.events("liveness.taken_for_dead") + worker.events("liveness.taken_for_dead") == []
     [taken] = [identity for identity, pid in site.tables.processes().items() if pid == newcomer.pid]
     assert taken not in identities
-    assert [line for process in (worker, newcomer) for line in process.events("job.lost") if lost[1] in line]
+    assert sum(told(process, "job.lost", lost[1]) for process in (worker, newcomer)) == 1
 
 
 @pytest.mark.timeout(120)
