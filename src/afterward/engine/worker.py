@@ -203,11 +203,12 @@ class Worker:
     def _limits(self) -> dict[bool, int]:
         """How many jobs to claim, for the loop and for threads; half of what is free where direct starts want some.
 
-        None of a kind that no task here is of: a claim for that alone would find nothing, time and again.
+        None of a kind that no task here is of: a claim for that alone would find nothing, time and again. Where no task
+        is declared yet, of both: what is not wanted now would be waited for without end.
         """
         share = 2 if self._direct else 1
         self._direct = 0
-        kinds = {task.is_async for task in self._tasks.values()}
+        kinds = {task.is_async for task in self._tasks.values()} or {True, False}
         return {kind: -(-free // share) if kind in kinds else 0 for kind, free in self._free.items()}
 
     async def _claim(self, limits: dict[bool, int]) -> float:
