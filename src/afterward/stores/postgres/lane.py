@@ -126,8 +126,9 @@ class Lane:
     async def _try(self, kind: str, operations: list[Operation], deadline: float) -> BaseException | None:
         """Once; what went wrong."""
         try:
-            async with asyncio.timeout_at(min(deadline, self._loop.time() + self._one_try)):
-                connection = await self._connected()
+            connection = self._connection
+            if connection is None or connection.is_closed():
+                connection = await self._connected(deadline)
             could_write = not only_reads(connection)
             with self._cut_off_at(connection, deadline):
                 await self._perform(connection, kind, operations)
@@ -165,8 +166,8 @@ class Lane:
         for operation in operations:
             operation.error = translated(error, self._location)
 
-    async def _connected(self) -> Connection:
-        if self._connection is None or self._connection.is_closed():
+    async def _connected(self, deadline: float) -> Connection:
+        async with asyncio.timeout_at(min(deadline, self._loop.time() + self._one_try)):
             self._connection = await self._connect(self._patience)
         return self._connection
 
