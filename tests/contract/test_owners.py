@@ -156,3 +156,16 @@ async def test_what_is_forgotten_is_no_owners_any_more(place: Place, worker: Liv
     assert await worker.store.list(owner="ada") == []
     await put(worker.store, new_job(id=job.id))
     assert (await get(worker.store, job.id)).owner is None
+
+
+@pytest.mark.parametrize("own", [None, "cleo"])
+@pytest.mark.parametrize("owner", ["ada", None])
+async def test_what_follows_a_job_is_its_owners(
+    store: Store, worker: Living, owner: str | None, own: str | None
+) -> None:
+    """Unless it names another: its result tells of that of the first."""
+    lease, following, failing = await worker.leased(new_job(owner=owner)), new_job(owner=own), new_job(owner=own)
+    other = await worker.leased(new_job(owner="bob"))
+    await store.finish([(lease, Succeeded(then=following)), (other, Failed(OOPS, then=failing))])
+    assert (await get(store, following.id)).owner == (own or owner)
+    assert (await get(store, failing.id)).owner == (own or "bob")

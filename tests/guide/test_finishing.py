@@ -220,6 +220,23 @@ def test_what_is_to_follow_goes_with_it(deposit: Deposit, tasks: Afterward, sort
     assert followed == [({"cents": 5}, 5)]
 
 
+def test_what_is_to_follow_is_its_owners(app: FastAPI, client: TestClient, tasks: Afterward, postgres_url: str) -> None:
+    """As with any end."""
+
+    @tasks.task
+    async def thank(ended: EndedJob) -> None: ...
+
+    @tasks.task(on_success=thank)
+    async def pay() -> None:
+        async with asynccontextmanager(ONE.opener(postgres_url))() as session:
+            await finish(session)
+            await session.commit()
+
+    pay.options(owner="ada").enqueue_sync().result_sync(timeout=10)
+    [followed] = tasks.run_sync(tasks.list(task=thank.name))
+    assert followed.owner == "ada"
+
+
 def test_its_files_are_freed(app: FastAPI, client: TestClient, tasks: Afterward, postgres_url: str) -> None:
     """As those of any that has succeeded."""
 

@@ -333,8 +333,9 @@ class Store(Seen, Protocol):
     def finish(self, ends: Sequence[tuple[Lease, Outcome]]) -> Answer[list[bool]]:
         """End attempts: the one way out of `running`. False for an attempt that no longer holds its job.
 
-        What is to follow an attempt (`then`) is stored in the same transaction, if the attempt is accepted; so is the
-        last that it says (`report`); and the `files` of one that succeeded are left to `tidy`.
+        What is to follow an attempt (`then`) is stored in the same transaction, if the attempt is accepted; it is the
+        job's owner's, unless it names another. So is the last that it says (`report`) stored; the `files` of one that
+        succeeded are left to `tidy`.
         One that would be queued again, and that somebody has asked to end, is cancelled instead: so it is where `reap`
         or `give_back` would queue it, or `leave`.
         One that is released because its arguments do not fit is not remembered: its function never began. The job

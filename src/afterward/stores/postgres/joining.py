@@ -106,7 +106,7 @@ class Joining:
             },
         )  # fmt: skip
         if said["ended"] and outcome.then is not None:
-            yield from self.enter([outcome.then])
+            yield from self.enter([outcome.then._replace(owner=outcome.then.owner or said["owner"])])
         return bool(said["ended"])
 
     def explained(self, error: Exception) -> Exception:

@@ -141,5 +141,6 @@ WITH said AS MATERIALIZED (
 )
 SELECT CAST(json_build_object(
     'is_home', EXISTS (SELECT 1 FROM home), 'ended', EXISTS (SELECT 1 FROM ended),
+    'owner', (SELECT o.owner FROM said JOIN afterward.origins o ON o.job = said.it ->> 'id'),
     'unlinked', (SELECT count(*) FROM unlinked)
 ) AS text);

@@ -105,12 +105,15 @@ async def _write_more(desk: Desk, connection: Connection, ends: Sequence[End]) -
     if said:
         await streams.append(desk, connection, said)
     following = [
-        outcome.then
-        for _, outcome in ends
+        (lease.id, outcome.then)
+        for lease, outcome in ends
         if isinstance(outcome, Succeeded | Failed | Died) and outcome.then is not None
     ]
     if following:
-        await enter_all(desk, connection, [(job, Placement.free, None) for job in following])
+        rows = await connection.fetch(desk["owners"], [before for before, _ in following])
+        owners = {row["job"]: row["owner"] for row in rows}
+        owned = [then._replace(owner=then.owner or owners.get(before)) for before, then in following]
+        await enter_all(desk, connection, [(job, Placement.free, None) for job in owned])
     for lease, outcome in ends:
         if isinstance(outcome, Succeeded) and outcome.files:
             await contents.unlink(desk, connection, outcome.files, lease.id)

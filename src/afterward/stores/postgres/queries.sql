@@ -993,6 +993,10 @@ SELECT set_config('synchronous_commit', 'off', true), pg_notify($1, '');
 -- Which transactions are neither committed nor rolled back.
 SELECT id FROM unnest($1::text[]) AS asked (id) WHERE pg_xact_status(id::xid8) = 'in progress';
 
+-- name: owners
+-- Of jobs that have one.
+SELECT job, owner FROM afterward.origins WHERE job = ANY ($1::text[]) AND owner IS NOT NULL;
+
 -- name: report
 -- What attempts say, appended to the logs of their jobs: of each job one attempt. $2: by those that hold their jobs; else
 -- they have held them, in this transaction. What the log has of it already is passed over; and what is locked. Of each

@@ -12,6 +12,7 @@ from afterward.job import (
     Died,
     Failed,
     Lease,
+    NewJob,
     Outcome,
     Placement,
     Released,
@@ -49,7 +50,7 @@ def finish(connection: apsw.Connection, ends: Sequence[tuple[Lease, Outcome]], n
     entry = Entry(connection, now)
     for (lease, outcome), has_ended in zip(ends, have_ended, strict=True):
         if has_ended and isinstance(outcome, Succeeded | Failed | Died) and outcome.then is not None:
-            entry.enqueue([(outcome.then, Placement.free)], None)
+            entry.enqueue([(_owned(connection, lease, outcome.then), Placement.free)], None)
         if has_ended and isinstance(outcome, Succeeded) and outcome.files:
             contents.unlink(connection, outcome.files, lease.id)
     entry.end()
@@ -59,6 +60,11 @@ def finish(connection: apsw.Connection, ends: Sequence[tuple[Lease, Outcome]], n
         has_ended or _had_ended(connection, lease, outcome)
         for (lease, outcome), has_ended in zip(ends, have_ended, strict=True)
     ]
+
+
+def _owned(connection: apsw.Connection, lease: Lease, then: NewJob) -> NewJob:
+    """What follows a job is its owner's."""
+    return then if then.owner is not None else then._replace(owner=connection.execute(_Q["owner"], (lease.id,)).get)
 
 
 def finish_saying(connection: apsw.Connection, ends: Sequence[tuple[Lease, Outcome]], now: float) -> list[bool]:

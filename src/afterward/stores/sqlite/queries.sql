@@ -310,6 +310,9 @@ SELECT seq, id, task, queue, priority, status, attempt, failures, deaths, argume
     signature, owner, origin, cancel_asked_at, (SELECT s.progress FROM streams s WHERE s.job = jobs.seq)
 FROM jobs WHERE id = coalesce((SELECT job FROM aliases WHERE id = ?1), ?1);
 
+-- name: owner
+SELECT owner FROM jobs WHERE id = ?1;
+
 -- name: attempts
 SELECT number, outcome, started_at, ended_at, failure, note, signature FROM attempts WHERE job = ?1 ORDER BY number;
 
