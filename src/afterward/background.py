@@ -11,9 +11,10 @@ from fastapi import Depends
 from fastapi.requests import HTTPConnection
 from starlette.background import BackgroundTask as StockBackgroundTask
 
+from afterward.calls import CALLS, call_of, calls_in
 from afterward.handle import JobHandle
 from afterward.onlookers import Participant
-from afterward.request import CALLS, Call, call_of, calls_in
+from afterward.request import Call
 from afterward.task import Owner, Task, Yielding
 
 P = ParamSpec("P")

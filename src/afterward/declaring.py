@@ -9,12 +9,12 @@ from collections.abc import Callable, Sequence
 from typing import Any, ParamSpec, TypeVar, cast, overload
 
 from afterward.apps import Apps
+from afterward.calls import is_answered
 from afterward.carrier import Carrier
 from afterward.errors import TaskError
 from afterward.hooks import Hook, check_hooks
 from afterward.looking import Looking
 from afterward.observe import emit
-from afterward.request import is_answered
 from afterward.retry import RetryPolicy, RetryRule
 from afterward.task import (
     AsyncTask,

@@ -10,9 +10,9 @@ from typing import Any, Literal
 from fastapi import Depends
 from fastapi.requests import HTTPConnection
 
+from afterward.calls import calls_in
 from afterward.dependencies import INSIDE
 from afterward.onlookers import Participant
-from afterward.request import calls_in
 from afterward.task import Owner
 from afterward.transactions.joined import Transaction
 

@@ -22,9 +22,10 @@ from afterward.idempotency import KeptAnswer, scope_of
 from afterward.identity import new_id
 from afterward.job import Completion, NewJob
 from afterward.keeping import Keeping
+from afterward.messages import has_length
 from afterward.observe import emit
 from afterward.received import Received
-from afterward.request import Call, has_length
+from afterward.request import Call
 from afterward.stores.seen import Reservation, Reserved
 from afterward.task import Joinable
 from afterward.transactions.joined import Standing

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Coroutine, Iterable, Sequence
 from typing import Any, TypeVar
 
+from afterward.calls import signed_in_request, taken_in_request, watch_in_request
 from afterward.errors import TaskError
 from afterward.explaining import explain
 from afterward.handle import JobHandle, ids_of
@@ -13,7 +14,6 @@ from afterward.job import Job, NewJob, Ruling, Status
 from afterward.life import Life
 from afterward.liveness import Liveness
 from afterward.reasons import Reason
-from afterward.request import signed_in_request, taken_in_request, watch_in_request
 from afterward.stores.base import Store
 from afterward.task import Joinable, Seconds, Task, seconds
 from afterward.waiting import until_ended

@@ -8,12 +8,13 @@ from collections.abc import Awaitable, Callable, Sequence
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from afterward.calls import CALLS, SCOPE_KEY, calls_in
 from afterward.keyed import KeyedCall
 from afterward.life import Life
 from afterward.onlookers import Onlookers, are_indifferent
 from afterward.received import has_key
 from afterward.refusal import answer
-from afterward.request import CALLS, SCOPE_KEY, Call, calls_in
+from afterward.request import Call
 from afterward.task import Owner
 from afterward.websocket import WebSocketCall
 

@@ -9,9 +9,9 @@ from uuid import UUID
 from fastapi import Depends
 from fastapi.requests import HTTPConnection
 
+from afterward.calls import calls_in
 from afterward.dependencies import INSIDE
 from afterward.errors import ConfigurationError
-from afterward.request import calls_in
 from afterward.task import Owner
 
 

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 import sys
 import threading
 from collections.abc import Awaitable, Mapping, Sequence
-from contextvars import ContextVar
-from typing import Any, NamedTuple, Protocol, cast
+from typing import Any, NamedTuple, Protocol
 
 from starlette.background import BackgroundTask as StockBackgroundTask
-from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from afterward.errors import (
@@ -27,15 +24,13 @@ from afterward.faults import crash_point
 from afterward.handle import JobHandle
 from afterward.intake import Intake
 from afterward.job import Completion, Lease, NewJob, OnDuplicate
+from afterward.messages import background_being_sent, has_length, send_nothing, send_nowhere
 from afterward.observe import emit
 from afterward.onlookers import Onlookers
 from afterward.origin import origin_of
-from afterward.task import UNSAID, Joinable, Owner, Task, checked_owner
+from afterward.task import UNSAID, Joinable, Task, checked_owner
 from afterward.transactions.joined import Joined, Transaction
 
-SCOPE_KEY = "afterward.calls"
-CALLS: ContextVar[dict[Owner, Call]] = ContextVar("afterward.calls")
-"""The requests that the calling code runs in, by whose tasks they take; in the scope, too, under `SCOPE_KEY`."""
 _ADDING = threading.Lock()
 """Held for a few steps of what a request has pending; threads may add to it."""
 
@@ -271,7 +266,7 @@ class Call:
         """
         answered = sys.exception()
         if self._pending and answered is not None and answered is not around:
-            with_it = _background_being_sent()
+            with_it = background_being_sent()
             with _ADDING:
                 self._pending = [
                     p for p in self._pending if p.job.id in self._on_error or any(p.origin is task for task in with_it)
@@ -289,12 +284,12 @@ class Call:
 
     def _begin_response(self, start: Message) -> Awaitable[None]:
         if self.refusal is not None:
-            return _send_nothing()  # the answer is ours to give
+            return send_nothing()  # the answer is ours to give
         if self._joined is not None:
             error = sys.exception()
             if isinstance(error, DuplicateJob) and start["status"] == 500:  # of a commit, and nobody has handled it
                 self.start, self.refusal = start, error
-                return _send_nothing()
+                return send_nothing()
             return self._begin_committed(start)
         may_be_replaced = self._may_be_replaced(start)
         if self._pending or may_be_replaced:
@@ -305,7 +300,7 @@ class Call:
             if can_wait or may_be_replaced:
                 self._withheld = [start]
                 self._leaves_at_once = not can_wait and not self._documents[0].seconds
-                return _send_nothing()
+                return send_nothing()
             return self._begin_stored(start)
         self._started = True
         return self._send(start)
@@ -325,9 +320,9 @@ class Call:
             self._withheld.append(chunk)
             if self._leaves_at_once and not chunk.get("more_body", False):
                 return self._leave_at_once()
-            return _send_nothing()
+            return send_nothing()
         if self.answer_is_due:
-            return _send_nothing()
+            return send_nothing()
         if chunk.get("more_body", False):
             return self._send(chunk)
         if self._joined is not None or self._pending:
@@ -416,7 +411,7 @@ class Call:
         """Store the tasks of a response that is withheld."""
         body = b"".join(chunk.get("body", b"") for chunk in self._withheld or ())
         self._document = next((document for document in self._documents if document.placeholder == body), None)
-        return self._store(direct=True) if self._pending else _send_nothing()
+        return self._store(direct=True) if self._pending else send_nothing()
 
     @property
     def is_waited_for(self) -> bool:
@@ -460,7 +455,7 @@ class Call:
                 crash_point("after_response")
                 await self._intake.let_go(self)
             # The server's leads back here by its scope, and so does the scope: a circle for each request.
-            self._send, self.scope, self._documents, self._document = _send_nowhere, _NO_SCOPE, (), None
+            self._send, self.scope, self._documents, self._document = send_nowhere, _NO_SCOPE, (), None
             if (
                 self._to_join or self._transactions
             ):  # a pool's connection keeps the context, and so the call, it was made in
@@ -483,83 +478,3 @@ class Call:
         with _ADDING:
             self._pending = [*left, *self._pending]
         self.refusal = error
-
-
-def calls_in(scope: Scope) -> dict[Owner, Call]:
-    calls: dict[Owner, Call] | None = scope.get(SCOPE_KEY)
-    return {} if calls is None else calls
-
-
-async def _send_nothing() -> None:
-    """In place of what is withheld, or is not wanted any more."""
-
-
-async def _send_nowhere(_message: Message) -> None:
-    raise RuntimeError("the call is over: nothing can be sent any more")
-
-
-def _background_being_sent() -> list[Any]:
-    """The tasks of the response that the calling code is sending: found in the frames that lead here."""
-    frame = inspect.currentframe()
-    while frame is not None:
-        sender = frame.f_locals.get("self")
-        if isinstance(sender, Response) and sender.background is not None:
-            return [sender.background, *getattr(sender.background, "tasks", ())]
-        frame = frame.f_back
-    return []
-
-
-def has_length(message: Message) -> bool:
-    """Is this the start of a response whose length is known: one that does not stream?"""
-    for name, _ in message.get("headers", ()):  # noqa: SIM110 - any() of a generator takes twice as long
-        if name == b"content-length" or name.lower() == b"content-length":
-            return True
-    return False
-
-
-def is_answered() -> bool:
-    """Does the calling code run in a request whose response has left?"""
-    return any(call.is_answered for call in CALLS.get({}).values())
-
-
-def is_in_a_request(owner: Owner) -> bool:
-    """Does the calling code run in a request that tasks of `owner` can be added to?"""
-    return owner in CALLS.get({})
-
-
-def taken_in_request(owner: object, jobs: Sequence[NewJob], transaction: Joinable | None) -> Sequence[NewJob]:
-    """Where the calling code runs in a request: these jobs, as that has them stored; None: at once.
-
-    Raises `ConfigurationError` where that cannot be.
-    """
-    call = CALLS.get({}).get(cast("Owner", owner))
-    if call is None or not jobs:
-        return jobs
-    if transaction is not None:
-        return call.taken(jobs, transaction)
-    call.refuse_at_once(jobs)
-    return jobs
-
-
-def signed_in_request(owner: object, jobs: Sequence[NewJob]) -> Sequence[NewJob]:
-    """Where the calling code runs in a request: the same jobs, with whose they are, and the request that made them."""
-    call = CALLS.get({}).get(cast("Owner", owner))
-    return jobs if call is None else call.signed(jobs)
-
-
-def watch_in_request(owner: object, joined: Joined) -> None:
-    """Where the calling code runs in a request: its response says so only once these jobs are committed."""
-    call = CALLS.get({}).get(cast("Owner", owner))
-    if call is not None:
-        call.watch(joined)
-
-
-def call_of(task: Task[..., Any], calls: dict[Owner, Call] | None) -> Call:
-    """The request that a task is added in: that of the container, or that of the calling code."""
-    call = (calls or CALLS.get({})).get(task.owner)
-    if call is None:
-        raise NotInARequest(
-            f"task {task.name} was added outside of a request of an app that its Afterward is installed on; call "
-            f"tasks.install(app) where the app is made, or use `await {task.__name__}.enqueue(…)` outside of requests"
-        )
-    return call

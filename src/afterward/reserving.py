@@ -12,6 +12,7 @@ from fastapi import Depends, Header
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from afterward.calls import calls_in
 from afterward.errors import AfterwardError, ConfigurationError, NotInARequest, StoreError
 from afterward.idempotency import (
     HEADER,
@@ -30,7 +31,6 @@ from afterward.idempotency import (
 from afterward.keyed import KeyedCall
 from afterward.observe import emit
 from afterward.received import TooMuchAhead
-from afterward.request import calls_in
 from afterward.stores.seen import Reserved
 from afterward.task import Owner
 

@@ -8,10 +8,10 @@ from typing import Any
 from fastapi import APIRouter
 from starlette.types import Scope
 
+from afterward.calls import CALLS, calls_in
 from afterward.errors import NotInARequest
 from afterward.living import Living
 from afterward.owners import owned_by
-from afterward.request import CALLS, calls_in
 from afterward.task import Seconds, seconds
 from afterward.web.accepted import StatusResponse
 from afterward.web.jobs import Place

@@ -8,10 +8,10 @@ from contextlib import asynccontextmanager
 from starlette.types import Message, Receive, Scope, Send
 
 from afterward.app import Afterward
+from afterward.calls import is_in_a_request
 from afterward.errors import AfterwardError
 from afterward.faults import Crash
 from afterward.job import NewJob
-from afterward.request import is_in_a_request
 from afterward.testing.failures import Failures
 from afterward.testing.lives import Audience, Lives
 from afterward.testing.running import Runner, has_loop, is_in_a_job

@@ -1,0 +1,72 @@
+"""The requests that code runs in: found by its context, or by the scope of one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextvars import ContextVar
+from typing import Any, cast
+
+from starlette.types import Scope
+
+from afterward.errors import NotInARequest
+from afterward.job import NewJob
+from afterward.request import Call
+from afterward.task import Joinable, Owner, Task
+from afterward.transactions.joined import Joined
+
+SCOPE_KEY = "afterward.calls"
+CALLS: ContextVar[dict[Owner, Call]] = ContextVar("afterward.calls")
+"""The requests that the calling code runs in, by whose tasks they take; in the scope, too, under `SCOPE_KEY`."""
+
+
+def calls_in(scope: Scope) -> dict[Owner, Call]:
+    calls: dict[Owner, Call] | None = scope.get(SCOPE_KEY)
+    return {} if calls is None else calls
+
+
+def is_answered() -> bool:
+    """Does the calling code run in a request whose response has left?"""
+    return any(call.is_answered for call in CALLS.get({}).values())
+
+
+def is_in_a_request(owner: Owner) -> bool:
+    """Does the calling code run in a request that tasks of `owner` can be added to?"""
+    return owner in CALLS.get({})
+
+
+def taken_in_request(owner: object, jobs: Sequence[NewJob], transaction: Joinable | None) -> Sequence[NewJob]:
+    """Where the calling code runs in a request: these jobs, as that has them stored; None: at once.
+
+    Raises `ConfigurationError` where that cannot be.
+    """
+    call = CALLS.get({}).get(cast("Owner", owner))
+    if call is None or not jobs:
+        return jobs
+    if transaction is not None:
+        return call.taken(jobs, transaction)
+    call.refuse_at_once(jobs)
+    return jobs
+
+
+def signed_in_request(owner: object, jobs: Sequence[NewJob]) -> Sequence[NewJob]:
+    """Where the calling code runs in a request: the same jobs, with whose they are, and the request that made them."""
+    call = CALLS.get({}).get(cast("Owner", owner))
+    return jobs if call is None else call.signed(jobs)
+
+
+def watch_in_request(owner: object, joined: Joined) -> None:
+    """Where the calling code runs in a request: its response says so only once these jobs are committed."""
+    call = CALLS.get({}).get(cast("Owner", owner))
+    if call is not None:
+        call.watch(joined)
+
+
+def call_of(task: Task[..., Any], calls: dict[Owner, Call] | None) -> Call:
+    """The request that a task is added in: that of the container, or that of the calling code."""
+    call = (calls or CALLS.get({})).get(task.owner)
+    if call is None:
+        raise NotInARequest(
+            f"task {task.name} was added outside of a request of an app that its Afterward is installed on; call "
+            f"tasks.install(app) where the app is made, or use `await {task.__name__}.enqueue(…)` outside of requests"
+        )
+    return call
