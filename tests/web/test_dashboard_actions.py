@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import pytest
 from fastapi import FastAPI, Header, UploadFile
+from pydantic import AfterValidator
 
 from afterward import Afterward, Job, Status
 from afterward.job import Ruling
@@ -300,6 +301,26 @@ def test_arguments_that_do_not_fit_are_refused_in_the_form(shop: Shop, text: str
     assert reason in page.one("p", role="alert").text
     assert page.form(f"/tasks/jobs/{id_}/requeue")["arguments"] == text
     assert len(shop.jobs()) == 1
+
+
+def test_a_secret_that_does_not_fit_any_more_is_not_shown(shop: Shop) -> None:
+    """Though the type that refuses it names it."""
+    strict: list[bool] = []
+
+    def check(value: str) -> str:
+        if strict:
+            raise ValueError(f"{value} is weak")
+        return value
+
+    @shop.tasks.task(name="shop:sign_in")
+    def sign_in(password: Annotated[str, AfterValidator(check)]) -> None: ...
+
+    id_ = sign_in.enqueue_sync("hunter2").id
+    form = shop.visitor.see(f"/jobs/{id_}/requeue").form(f"/tasks/jobs/{id_}/requeue")
+    strict.append(True)
+    answer = shop.visitor.post(f"/jobs/{id_}/requeue", form)
+    assert "[redacted] is weak" in Document(answer.text).one("p", role="alert").text
+    assert "hunter2" not in answer.text
 
 
 def test_a_job_with_files_is_not_added_anew(shop: Shop, tmp_path: Path) -> None:

@@ -11,12 +11,15 @@ from fastapi import Response
 from afterward.errors import AfterwardError, StoreError
 from afterward.job import Job, NewJob
 from afterward.origin import origin_of
-from afterward.redaction import Misplaced, hidden, restored
+from afterward.redaction import REDACTED, Misplaced, hidden, restored
 from afterward.task import Task
 from afterward.web.dashboard.audit import audit
 from afterward.web.dashboard.guard import Refused
 from afterward.web.dashboard.lookup import found
 from afterward.web.dashboard.visit import Visit
+
+_SHORTEST_SECRET = 4
+"""What is shorter is in many words, and is no secret."""
 
 
 async def edit(visit: Visit) -> Response:
@@ -41,11 +44,19 @@ async def requeue(visit: Visit, form: Mapping[str, str]) -> Response:
     except StoreError:
         raise
     except (Misplaced, AfterwardError) as error:
-        return _form(visit, job, text, str(error))
+        return _form(visit, job, text, _without_secrets(str(error), job))
     except RecursionError:
         return _form(visit, job, text, "the arguments are nested too deeply")
     audit(visit, "requeue", job_id=job.id, new_job_id=handle.id)
     return visit.go(f"/jobs/{handle.id}", said="requeued")
+
+
+def _without_secrets(reason: str, job: Job) -> str:
+    """The types of a task may name in their errors what does not fit them, and that was put back unseen."""
+    for secret in hidden(_loaded(job))[1]:
+        if isinstance(secret, str) and len(secret) >= _SHORTEST_SECRET:
+            reason = reason.replace(secret, REDACTED)
+    return reason
 
 
 def _form(visit: Visit, job: Job, text: str, error: str | None = None) -> Response:
