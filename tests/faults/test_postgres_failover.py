@@ -42,6 +42,14 @@ def caught_up(site: PairedSite) -> None:
     wait_until(lambda: site.standby.has_all_of(site.server), "the standby has everything")
 
 
+def waits_for_standby(site: PairedSite) -> None:
+    """Commits return from now on when it has them, too."""
+    site.server.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
+    site.server.execute("SELECT pg_reload_conf()")
+    followers = "SELECT 1 FROM pg_stat_replication WHERE sync_state = 'sync'"
+    wait_until(lambda: site.server.execute(followers), "it is waited for")
+
+
 def told(process: Process, event: str, job: str) -> int:
     """How often a process has told this of a job."""
     return len([line for line in process.events(event) if job in line])
@@ -73,8 +81,7 @@ def is_reconciled(site: PairedSite, processes: list[Process]) -> None:
 def test_a_standby_that_is_waited_for_has_everything_and_nothing_is_lost(paired: PairedSite, names_both: bool) -> None:
     site = paired
     url = site.url_of_both if names_both else site.url
-    site.server.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
-    site.server.execute("SELECT pg_reload_conf()")
+    waits_for_standby(site)
     processes = [site.serve(worker=0, log="WARNING", url=url), *(site.work(log="WARNING", url=url) for _ in range(2))]
     with Clients(site.door) as clients:
         wait_until(lambda: len(site.effects.runs()) > 100, "jobs run")
@@ -217,3 +224,21 @@ def test_who_is_connected_to_a_demoted_primary_is_refused_and_goes_on_at_the_new
     wait_until(lambda: site.job_at(site.door, job) == "succeeded", "what ran ends", 5)
     assert [run.attempt for run in site.effects.of("key~running")] == [1]
     is_reconciled(site, [server, worker])
+
+
+@pytest.mark.timeout(120)
+def test_while_a_standby_that_is_waited_for_is_away_nobody_is_told_that_a_job_is_stored(paired: PairedSite) -> None:
+    """Not by a repetition either, which finds the job there. All go on when it is back."""
+    site = paired
+    site.serve(worker=0)
+    site.work()
+    assert site.door.add("quick", "key~before").status == 202
+    wait_until(lambda: site.tables.job("key~before").status == "succeeded")
+    waits_for_standby(site)
+    site.standby.stop()
+    assert site.door.add("quick", "key~refused").status == 503
+    assert site.effects.of("key~refused") == []
+    site.standby.start()
+    goes_on(site, ["key~new"])
+    wait_until(lambda: site.tables.job("key~new").status == "succeeded")
+    assert {len(runs) for runs in site.effects.by_key().values()} == {1}

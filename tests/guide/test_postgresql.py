@@ -165,9 +165,15 @@ def test_a_password_that_breaks_its_url_is_refused_and_not_shown(password: str) 
     assert "12" not in str(refusal.value)
 
 
-def test_a_port_that_is_no_number_is_refused() -> None:
+@pytest.mark.parametrize("hosts", ["localhost:abc", "localhost:0", "one.example.com:5432,two.example.com:abc"])
+def test_a_port_that_is_no_number_is_refused(hosts: str) -> None:
     with pytest.raises(ConfigurationError, match="cannot be read"):
-        Afterward("postgresql://localhost:abc/shop")
+        Afterward(f"postgresql://{hosts}/shop")
+
+
+def test_a_url_may_name_several_servers_each_with_its_port() -> None:
+    url = "postgresql://me:secret@one.example.com:5432,two.example.com:5433/shop?target_session_attrs=read-write"
+    assert Afterward(url).store.location == "postgresql://one.example.com:5432,two.example.com:5433/shop"
 
 
 def test_a_location_has_no_password(postgres_server: Server) -> None:
