@@ -63,7 +63,7 @@ def migrate(url: str, library: Path) -> None:
     )
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 def test_what_runs_goes_on_while_the_next_version_migrates(served: ServedSite, tmp_path: Path) -> None:
     """Prepared statements meet tables that have changed; nobody notices. And the old code can be started again."""
     served.serve(worker=0, log="WARNING")
@@ -76,7 +76,7 @@ def test_what_runs_goes_on_while_the_next_version_migrates(served: ServedSite, t
         so_far = len(served.effects.runs())
         wait_until(lambda: len(served.effects.runs()) > so_far + 60, "jobs run")
         assert served.door.request("POST", "/files/digest", key="key~file", mebibytes=0.1).status == 202
-    wait_until(lambda: served.tables.unfinished() == 0)
+    wait_until(lambda: served.tables.unfinished() == 0, "what they have asked for meanwhile is done", 120)
     assert clients.refused == []
     jobs = served.tables.jobs()
     assert {f"{key}-{number}" for key in clients.accepted for number in range(3)} <= jobs.keys()
