@@ -141,7 +141,9 @@ def test_what_a_standby_did_not_get_is_lost_and_nothing_else(paired: PairedSite)
 
     assert [run.attempt for run in site.effects.of("key~done")] == [1]
     assert [run.attempt for run in site.effects.of("key~ends")] == [1, 2]
-    wait_until(lambda: ends_of(site, later), "the last end is told")
+    wait_until(
+        lambda: ends_of(site, ends).total() == 2 and ends_of(site, claimed) and ends_of(site, later), "all is told"
+    )
     assert ends_of(site, ends) == {"1": 1, "2": 1}
     assert ends_of(site, claimed).total() == 1
     assert [ends_of(site, job) for job in (done, later)] == [{"1": 1}, {"1": 1}]
