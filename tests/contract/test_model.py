@@ -525,7 +525,7 @@ class Life:
         self.happened[type(outcome).__name__] += 1
         if isinstance(outcome, Succeeded | Failed) and outcome.then is not None:
             then = outcome.then
-            self.jobs[then.id] = Modelled(then.id, then.task, then.queue, None, self.now)
+            self.jobs[then.id] = Modelled(then.id, then.task, then.queue, None, self.now, owner=job.owner)
             self.happened["follow-up"] += 1
         return True
 
