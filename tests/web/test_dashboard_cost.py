@@ -43,8 +43,8 @@ def counted(painted: Gallery, development: None) -> Iterator[tuple[Visitor, Coun
     ("path", "most"),
     [
         ("", 6),
-        ("/jobs", 2),
-        ("/jobs?status=failed&q=refused", 2),
+        ("/jobs", 3),
+        ("/jobs?status=failed&q=refused", 3),
         ("/failures", 1),
         ("/queues", 3),
         ("/workers", 2),
@@ -82,4 +82,4 @@ def test_a_page_of_jobs_takes_no_more_looks_for_more_jobs(tmp_path: Path, develo
         visitor.get("/queues")
         before = store.looks
         visitor.get("/jobs")
-        assert store.looks - before == 2
+        assert store.looks - before == 3

@@ -56,6 +56,12 @@ def test_jobs_are_shown_newest_first_a_page_at_a_time(visitor: Visitor) -> None:
     assert ids == sorted(set(ids), reverse=True)
 
 
+def test_what_waits_in_a_paused_queue_is_said_to_wait_for_that(visitor: Visitor) -> None:
+    assert {row["more"] for row in visitor.see("/jobs?queue=reports&status=queued").rows()} == {
+        "queue reports is paused"
+    }
+
+
 @pytest.mark.parametrize(
     ("query", "shown"),
     [

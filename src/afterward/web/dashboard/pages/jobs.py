@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
+from datetime import datetime
 
 from fastapi import Response
 
-from afterward.job import Status
-from afterward.states import state_of
+from afterward.job import Job, Status
+from afterward.states import State, state_of
 from afterward.web.dashboard.bulk import STATUSES
 from afterward.web.dashboard.filters import filters
 from afterward.web.dashboard.visit import Visit
@@ -26,12 +28,20 @@ async def jobs(visit: Visit) -> Response:
     before = visit.query.get("before") or None
     found = await wanted.page(visit.store, LIMIT + 1, before)
     shown = found[:LIMIT]
-    rows = [(job, state_of(job, visit.now)) for job in shown]
+    paused = {pause.queue for pause in await visit.store.paused()}
+    rows = [(job, _state_of(job, visit.now, paused)) for job in shown]
     return visit.page(
         "jobs.html", page="jobs", filters=wanted, rows=rows, before=before,
         next=shown[-1].id if len(found) > LIMIT else None, statuses=list(Status), names=await _names(visit),
         moves=[action for action, of in STATUSES.items() if wanted.status is None or wanted.status in of],
     )  # fmt: skip
+
+
+def _state_of(job: Job, now: datetime, paused: Collection[str]) -> State:
+    """Where it stands; one that only waits for its queue waits for no worker."""
+    state = state_of(job, now)
+    is_kept = job.queue in paused and state.word in {"queued", "waiting"}
+    return State("waiting", f"queue {job.queue} is paused") if is_kept else state
 
 
 async def _names(visit: Visit) -> list[str]:
