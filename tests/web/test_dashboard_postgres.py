@@ -52,7 +52,7 @@ def test_every_page_is_there_and_every_action_done(visitor: Visitor, tasks: Afte
     assert len(visitor.see("/jobs?q=ANA@&status=failed").rows()) == 1
     assert "ValueError" in visitor.see(f"/jobs/{failed}").one("main").text
     assert "Why is it not running?" in visitor.see(f"/jobs/{later}").one("main").text
-    assert visitor.see("/workers").rows()[0]["serves"] == "all queues"
+    wait_until(lambda: visitor.see("/workers").rows()[0]["serves"] == "all queues", "its process says what it runs")
     visitor.do("/bulk?action=cancel&queue=mail", "/bulk", word="cancel")
     assert status(later) is Status.cancelled
     page = visitor.post("/queues/pause", visitor.see("/queues").form("/tasks/queues/pause") | {"queue": "mail"})
