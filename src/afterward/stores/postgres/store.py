@@ -433,8 +433,13 @@ class PostgresStore:
         """The session is lost: meanwhile its lock shows no life, or who rings is not heard."""
         if self._home is not None and lanes is not None:
             operation = Operation("connect", (), lanes.loop)
-            operation.add_done_callback(lambda answer: answer.exception())  # then the next beat or claim does
+            operation.add_done_callback(self._look_by_himself if sort == "claims" else _leave_it_to_the_next_beat)
             lanes.submit(sort, operation)
+
+    def _look_by_himself(self, answer: asyncio.Future[Any]) -> None:
+        """Who waits here cannot be called, for there is no connection: he looks, and so tries for one again."""
+        if answer.exception() is not None:
+            self._bell.hear()
 
     def _hear(self, *_: Any) -> None:
         self._bell.hear()
@@ -463,6 +468,11 @@ class PostgresStore:
 
 
 _INHERITED: list[Any] = []
+
+
+def _leave_it_to_the_next_beat(answer: asyncio.Future[Any]) -> None:
+    """Which asks for the same connection."""
+    answer.exception()
 
 
 def running_loop() -> asyncio.AbstractEventLoop | None:
