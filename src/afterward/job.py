@@ -84,7 +84,7 @@ class Ruling(StrEnum):
     taken = "taken"
     """Another unfinished job has its unique key by now."""
     asked = "asked"
-    """It runs: it has been asked to end, and shows as cancelled once it has."""
+    """It runs, or is in the hands of another system: it has been asked to end, and shows as cancelled once it has."""
 
 
 class Content(Protocol):
@@ -326,6 +326,8 @@ class Job:
     owner: str | None = None
     origin: str | None = None
     cancel_asked_at: datetime | None = None
+    handed_at: datetime | None = None
+    """When its message to another system was confirmed last, as long as it is in those hands; `run_at` is as before."""
     progress: str | None = None
     """The data of the last progress event of the latest attempt that reported some."""
 

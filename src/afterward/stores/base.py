@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import NamedTuple, Protocol
 
 from afterward.job import Job, Lease, NewJob, Outcome, Placement, Process, Report, Ruling, Status, Stored
+from afterward.stores.handing import Handing
 from afterward.stores.joining import Joins
 from afterward.stores.seen import Answer, Seen
 
@@ -125,6 +126,7 @@ class QueueStats:
     - `later`: waits for its time. Up to `COUNTED`.
     - `held`: is held by the process that stored it, as by a request that is not over; whether it is due or not.
     - `running`: is leased.
+    - `handed`: is in the hands of another system, and not begun there. Up to `COUNTED`.
 
     `oldest_age`: seconds since the first of the `depth` was due, whatever has been tried since; 0 when there is none.
     """
@@ -135,6 +137,7 @@ class QueueStats:
     later: int
     held: int
     running: int
+    handed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,8 +158,8 @@ class Chunk(NamedTuple):
     is_last: bool
 
 
-class Store(Seen, Protocol):
-    """Where jobs live; what only those need who look at them is in `Seen`.
+class Store(Seen, Handing, Protocol):
+    """Where jobs live; what only those need who look at them is in `Seen`, who hand them to another system in `Handing`.
 
     Every operation takes and answers batches, is one atomic transaction, and holds no policy.
 
@@ -349,7 +352,8 @@ class Store(Seen, Protocol):
     def cancel(self, jobs: Sequence[str]) -> Answer[list[Ruling]]:
         """queued → cancelled, held or not, because a person says so. One answer for each, in order.
 
-        One that runs is asked to end: `asked`, every time. Its process learns of it by `asked_to_end`.
+        One that runs is asked to end: `asked`, every time. Its process learns of it by `asked_to_end`. So is one that is
+        followed, whether it runs or is handed over; who follows it learns of that by `followed`.
         Repeated: `forbidden`, for it is cancelled by then.
         """
         ...
