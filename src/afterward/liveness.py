@@ -252,8 +252,7 @@ class Liveness:
             await self._give_up(stay, error)
             return
         stay.joined.set_result(process)
-        with contextlib.suppress(Crash):  # a store that a test has crashed answers nothing more
-            await self._beat_until(stay.stop)
+        await self._live_until(stay.stop)
         await (self._store.close() if self._is_killed else self._leave())
 
     async def _give_up(self, stay: _Stay, error: BaseException) -> None:
@@ -266,21 +265,39 @@ class Liveness:
         finally:
             stay.joined.set_exception(error)
 
-    async def _beat_until(self, stop: asyncio.Event) -> None:
+    async def _live_until(self, stop: asyncio.Event) -> None:
+        """Two loops: what others ask of this process, and what it says, may wait long; its heart must not."""
         self._next_beat = self._lookout.next_look(time.monotonic())
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._again_until(stop, self._beat_in_turn, self._seconds_to_beat))
+            group.create_task(self._again_until(stop, self._hear_and_describe, _seconds_to_look))
+
+    async def _again_until(
+        self, stop: asyncio.Event, do: Callable[[], Coroutine[Any, Any, None]], pause: Callable[[], float]
+    ) -> None:
         while not stop.is_set():
             try:
-                if time.monotonic() >= self._next_beat:  # first: trouble in looking at others must not stop our heart
-                    await self._beat()
-                await self._bury_the_dead()
-                await self.hear_of_asked()
-                await self._describe()
+                await do()
             except StoreError as error:
                 emit(logging.WARNING, "liveness.store_unavailable", process=self.process, reason=str(error))
             except Exception as error:  # noqa: BLE001 - a mistake here must not end the heartbeat: every job would be lost by it
                 emit(logging.ERROR, "liveness.failed", error, process=self.process)
-            look = LOCK_LOOK_SECONDS * random.uniform(0.8, 1.2)  # noqa: S311
-            await _sleep_unless(stop, min(look, self._next_beat - time.monotonic()))
+            except Crash:  # a store that a test has crashed answers nothing more
+                stop.set()
+                return
+            await _sleep_unless(stop, pause())
+
+    def _seconds_to_beat(self) -> float:
+        return min(_seconds_to_look(), self._next_beat - time.monotonic())
+
+    async def _beat_in_turn(self) -> None:
+        if time.monotonic() >= self._next_beat:  # first: trouble in looking at others must not stop our heart
+            await self._beat()
+        await self._bury_the_dead()
+
+    async def _hear_and_describe(self) -> None:
+        await self.hear_of_asked()
+        await self._describe()
 
     async def _join(self) -> str:
         process, began = new_id(), time.monotonic()
@@ -394,6 +411,10 @@ def _together(served: Sequence[Served]) -> Served:
         version=served[-1].version if served else "",
         threaded=sorted({task for one in served for task in one.threaded}),
     )
+
+
+def _seconds_to_look() -> float:
+    return LOCK_LOOK_SECONDS * random.uniform(0.8, 1.2)  # noqa: S311
 
 
 async def _sleep_unless(stop: asyncio.Event, seconds: float) -> None:

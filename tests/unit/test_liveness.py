@@ -12,6 +12,8 @@ from afterward.errors import StoreUnavailable
 from afterward.identity import new_id
 from afterward.job import NewJob, Placement, Process
 from afterward.liveness import Liveness
+from afterward.stores.base import Beat
+from afterward.stores.seen import Answer, Served
 from afterward.stores.sqlite import SQLiteStore
 from tests.support.waiting import soon
 
@@ -54,6 +56,28 @@ class SlowToOpen(SQLiteStore):
         self.opening.set()
         await asyncio.to_thread(self.may_open.wait, 10)
         await super().open(migrate=migrate)
+
+
+class SlowToDescribe(SQLiteStore):
+    """A store that takes no description before it may, and counts beats."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.beats = 0
+        self.describing = threading.Event()
+        self.may_describe = threading.Event()
+
+    async def beat(self, process: str) -> Beat | None:
+        self.beats += 1
+        return await super().beat(process)
+
+    def describe(self, process: str, served: Served) -> Answer[bool]:
+        self.describing.set()
+        return asyncio.ensure_future(self._describe(process, served))
+
+    async def _describe(self, process: str, served: Served) -> bool:
+        await asyncio.to_thread(self.may_describe.wait, 10)
+        return await super().describe(process, served)
 
 
 @pytest.fixture
@@ -169,3 +193,16 @@ async def test_each_death_is_told_once_with_its_own_jobs(
     await liveness.stop()
     told = sorted(message for message in caplog.messages if message.startswith("process.died"))
     assert told == ["process.died process=few jobs=3", "process.died process=many jobs=450"]
+
+
+async def test_the_heart_does_not_wait_for_what_is_said_or_asked_beside_it(tmp_path: Path) -> None:
+    """That may wait for others, longer than a lease: this process would be taken for dead, and lose its jobs."""
+    store = SlowToDescribe(tmp_path / "jobs.db")
+    liveness = Liveness(store, 0.5)
+    with liveness.serving(lambda: Served({}, None, 1, 1)):
+        await liveness.start()
+        await soon(store.describing.is_set, "it describes itself")
+        before = store.beats
+        await soon(lambda: store.beats > before + 3, "its heart beats")
+        store.may_describe.set()
+        await liveness.stop()
