@@ -214,3 +214,12 @@ async def test_a_job_that_is_watched_twice_at_once_is_watched(worker: Living) ->
     await asyncio.sleep(0)
     await worker.store.finish([(lease, Succeeded())])
     await asyncio.wait_for(watching, 10)
+
+
+async def test_who_watches_while_the_end_is_on_its_way_is_told(worker: Living) -> None:
+    """It may have looked before that was stored."""
+    lease = await worker.leased(new_job())
+    finishing = worker.store.finish([(lease, Succeeded())])
+    watching = asyncio.create_task(worker.store.watch([lease.id], 60))
+    await finishing
+    await asyncio.wait_for(watching, 10)

@@ -17,9 +17,6 @@ class Watchers:
         self._mutex = threading.Lock()
         self._waiting: dict[str, set[_Waiting]] = {}
 
-    def __bool__(self) -> bool:
-        return bool(self._waiting)
-
     async def wait(self, jobs: Sequence[str], seconds: float) -> None:
         """Return when `tell` names one of these jobs, or after so many seconds."""
         loop = asyncio.get_running_loop()
@@ -41,6 +38,8 @@ class Watchers:
 
     def tell(self, jobs: Iterable[str]) -> None:
         """These jobs may have ended."""
+        if not self._waiting:
+            return
         with self._mutex:
             found = {waiting for job in jobs for waiting in self._waiting.get(job, ())}
         for loop, future in found:

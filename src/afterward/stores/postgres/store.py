@@ -340,8 +340,7 @@ class PostgresStore:
 
     def _telling(self, answer: Answer[T], jobs: Sequence[str]) -> Answer[T]:
         """Who watches one of these jobs here is told once this is written."""
-        if self._watchers:
-            answer.add_done_callback(lambda _: self._watchers.tell(jobs))
+        answer.add_done_callback(lambda _: self._watchers.tell(jobs))  # whoever watches by then, not only by now
         return answer
 
     def _notify(self) -> None:

@@ -189,8 +189,7 @@ class SQLiteStore:
         reports = [outcome.report for _, outcome in ends if outcome.report is not None]
         kind = "finish_saying" if reports else "finish"
         answer = self._ask(kind, ends, is_heavy=bool(reports) and _are_large(reports))
-        if self._watchers:
-            self._telling(answer, [lease.id for lease, _ in ends])
+        self._telling(answer, [lease.id for lease, _ in ends])
         return self._ringing(answer) if any(_leaves_work(outcome) for _, outcome in ends) else answer
 
     def report(self, reports: Sequence[tuple[Lease, Report]]) -> Answer[list[bool]]:
@@ -332,8 +331,7 @@ class SQLiteStore:
 
     def _telling(self, answer: Answer[T], jobs: Sequence[str]) -> Answer[T]:
         """Who watches one of these jobs is told once this is written."""
-        if self._watchers:
-            answer.add_done_callback(lambda _: self._watchers.tell(jobs))
+        answer.add_done_callback(lambda _: self._watchers.tell(jobs))  # whoever watches by then, not only by now
         return answer
 
     def _look(self, look: Callable[[apsw.Connection], T]) -> Answer[T]:
