@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 from fastapi.responses import HTMLResponse
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Request, expect
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Request, Route, expect
 
 from afterward import Afterward, Status
 from afterward.job import EventKind, NewEvent, Process, Report, Succeeded
@@ -314,3 +314,54 @@ def test_the_page_of_a_job_shows_how_far_it_is(browser: Browser, office: Office,
         say.end()
         expect(page.locator("#head").get_by_text("succeeded")).to_be_visible(timeout=SECONDS)
         expect(page.get_by_role("group", name="Result")).to_have_text("42")
+
+
+def test_an_open_page_is_live_again_after_the_answer_of_a_proxy(browser: Browser, office: Office, at: str) -> None:
+    """A browser gives up on a stream that is answered 502."""
+    answers = iter([502])
+
+    def answer(route: Route) -> None:
+        status = next(answers, None)
+        route.continue_() if status is None else route.fulfill(status=status)
+
+    with somebody(browser) as context:
+        page = context.new_page()
+        page.clock.install()
+        page.route("**/changes*", answer)
+        page.goto(f"{at}/jobs")
+        expect(page.locator("#live-word")).to_have_text("not live")
+        page.clock.run_for(6_000)
+        expect(page.locator("#live-word")).to_have_text("live")
+        office.add()
+        expect(page.get_by_text("scheduled")).to_be_visible(timeout=SECONDS)
+
+
+def test_a_page_that_is_answered_with_another_is_not_live(browser: Browser, office: Office, at: str) -> None:
+    """As where a login has expired: the stream may be open still."""
+    office.add()
+    with somebody(browser) as context:
+        page = context.new_page()
+        page.clock.install()
+        page.goto(f"{at}/jobs")
+        expect(page.locator("#live-word")).to_have_text("live")
+        page.route("**/jobs", lambda route: route.fulfill(status=303, headers={"Location": f"{at}/queues"}))
+        page.clock.run_for(20_000)
+        expect(page.locator("#live-word")).to_have_text("not live")
+
+
+def test_what_cannot_be_copied_is_selected(browser: Browser, office: Office, at: str) -> None:
+    with somebody(browser) as context:
+        page = context.new_page()
+        page.clock.install()
+        id_ = office.add()
+        page.goto(f"{at}/jobs/{id_}")
+        expect(page.locator("#live-word")).to_have_text("live")
+        button = page.locator("[data-copy=id]")
+        for allowed, word in (("Promise.resolve()", "Copied"), ("Promise.reject(new Error('forbidden'))", "Selected")):
+            page.evaluate(f"() => {{ navigator.clipboard.writeText = () => {allowed}; }}")
+            for _ in range(2):
+                button.click()
+                expect(button).to_have_text(word)
+            page.clock.run_for(5_000)
+            expect(button).to_have_text("Copy the id")
+        assert page.evaluate("document.getSelection().toString()") == id_

@@ -1,6 +1,7 @@
 // Keeps an open page up to date. All that the dashboard can do, it can do without this.
 
 const SLOW_MILLISECONDS = 15_000; // times such as "3 min ago" grow old, though nothing has changed
+const AGAIN_MILLISECONDS = 5_000;
 const TOLD = ["said", "cancel", "asked", "retry", "hasten", "refused"];
 
 const lamp = document.getElementById("live");
@@ -47,7 +48,7 @@ async function refresh() {
   wanted = false;
   try {
     const answer = await fetch(location.href, { cache: "no-store" });
-    if (!answer.ok) throw new Error(answer.status);
+    if (!answer.ok || answer.redirected) throw new Error(answer.status); // another page, such as a login, tells nothing of this one
     const page = new DOMParser().parseFromString(await answer.text(), "text/html");
     for (const part of document.querySelectorAll("[data-live]")) {
       const newer = page.getElementById(part.id);
@@ -57,7 +58,7 @@ async function refresh() {
       }
     }
     offerCopies();
-    tell(true);
+    tell(stream?.readyState === EventSource.OPEN);
   } catch {
     tell(false);
   } finally {
@@ -72,16 +73,25 @@ function tell(isLive) {
   document.getElementById("live-word").textContent = isLive ? "live" : "not live";
 }
 
+/** A browser connects again by itself, but not after an answer such as a proxy's 502. */
+function listen() {
+  const listening = new EventSource(document.body.dataset.changes);
+  stream = listening;
+  listening.addEventListener("open", refresh);
+  listening.addEventListener("changed", refresh);
+  listening.addEventListener("error", () => {
+    tell(false);
+    if (listening.readyState === EventSource.CLOSED) setTimeout(() => stream === listening && listen(), AGAIN_MILLISECONDS);
+  });
+}
+
 /** A page that nobody sees asks for nothing: a browser has only so many connections. */
 function followWhileSeen() {
   if (document.hidden) {
     stream?.close();
     stream = null;
   } else if (!stream) {
-    stream = new EventSource(document.body.dataset.changes);
-    stream.addEventListener("open", refresh);
-    stream.addEventListener("changed", refresh);
-    stream.addEventListener("error", () => tell(false));
+    listen();
   }
 }
 
@@ -90,10 +100,17 @@ function offerCopies() {
 }
 
 async function copy(button) {
-  await navigator.clipboard.writeText(document.getElementById(button.dataset.copy).textContent);
-  const before = button.innerHTML;
-  button.textContent = "Copied";
-  setTimeout(() => (button.innerHTML = before), 1500);
+  const text = document.getElementById(button.dataset.copy);
+  let word = "Copied";
+  try {
+    await navigator.clipboard.writeText(text.textContent);
+  } catch {
+    document.getSelection().selectAllChildren(text); // a browser that forbids it leaves it to the keys
+    word = "Selected";
+  }
+  button.dataset.label ??= button.innerHTML;
+  button.textContent = word;
+  setTimeout(() => (button.innerHTML = button.dataset.label), 1500);
 }
 
 document.addEventListener("click", (event) => {
