@@ -111,6 +111,23 @@ async def test_the_page_of_a_job_is_told_of_that_job_alone(store: SQLiteStore) -
     await store.leave("worker")
 
 
+async def test_a_job_that_is_forgotten_is_seldom_looked_for(
+    store: SQLiteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A page of it may be open for days."""
+    waited: list[float] = []
+
+    async def ended(seconds: float) -> bool:
+        waited.append(seconds)
+        return False
+
+    async with Listener(store, new_job().id) as page:
+        monkeypatch.setattr(page.tail, "ended", ended)
+        await page.quiet()
+        await page.quiet()
+        assert waited.count(module.LOOK_SECONDS) == waited.count(module.PACE_SECONDS) > 7
+
+
 async def test_it_ends_when_the_server_does(store: SQLiteStore) -> None:
     [id_] = await put(store, new_job())
     for job in (None, id_):

@@ -67,7 +67,10 @@ async def _more(tail: Tail, id_: str, said: int) -> int:
             stream = await tail.more(id_, 2**53, is_news)
     except TimeoutError:
         return said
-    return said if stream is None else stream.last
+    if stream is None:  # it is forgotten, and not looked for again and again
+        await tail.ended(LOOK_SECONDS)
+        return said
+    return stream.last
 
 
 async def _state_of(store: Store, id_: str) -> Hashable:
