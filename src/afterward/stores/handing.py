@@ -20,12 +20,14 @@ class HandOver(NamedTuple):
 
     `again`: seconds after which `take_back` gives it out, so that its message can be sent once more; None: never.
     `is_followed`: what it runs there knows nothing of this store: it cannot begin its attempt by itself, and who looks
-    at what the other system tells of it does that in its place.
+    at what the other system tells of it does that in its place. `is_sent`: False for one that was taken back, and whose
+    message was not sent again: when it was confirmed last stays as it was.
     """
 
     lease: Lease
     again: float | None = None
     is_followed: bool = False
+    is_sent: bool = True
 
 
 class Start(NamedTuple):
@@ -38,9 +40,13 @@ class Start(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class TakenBack:
-    """`leases`: with the attempt they had. `more`: the limit cut it short. `next_due`: seconds until the next is due."""
+    """`leases`: with the attempt they had. `more`: the limit cut it short. `next_due`: seconds until the next is due.
+
+    `waited`: for each lease, the seconds since its message was confirmed last (`handed_at`), by the store's clock.
+    """
 
     leases: Sequence[Lease]
+    waited: Sequence[float]
     more: bool
     next_due: float | None
 
