@@ -5,7 +5,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, expect
+from playwright.sync_api import Browser, BrowserContext, Page, Route, expect
 
 from tests.support.answering import Answering, pieces_of
 from tests.support.chromium import chromium
@@ -106,3 +106,40 @@ def test_stop_stops_it(somebody: BrowserContext, answering: Answering) -> None:
     page.get_by_role("button", name="Stop").click()
     expect(page.get_by_role("status")).to_have_text("Stopped.", timeout=SECONDS)
     assert page.locator("#answer").text_content() != ANSWER
+
+
+def test_what_cannot_be_done_is_said(somebody: BrowserContext, answering: Answering) -> None:
+    """The page does not stay silent where nobody answers, and tries again only where that makes sense."""
+    server = answering.serve(ANSWERS_PAUSE="0.2")
+    page = ask(somebody, answering)
+    has_begun(page)
+    page.route("**/cancel", lambda route: route.abort())
+    page.get_by_role("button", name="Stop").click()
+    expect(page.get_by_role("status")).to_have_text("This could not be stopped (no answer); try again.")
+    page.unroute("**/cancel")
+    page.get_by_role("button", name="Stop").click()
+    expect(page.get_by_role("status")).to_have_text("Stopped.", timeout=SECONDS)
+    page.goto(f"{answering.address.url}/?again#/answers/nobody-knows")
+    expect(page.get_by_role("status")).to_have_text("There is no such answer, or it is somebody else's.")
+    server.stop()
+    page.get_by_label("Question").fill("why?")
+    page.get_by_role("button", name="Ask").click()
+    expect(page.get_by_role("status")).to_have_text("This could not be asked (no answer); try again.")
+
+
+def test_a_page_that_was_answered_by_a_proxy_goes_on(somebody: BrowserContext, answering: Answering) -> None:
+    answering.serve(ANSWERS_PAUSE="0.2")
+    page = somebody.new_page()
+    statuses = iter([502])
+
+    def answer(route: Route) -> None:
+        status = next(statuses, None)
+        route.continue_() if status is None else route.fulfill(status=status)
+
+    page.route("**/events*", answer)
+    page.goto(answering.address.url)
+    page.evaluate(KEEP_WHAT_THE_STATUS_SAYS)
+    page.get_by_label("Question").fill(QUESTION)
+    page.get_by_role("button", name="Ask").click()
+    expect(page.get_by_role("status")).to_have_text("Being written …", timeout=SECONDS)
+    assert any("The connection is lost" in said for said in page.evaluate("said"))

@@ -2,6 +2,7 @@
 
 const RETRY_MILLISECONDS = 3000;
 const WAITING = "Waiting …";
+const LOST = "The connection is lost; trying again …";
 const ENDS = { succeeded: "That is the answer.", failed: "The answer has failed.", cancelled: "Stopped." };
 
 const find = (id) => document.getElementById(id);
@@ -13,11 +14,21 @@ function follow(job) {
   answer.textContent = "";
   state.textContent = WAITING;
   stop.disabled = false;
-  stop.onclick = () => {
+  stop.onclick = async () => {
     stop.disabled = true;
-    fetch(`${job}/cancel`, { method: "POST" });
+    const status = await statusOf(`${job}/cancel`, { method: "POST" });
+    if (status >= 500 || status === "no answer") {
+      state.textContent = `This could not be stopped (${status}); try again.`;
+      stop.disabled = false;
+    }
   };
   listen(job, "");
+}
+
+/** What a request is answered, as far as that counts. */
+async function statusOf(path, options) {
+  const response = await fetch(path, options).catch(() => null);
+  return response?.status ?? "no answer";
 }
 
 function listen(job, after) {
@@ -26,7 +37,7 @@ function listen(job, after) {
   source = events;
   events.addEventListener("item", (event) => {
     last = event.lastEventId;
-    if (state.textContent === WAITING) state.textContent = "Being written …";
+    if ([WAITING, LOST].includes(state.textContent)) state.textContent = "Being written …";
     answer.append(JSON.parse(event.data).data); // as text: an answer is nothing to be run
   });
   events.addEventListener("attempt", (event) => {
@@ -39,10 +50,16 @@ function listen(job, after) {
     stop.disabled = true;
     state.textContent = ENDS[JSON.parse(event.data).status];
   });
-  events.addEventListener("error", () => {
+  events.addEventListener("error", async () => {
     // A browser connects again by itself, but not after an answer like 502, as a proxy gives during a deployment.
-    if (events.readyState === EventSource.CLOSED && source === events) {
-      state.textContent = "The connection is lost; trying again …";
+    if (events.readyState !== EventSource.CLOSED || source !== events) return;
+    state.textContent = LOST;
+    const status = await statusOf(job);
+    if (source !== events) return;
+    if ([401, 404].includes(status)) {
+      state.textContent = "There is no such answer, or it is somebody else's.";
+      stop.disabled = true;
+    } else {
       setTimeout(() => source === events && listen(job, last), RETRY_MILLISECONDS);
     }
   });
@@ -54,9 +71,9 @@ form.addEventListener("submit", async (event) => {
     method: "POST",
     headers: { "Content-Type": "application/json" },
     body: JSON.stringify({ question: question.value }),
-  });
-  if (response.status !== 202) {
-    state.textContent = `This could not be asked (${response.status}).`;
+  }).catch(() => null);
+  if (response?.status !== 202) {
+    state.textContent = `This could not be asked (${response?.status ?? "no answer"}); try again.`;
     return;
   }
   const job = response.headers.get("Location");
