@@ -13,12 +13,14 @@ class Known:
 
     `certain`: stored, and not about to be let go. `possible`: on its way in or out.
     `tokens`: claims whose answer has not arrived. `files`: those that it is storing.
+    `reservations`: those of its requests that are not over.
     """
 
     certain: dict[str, int]
     possible: dict[str, int]
     tokens: frozenset[str]
     files: frozenset[str] = frozenset()
+    reservations: frozenset[str] = frozenset()
 
 
 class Holdings:
@@ -34,6 +36,7 @@ class Holdings:
         self._possible: dict[str, int] = {}
         self._tokens: set[str] = set()
         self._files: set[str] = set()
+        self._reservations: set[str] = set()
 
     def expect(self, job: str, attempt: int) -> None:
         """It is about to be stored in this process's name."""
@@ -93,10 +96,21 @@ class Holdings:
         with self._mutex:
             self._files.difference_update(files)
 
+    def expect_reservation(self, reservation: str) -> None:
+        """It is about to be made in this process's name."""
+        with self._mutex:
+            self._reservations.add(reservation)
+
+    def forget_reservation(self, reservation: str) -> None:
+        """Its request is over: it is completed by now, or nobody's."""
+        with self._mutex:
+            self._reservations.discard(reservation)
+
     def known(self) -> Known:
         """All of it, as it is at one moment."""
         with self._mutex:
-            return Known(self._certain.copy(), self._possible.copy(), frozenset(self._tokens), frozenset(self._files))
+            tokens, files, reservations = map(frozenset[str], (self._tokens, self._files, self._reservations))
+            return Known(self._certain.copy(), self._possible.copy(), tokens, files, reservations)
 
     def clear(self) -> dict[str, int]:
         """Everything is lost: give the attempts that were held for certain."""

@@ -43,6 +43,9 @@ class KeyedCall(Call):
     _keeping: Keeping | None = None
     """What is to be kept of its answer, while its key is reserved, and not used up."""
 
+    _reserved: str | None = None
+    """The id of its reservation, until it is over."""
+
     _received: Received | None = None
 
     def listen(self, receive: Receive) -> Receive:
@@ -67,7 +70,7 @@ class KeyedCall(Call):
         keeping = Keeping(new_id(), is_anybodys=owner is None)
         reservation = await self._reserve(keeping.reservation, key, owner or "")
         if reservation.state is Reserved.reserved:
-            self._keeping = keeping
+            self._keeping, self._reserved = keeping, keeping.reservation
             if self._pending:
                 keeping.take((), None)
         return reservation
@@ -212,4 +215,8 @@ class KeyedCall(Call):
         try:
             await super().end()
         finally:
-            await self.give_up_key()
+            try:
+                await self.give_up_key()
+            finally:
+                if self._reserved is not None:
+                    self._intake.reservations.forget(self._reserved)

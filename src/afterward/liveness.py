@@ -357,9 +357,10 @@ class Liveness:
         await self._join()
 
     async def _give_back(self, process: str, differ: Differences) -> None:
-        if not differ.unknown and not differ.unknown_files:
+        if not differ.has_unknown:
             return
-        given_back = await self._store.give_back(process, differ.unknown, differ.unknown_files)
+        files, reservations = differ.unknown_files, differ.unknown_reservations
+        given_back = await self._store.give_back(process, differ.unknown, files, reservations)
         for (job, _), was_held in zip(differ.unknown, given_back, strict=True):
             if was_held:  # else it was let go after the beat had seen it
                 emit(logging.WARNING, "job.given_back", job_id=job, process=process)

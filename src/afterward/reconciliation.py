@@ -12,13 +12,19 @@ from afterward.stores.base import Beat, Held
 class Differences(NamedTuple):
     """`lost`: attempts, by job id, that the process held and the store does not name any more.
 
-    `unknown`, `unknown_files`: attempts, and files that are no job's, that the store names and the process does not
-    know of. They are to be given back.
+    `unknown`, `unknown_files`, `unknown_reservations`: attempts, files that are no job's, and reservations that are not
+    completed, that the store names and the process does not know of. They are to be given back.
     """
 
     lost: dict[str, int]
     unknown: list[tuple[str, int]]
     unknown_files: list[str]
+    unknown_reservations: tuple[str, ...] = ()
+
+    @property
+    def has_unknown(self) -> bool:
+        """Is there anything to give back?"""
+        return bool(self.unknown or self.unknown_files or self.unknown_reservations)
 
 
 def differences(before: Known, beat: Beat, after: Known) -> Differences:
@@ -39,6 +45,7 @@ def differences(before: Known, beat: Beat, after: Known) -> Differences:
         {job: attempt for job, attempt in before.certain.items() if _is_lost(job, attempt, beat, after)},
         list(_unknown(before, beat, after)),
         sorted(beat.files - before.files - after.files),
+        tuple(sorted(beat.reservations - before.reservations - after.reservations)),
     )
 
 

@@ -22,8 +22,22 @@ class Reservations:
         self._liveness = liveness
 
     async def reserve(self, reservation: str, scope: str, key: str, fingerprint: str) -> Reservation:
-        """Reserve a key for a request. Raises `StoreUnavailable`; then it is not reserved, or not for long."""
+        """Reserve a key for a request. Raises `StoreUnavailable`; then it is not reserved, or not for long.
+
+        One that is reserved is this request's until `forget`.
+        """
         process = self._liveness.process or await self._liveness.start()
+        is_reserved = False
+        self._liveness.holdings.expect_reservation(reservation)
+        try:
+            answer = await self._reserve(reservation, scope, key, fingerprint, process)
+            is_reserved = answer.state is Reserved.reserved
+        finally:
+            if not is_reserved:
+                self.forget(reservation)
+        return answer
+
+    async def _reserve(self, reservation: str, scope: str, key: str, fingerprint: str, process: str) -> Reservation:
         while True:
             try:
                 answer = await self._store.reserve(reservation, scope, key, fingerprint, process)
@@ -33,6 +47,13 @@ class Reservations:
             if answer.state is not Reserved.stranger:
                 return answer
             process = await self._liveness.another_identity(process)  # its row was gone
+
+    def forget(self, reservation: str) -> None:
+        """Its request is over. Where the store has it still, and not completed, the next heartbeat drops it.
+
+        So it does where the store has lost that it was completed, or dropped.
+        """
+        self._liveness.holdings.forget_reservation(reservation)
 
     async def drop(self, reservation: str, *, at_once: bool) -> None:
         """Give it up, unless it is completed. What the store cannot do now is done as soon as it can.

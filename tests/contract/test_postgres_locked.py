@@ -138,3 +138,24 @@ async def test_a_key_that_a_transaction_is_about_to_complete_is_in_flight(postgr
     finally:
         await store.leave(living.id)
         await store.close()
+
+
+@pytest.mark.anyio
+async def test_a_reservation_that_is_about_to_be_completed_is_not_given_back_and_not_waited_for(
+    postgres_url: str,
+) -> None:
+    """A transaction of the application's, which lasts longer than its request; no heart waits for it."""
+    store = PostgresStore(postgres_url)
+    await store.open()
+    living = Living(store, new_id())
+    await store.join(Process(living.id, 1, "example"))
+    asked = "scope", "key", "fingerprint", living.id
+    try:
+        await store.reserve("first", *asked)
+        async with await psycopg.AsyncConnection.connect(postgres_url) as other:
+            await other.execute("SELECT 1 FROM afterward.reservations WHERE id = 'first' FOR UPDATE")
+            await asyncio.wait_for(store.give_back(living.id, [], [], ["first"]), 3)
+        assert (await living.look()).reservations == {"first"}
+    finally:
+        await store.leave(living.id)
+        await store.close()

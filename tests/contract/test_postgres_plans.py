@@ -342,7 +342,7 @@ class Own:
 
     async def give_back(self, opened: Opened) -> None:
         attempts = [(lease.id, lease.attempt) for lease in self.leases]
-        given = await life.give_back(opened.desk, opened.connection, "worker", attempts, [])
+        given = await life.give_back(opened.desk, opened.connection, "worker", attempts, [], ["first"])
         assert given == [True] * AT_ONCE
 
     async def beat(self, opened: Opened) -> None:

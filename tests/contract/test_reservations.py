@@ -114,6 +114,27 @@ async def test_a_request_whose_key_another_has_by_now_stores_nothing(worker: Liv
     assert await put(worker.store, completing("second"))
 
 
+async def test_a_beat_tells_what_its_process_has_reserved_and_not_completed(worker: Living, other: Living) -> None:
+    for number, key in enumerate("abcd"):
+        await reserve(other if key == "d" else worker, str(number), key=key)
+    await put(worker.store, completing("0"))
+    await worker.store.drop(["1"])
+    assert (await worker.look()).reservations == {"2"}
+    assert (await other.look()).reservations == {"3"}
+
+
+async def test_reservations_that_are_given_back_are_nobodys_and_no_others(worker: Living, other: Living) -> None:
+    """Those in the name of the process that are not completed; the others may be named, and stay."""
+    for number, key in enumerate("abc"):
+        await reserve(other if key == "c" else worker, str(number), key=key)
+    await put(worker.store, completing("1"))
+    for _ in range(2):
+        await worker.store.give_back(worker.id, [], [], ["0", "1", "2", "unheard of"])
+    assert await reserve(other, "anew", key="a") == RESERVED
+    assert await reserve(worker, "anew", key="b") == Reservation(Reserved.completed, "202")
+    assert await reserve(worker, "anew", key="c") == IN_FLIGHT
+
+
 async def test_that_comes_before_all_other_answers(worker: Living) -> None:
     """A stranger's, a refusal, a job that is there."""
     [there] = await put(worker.store, new_job(unique="daily"))

@@ -174,6 +174,8 @@ async def test_many_attempts_that_end_together_are_each_looked_up(opened: Opened
         ("reservation", "PRIMARY KEY (scope=? AND key=?)"),
         ("has_reserved", "sqlite_autoindex_reservations_1 (id=?)"),
         ("complete", "sqlite_autoindex_reservations_1 (id=?)"),
+        ("open_reservations", "reservations_open (process=?)"),
+        ("give_back_reservation", "sqlite_autoindex_reservations_1 (id=?)"),
         ("forget_completed", "reservations_completed (completed_at<?)"),
         ("forget_abandoned", "reservations_open (process=?)"),
     ],

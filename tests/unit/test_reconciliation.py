@@ -192,6 +192,21 @@ def test_what_is_about_to_go_wrong_is_left_to_the_next_beat(steps: list[Step], d
         assert found in (IN_ACCORD, differ, Differences({}, differ.unknown, differ.unknown_files))
 
 
+def test_a_reservation_is_given_back_when_neither_look_knows_of_its_request() -> None:
+    """Whoever reserves is known before; so it is over, whatever the store has lost of its end."""
+    holdings = Holdings()
+    before = holdings.known()
+    holdings.expect_reservation("of a request")
+    meanwhile = holdings.known()
+    holdings.forget_reservation("of a request")
+    after = holdings.known()
+    seen = replace(beat({}), reservations=frozenset({"of a request"}))
+    for first, second in ((before, meanwhile), (meanwhile, meanwhile), (meanwhile, after)):
+        assert differences(first, seen, second) == IN_ACCORD
+    assert differences(after, seen, after) == Differences({}, [], [], ("of a request",))
+    assert differences(after, replace(seen, has_looked=False), after) == IN_ACCORD
+
+
 def test_a_job_that_is_only_possible_is_not_missed() -> None:
     possible = Known({}, {"job": 1}, frozenset())
     assert differences(possible, beat({}), possible) == IN_ACCORD

@@ -8,6 +8,7 @@ import pytest
 
 from afterward import reservations
 from afterward.errors import StoreUnavailable
+from afterward.holdings import Holdings
 from afterward.liveness import Liveness
 from afterward.reservations import Reservations
 from afterward.stores.base import Store
@@ -21,6 +22,7 @@ class Process:
 
     def __init__(self) -> None:
         self.process = "first"
+        self.holdings = Holdings()
         self.spawned: list[asyncio.Task[None]] = []
 
     def spawn(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:

@@ -99,6 +99,13 @@ def assert_replayed(again: Any, first: Any) -> None:
     assert (again.status_code, headers, again.content) == (first.status_code, dict(first.headers), first.content)
 
 
+def forget_the_last(database: Path) -> None:
+    """As a standby has the store that took over before the last transaction reached it."""
+    connection = apsw.Connection(str(database))
+    connection.execute("DELETE FROM jobs; UPDATE reservations SET answer = NULL, completed_at = NULL")
+    connection.close()
+
+
 def assert_problem(answer: Any, status: int, detail: str) -> None:
     """It is a problem as RFC 9457 has it, and its detail names the mend."""
     assert answer.status_code == status, answer.text
@@ -236,6 +243,18 @@ def test_the_header_is_in_the_openapi_document(app: FastAPI, client: TestClient,
         if parameter["in"] == "header"
     ]
     assert (parameter["name"], parameter["required"]) == ("Idempotency-Key", False)
+
+
+def test_a_key_is_free_again_when_the_store_has_lost_that_it_was_used_up(
+    client: TestClient, tasks: Afterward, orders: list[str], database: Path
+) -> None:
+    """It is no request's that is under way here: the next heartbeat finds that."""
+    assert client.post("/orders/tea", headers=KEY).status_code == 202
+    forget_the_last(database)
+    asyncio.run(tasks.life.liveness.beat())
+    assert client.post("/orders/tea", headers=KEY).status_code == 202
+    assert orders == ["tea", "tea"]
+    assert client.post("/orders/tea", headers=KEY).headers["idempotency-replayed"] == "true"
 
 
 @pytest.mark.anyio

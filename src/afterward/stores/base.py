@@ -81,8 +81,9 @@ class Beat:
 
     `others`: the counter of every other process. `signs`: those of them that show a sign of death which is no proof.
     `held`: what the store holds in this process's name, by job id. `files`: those in its name that are no job's.
+    `reservations`: those in its name that are not completed.
     `has_orphans`: something belongs to processes without a row: there is work for `reap`.
-    `has_looked`: False where the store had no time for more than the beat: then it tells nothing of these three.
+    `has_looked`: False where the store had no time for more than the beat: then it tells nothing of these four.
     """
 
     others: dict[str, int]
@@ -91,6 +92,7 @@ class Beat:
     files: frozenset[str]
     has_orphans: bool
     has_looked: bool = True
+    reservations: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,12 +253,15 @@ class Store(Seen, Handing, Protocol):
         """
         ...
 
-    async def give_back(self, process: str, attempts: Iterable[tuple[str, int]], files: Iterable[str]) -> list[bool]:
+    async def give_back(
+        self, process: str, attempts: Iterable[tuple[str, int]], files: Iterable[str], reservations: Iterable[str] = ()
+    ) -> list[bool]:
         """held or running → queued, at no cost, for attempts (0: held) that `process` does not know of.
 
         Each by compare-and-swap on its id, attempt and process: what is not in that name any more stays as it is, and
         is answered with False. One answer for each attempt, in order. Files in the name of `process` that are no job's
-        are left to `tidy`. It rings.
+        are left to `tidy`, and reservations in its name that are not completed are dropped; one that a transaction is
+        about to complete stays. It waits for nobody's transaction for these. It rings.
         Repeated: False for what was given back before.
         """
         ...

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from afterward.job import Process
 from afterward.stores.base import Beat, Held, Reaped
+from afterward.stores.postgres import reservations
 from afterward.stores.postgres.connection import Connection
 from afterward.stores.postgres.desk import Desk
 from afterward.stores.rows import death, text_of
@@ -84,14 +85,23 @@ async def beat(desk: Desk, connection: Connection, process: str, waits: bool) ->
         files=frozenset(json.loads(row["files"] or "[]")),
         has_orphans=row["has_orphans"],
         has_looked=looks,
+        reservations=frozenset(json.loads(row["reservations"] or "[]")),
     )
     return seen, asked
 
 
-async def give_back(
-    desk: Desk, connection: Connection, process: str, attempts: Sequence[tuple[str, int]], files: Sequence[str]
+async def give_back(  # noqa: PLR0917 - as the operation has them
+    desk: Desk,
+    connection: Connection,
+    process: str,
+    attempts: Sequence[tuple[str, int]],
+    files: Sequence[str],
+    reserved: Sequence[str] = (),
 ) -> list[bool]:
-    """What a process does not know of is anybody's, or cancelled if that was asked for; and its files are nobody's."""
+    """What a process does not know of is anybody's, or cancelled if that was asked for.
+
+    Its files and reservations are nobody's.
+    """
     columns = [job for job, _ in attempts], [number for _, number in attempts]
     async with connection.transaction():
         given = {row["id"] for row in await connection.fetch(desk["give_back"], process, *columns)}
@@ -100,6 +110,8 @@ async def give_back(
             given |= {row["id"] for row in rows}
     if files:
         await connection.execute(desk["drop_files"], process, files)
+    if reserved:
+        await reservations.give_back(desk, connection, process, reserved)
     return [job in given for job, _ in attempts]
 
 

@@ -53,6 +53,9 @@ SELECT
         WHERE j.process = $1 AND j.cancel_asked_at IS NOT NULL AND j.status = 'running'
     ) AS asked,
     (SELECT json_agg(f.id) FROM afterward.files f WHERE f.job IS NULL AND f.process = $1 AND $3::bool) AS files,
+    (
+        SELECT json_agg(r.id) FROM afterward.reservations r WHERE r.process = $1 AND r.answer IS NULL AND $3::bool
+    ) AS reservations,
     EXISTS (
         SELECT 1 FROM owner WHERE owner.process IS NOT NULL
             AND NOT EXISTS (SELECT 1 FROM afterward.processes p WHERE p.id = owner.process)
@@ -1180,5 +1183,13 @@ FROM unnest($2::text[], $3::text[]) AS told (id, answer) WHERE r.id = ANY (ARRAY
 -- name: amend
 UPDATE afterward.reservations SET answer = $2 WHERE id = $1 AND answer IS NOT NULL RETURNING id;
 
+-- name: give_back_reservations
+-- Those that their process does not know of. What a transaction is about to complete is passed over.
+DELETE FROM afterward.reservations WHERE ctid = ANY (ARRAY(
+    SELECT ctid FROM afterward.reservations WHERE id = ANY ($2::text[]) AND process = $1 AND answer IS NULL
+    FOR UPDATE SKIP LOCKED
+));
+
 -- name: drop_reservations
-DELETE FROM afterward.reservations WHERE id = ANY ($1::text[]) AND answer IS NULL;
+-- (Said so that it goes by their ids, and not by the index of those that are not completed.)
+DELETE FROM afterward.reservations WHERE id = ANY ($1::text[]) AND coalesce(answer, '') = '';

@@ -62,6 +62,11 @@ async def amend(desk: Desk, connection: Connection, reservation: str, answer: st
     return await connection.fetchval(desk["amend"], reservation, answer) is not None
 
 
+async def give_back(desk: Desk, connection: Connection, process: str, reservations: Sequence[str]) -> None:
+    """Those in the name of a process that are not completed, nor about to be."""
+    await connection.execute(desk["give_back_reservations"], process, reservations)
+
+
 async def drop(desk: Desk, connection: Connection, reservations: Sequence[str]) -> None:
     """Those that are not completed."""
     await connection.execute(desk["drop_reservations"], reservations)

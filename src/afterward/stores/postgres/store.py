@@ -171,8 +171,11 @@ class PostgresStore:
     async def asked_to_end(self, process: str) -> Mapping[str, int]:
         return self._asked.get(process, {})
 
-    async def give_back(self, process: str, attempts: Iterable[tuple[str, int]], files: Iterable[str]) -> list[bool]:
-        given: list[bool] = await self._ask("vital", "give_back", (process, list(attempts), list(files)))
+    async def give_back(
+        self, process: str, attempts: Iterable[tuple[str, int]], files: Iterable[str], reservations: Iterable[str] = ()
+    ) -> list[bool]:
+        unknown = list(attempts), list(files), list(reservations)
+        given: list[bool] = await self._ask("vital", "give_back", (process, *unknown))
         self._bell.ring()
         return given
 

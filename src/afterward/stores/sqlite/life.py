@@ -10,7 +10,7 @@ from afterward.job import Process, Status
 from afterward.stores.base import Beat, Held, Reaped
 from afterward.stores.rows import death, text_of
 from afterward.stores.sql import load_queries
-from afterward.stores.sqlite import contents
+from afterward.stores.sqlite import contents, reservations
 from afterward.stores.sqlite.transaction import Transaction
 
 _Q = load_queries("afterward.stores.sqlite")
@@ -54,18 +54,24 @@ def beat(transaction: Transaction, process: str) -> Beat | None:
         signs=frozenset(),
         held={job: Held(attempt, token) for job, attempt, token in connection.execute(_Q["held"], (process,))},
         files=contents.loose(connection, process),
+        reservations=reservations.open_ones(connection, process),
         has_orphans=connection.execute(_Q["orphans"], (1,)).get is not None,
     )
 
 
 def give_back(
-    transaction: Transaction, process: str, attempts: Sequence[tuple[str, int]], files: Collection[str]
+    transaction: Transaction,
+    process: str,
+    attempts: Sequence[tuple[str, int]],
+    files: Collection[str],
+    reserved: Collection[str],
 ) -> list[bool]:
-    """held or running → queued, for what is still in the name of a process; its files are nobody's."""
+    """held or running → queued, for what is still in the name of a process; its files and reservations are nobody's."""
     connection = transaction.connection
     fences = [(job, attempt, process, transaction.now) for job, attempt in attempts]
     given_back = {job for (job,) in connection.executemany(_Q["give_back"], fences)}
     contents.drop(connection, process, files)
+    reservations.give_back(connection, process, reserved)
     return [job in given_back for job, _ in attempts]
 
 

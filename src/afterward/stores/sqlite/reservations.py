@@ -67,6 +67,16 @@ def drop(transaction: Transaction, *reservations: str) -> None:
     transaction.connection.executemany(_Q["drop"], [(reservation,) for reservation in reservations])
 
 
+def open_ones(connection: apsw.Connection, process: str) -> frozenset[str]:
+    """Those in the name of a process that are not completed."""
+    return frozenset(id_ for (id_,) in connection.execute(_Q["open_reservations"], (process,)))
+
+
+def give_back(connection: apsw.Connection, process: str, reservations: Iterable[str]) -> None:
+    """They are nobody's, if they still are in the name of this process, and not completed."""
+    connection.executemany(_Q["give_back_reservation"], [(one, process) for one in reservations])
+
+
 def complete(connection: apsw.Connection, completions: Iterable[Completion], now: float) -> None:
     """What was answered to their requests is kept."""
     connection.executemany(_Q["complete"], [(one.reservation, one.answer, now) for one in completions])

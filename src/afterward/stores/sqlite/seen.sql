@@ -57,6 +57,14 @@ ON CONFLICT (scope, key) DO UPDATE SET id = excluded.id, fingerprint = excluded.
 -- name: drop
 DELETE FROM reservations WHERE id = ?1 AND completed_at IS NULL;
 
+-- name: open_reservations
+-- Those in the name of a process that are not completed.
+SELECT id FROM reservations WHERE process = ?1 AND completed_at IS NULL;
+
+-- name: give_back_reservation
+-- One that its process does not know of.
+DELETE FROM reservations WHERE id = ?1 AND process = ?2 AND completed_at IS NULL;
+
 -- name: has_reserved
 SELECT EXISTS (SELECT 1 FROM reservations WHERE id = ?1);
 

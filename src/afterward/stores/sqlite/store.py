@@ -154,8 +154,11 @@ class SQLiteStore:
             self._locks.drop(process)
         return answer
 
-    async def give_back(self, process: str, attempts: Iterable[tuple[str, int]], files: Iterable[str]) -> list[bool]:
-        answer: Answer[list[bool]] = self._ask("give_back", (process, list(attempts), list(files)))
+    async def give_back(
+        self, process: str, attempts: Iterable[tuple[str, int]], files: Iterable[str], reservations: Iterable[str] = ()
+    ) -> list[bool]:
+        unknown = list(attempts), list(files), list(reservations)
+        answer: Answer[list[bool]] = self._ask("give_back", (process, *unknown))
         return await self._ringing(answer)
 
     async def dead(self) -> list[str]:
