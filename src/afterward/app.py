@@ -18,6 +18,7 @@ from afterward.apps import Apps, entered, is_inner, starts_workers
 from afterward.carrier import Carrier
 from afterward.codec import DEFAULT_MAX_BYTES
 from afterward.endpoints import warn_of_stock_endpoints
+from afterward.engine.pool import JOBS_PER_CHILD
 from afterward.engine.worker import WorkerOptions
 from afterward.errors import ConfigurationError
 from afterward.job import Status
@@ -91,12 +92,16 @@ class Afterward(Showing):
         threads: int = 16,
         queues: Collection[str] | None = None,
         grace: Seconds = 10.0,
+        children: int | None = None,
+        jobs_per_child: int = JOBS_PER_CHILD,
     ) -> None:
         """Make the requests of `app` store their durable tasks, and run jobs while it lives.
 
         `worker=False`: only store; `afterward worker` runs the jobs elsewhere. `concurrency`: `async def` jobs at once;
         `threads`: `def` jobs at once; `queues`: which to serve, all by default. `grace`: seconds that running jobs get
-        at a shutdown before they are released to run again elsewhere. Raises `ConfigurationError` when called twice.
+        at a shutdown before they are released to run again elsewhere. `children`: jobs with `executor="process"` at
+        once, each in a child process; by default one for each processor. `jobs_per_child`: how many one child runs
+        before a new one takes its place. Raises `ConfigurationError` when called twice.
 
         Dependencies of tasks heed `app.dependency_overrides`; `lifespan_state` is what the lifespan of `app` yields.
         Of several apps that tasks are installed on, those whose lifespan lasts have a say; where they differ, the one
@@ -107,13 +112,13 @@ class Afterward(Showing):
             raise ConfigurationError("tasks.install(app) was called twice for the same app; once is enough")
         if app.middleware_stack is not None:
             raise ConfigurationError("tasks.install(app) must be called before the app has served anything")
-        options = WorkerOptions(concurrency, threads, queues, seconds(grace)) if worker else None
+        options = WorkerOptions(concurrency, threads, queues, seconds(grace), children, jobs_per_child)
         app.state.afterward = [*installed, self]
         build = app.build_middleware_stack
 
         def build_around() -> DurableTasksMiddleware:
             # Once more, for routers included meanwhile have put their lifespans around or into what was there.
-            self._live_with(app, options)
+            self._live_with(app, options if worker else None)
             others = app.user_middleware
             app.user_middleware = with_failures_seen(others)
             try:
@@ -123,7 +128,7 @@ class Afterward(Showing):
 
         app.build_middleware_stack = build_around
         self.apps.add(app)
-        self._live_with(app, options)
+        self._live_with(app, options if worker else None)
 
     def joining(
         self, dependency: Callable[..., Any], *, scope: Literal["function", "request"] | None = None

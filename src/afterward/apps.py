@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Mappi
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from typing import Any, Protocol
-from weakref import ref
+from weakref import WeakKeyDictionary, ref
 
 from starlette.applications import Starlette
 from starlette.datastructures import State
@@ -28,6 +28,7 @@ class Apps:
         self._apps: list[ref[Starlette]] = []
         self._latest: Callable[[], Starlette | None] = lambda: None
         self._states: dict[Starlette, Mapping[str, Any]] = {}
+        self._places: WeakKeyDictionary[Starlette, str] = WeakKeyDictionary()
 
     def __iter__(self) -> Iterator[Starlette]:
         return (app for known in self._apps if (app := known()) is not None)
@@ -79,8 +80,10 @@ class Apps:
 
     def places(self) -> list[str]:
         """Where another process can import the applications from, as `module:name`; of those that have such a place."""
-        found = (_place_of(app) for app in self)
-        return [place for place in found if place is not None]
+        for app in self:
+            if app not in self._places and (place := _place_of(app)) is not None:
+                self._places[app] = place
+        return [self._places[app] for app in self if app in self._places]
 
 
 class Owner(Protocol):

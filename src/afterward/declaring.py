@@ -12,6 +12,7 @@ from afterward.apps import Apps
 from afterward.calls import is_answered
 from afterward.carrier import Carrier
 from afterward.errors import TaskError
+from afterward.executors import Executor
 from afterward.hooks import Hook, check_hooks
 from afterward.looking import Looking
 from afterward.observe import emit
@@ -59,6 +60,8 @@ class Declaring(Looking):
         on_success: Hook | None = None,
         on_failure: Hook | None = None,
         run_on_error: bool = False,
+        executor: Executor | None = None,
+        memory: int | str | None = None,
     ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
     def task(  # pyright: ignore[reportInconsistentOverload] - P and R are its result's own; a Hook is a Task
         self,
@@ -77,6 +80,8 @@ class Declaring(Looking):
         on_success: Task[..., Any] | None = None,
         on_failure: Task[..., Any] | None = None,
         run_on_error: bool = False,
+        executor: Executor | None = None,
+        memory: int | str | None = None,
     ) -> Any:
         """Make a function durable: by saying so, its author allows it to run more than once.
 
@@ -87,7 +92,10 @@ class Declaring(Looking):
         attempt; or, as `retry_on`, a function of the number of failures so far and the exception, which answers False,
         True, or the seconds to wait. `on_success`, `on_failure`: tasks that take an `EndedJob`, stored together with
         the end of a job that has succeeded, or failed for good. `run_on_error`: keep it though the request ends in an
-        exception before its response. Raises `TaskError`.
+        exception before its response. `executor`: where it runs: "loop" (an `async def` does by itself), "thread" (a
+        `def` does), or "process": a child process, which keeps a processor busy for itself and can be killed.
+        `memory`: what an attempt in a child process may take, with all that it starts: bytes, or "512MB".
+        Raises `TaskError`.
         """
 
         def declare(function: Callable[..., Any]) -> Task[..., Any]:
@@ -98,7 +106,7 @@ class Declaring(Looking):
                 max_attempts, seconds(backoff), seconds(max_backoff), _rule(retry_on, label), _kinds(give_up_on, label)
             )
             self._check_hooks(label, on_success, on_failure)
-            options = TaskOptions(policy, timeout_of(timeout, label), on_success, on_failure)
+            options = TaskOptions(policy, timeout_of(timeout, label), on_success, on_failure, executor, memory)
             calls = checked(CallOptions(queue=queue, priority=priority, run_on_error=run_on_error), label)
             return self._register(function, label, options, calls)
 

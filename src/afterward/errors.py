@@ -89,6 +89,10 @@ class AttemptTimedOut(AfterwardError, TimeoutError):
     """What is recorded of an attempt that ran longer than its task's `timeout`."""
 
 
+class MemoryExceeded(AfterwardError):
+    """What is recorded of an attempt whose process took more than its task's `memory`."""
+
+
 class Retry(AfterwardError):
     """Raised inside a task: this attempt has failed, try again `in_` seconds (or a `timedelta`) from now.
 

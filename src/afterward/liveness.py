@@ -411,6 +411,8 @@ def _together(served: Sequence[Served]) -> Served:
         threads=sum(one.threads for one in served),
         version=served[-1].version if served else "",
         threaded=sorted({task for one in served for task in one.threaded}),
+        children=sum(one.children for one in served),
+        apart=sorted({task for one in served for task in one.apart}),
     )
 
 

@@ -21,6 +21,7 @@ from afterward.arguments import ArgumentCodec
 from afterward.codec import DEFAULT_MAX_BYTES
 from afterward.dependencies import Needs, Unresolvable, dependencies_of
 from afterward.errors import TaskError
+from afterward.executors import Executor, check_importable, executor_of, memory_of
 from afterward.handle import JobHandle, Jobs
 from afterward.identity import new_id
 from afterward.job import NewJob, OnDuplicate
@@ -79,12 +80,15 @@ class TaskOptions:
     """What is said of a task once, where it is declared. `timeout` is in seconds, for each attempt.
 
     `on_success`, `on_failure`: tasks that are called with an `EndedJob` when a job has ended so.
+    `executor`: where it runs; None leaves that to its function. `memory`: what an attempt may take.
     """
 
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     timeout: float | None = None
     on_success: Task[..., Any] | None = None
     on_failure: Task[..., Any] | None = None
+    executor: Executor | None = None
+    memory: int | str | None = None
 
 
 class Owner(Jobs, Protocol):
@@ -135,6 +139,10 @@ class Task(Generic[P, R_co]):
         self.name = name
         self.name_in_code = _importable_name(function)
         self.is_async = is_async(function) or yields_in_loop(function)
+        self._executor: Executor = executor_of(options.executor, name, is_async=self.is_async)
+        self._memory = memory_of(options.memory, self._executor, name)
+        if self._executor == "process":
+            check_importable(self.name_in_code, name)
         self.items = ItemCodec(function, name) if yields(function) else None
         self.body = function if self.items is None else exhausting(function, self.items)
         self.task_options = options
@@ -144,6 +152,16 @@ class Task(Generic[P, R_co]):
         self.result = ResultCodec(function, name, max_bytes, yields=self.items is not None)
         with contextlib.suppress(Unresolvable):  # by what stands further down in its module: looked at when it is used
             self.arguments  # noqa: B018 - built and kept
+
+    @property
+    def executor(self) -> Executor:
+        """Where its function runs: `loop`, `thread`, `process` or `celery`."""
+        return self._executor
+
+    @property
+    def memory(self) -> int | None:
+        """What an attempt may take, in bytes; None for as much as there is."""
+        return self._memory
 
     @cached_property
     def dependencies(self) -> Needs:

@@ -11,10 +11,10 @@ from fastapi import UploadFile
 
 from afterward.engine.executor import Executor
 from afterward.engine.files import Chunks, given
-from afterward.engine.process import run_in_child
+from afterward.engine.pool import Pool
 from afterward.engine.threads import Threads
 from afterward.errors import FileLost, StoreUnavailable
-from afterward.job import Failed, Lease, NewJob, Released, Succeeded
+from afterward.job import Failed, Lease, NewJob, Outcome, Released, Succeeded
 from tests.support.reports import unheard
 from tests.support.uploading import digest
 
@@ -45,9 +45,16 @@ def chunks_in(contents: dict[str, bytes]) -> Chunks:
     return chunks
 
 
+async def run_apart(job: NewJob, chunks: Chunks) -> Outcome:
+    pool = Pool(chunks)
+    outcome = await pool.run(digest, suspect(job), unheard())
+    await pool.closed()
+    return outcome
+
+
 async def test_a_suspect_gets_its_files() -> None:
     job, contents = prepared()
-    outcome = await run_in_child(digest, suspect(job), unheard(), chunks_in(contents))
+    outcome = await run_apart(job, chunks_in(contents))
     assert isinstance(outcome, Succeeded)
     assert outcome.result is not None
     pid, *found = json.loads(outcome.result)
@@ -64,7 +71,7 @@ async def test_a_file_that_the_store_has_lost_fails_its_job_there_as_here() -> N
     job, contents = prepared()
     lost, *_ = contents
     del contents[lost]
-    outcome = await run_in_child(digest, suspect(job), unheard(), chunks_in(contents))
+    outcome = await run_apart(job, chunks_in(contents))
     assert isinstance(outcome, Failed)
     assert outcome.failure.kind == "afterward.errors.FileLost"
     args, kwargs = digest.arguments.load(job.arguments)
@@ -92,6 +99,6 @@ async def test_while_the_store_does_not_answer_a_suspect_waits() -> None:
         raise StoreUnavailable("locked")
 
     job, _ = prepared()
-    outcome = await run_in_child(digest, suspect(job), unheard(), chunks)
+    outcome = await run_apart(job, chunks)
     assert isinstance(outcome, Released)
     assert "locked" in outcome.note

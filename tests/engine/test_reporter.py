@@ -8,18 +8,16 @@ import threading
 import time
 from collections.abc import AsyncIterator
 from contextlib import nullcontext
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from afterward.engine import gathering, voice
-from afterward.engine.child import ChildVoice
+from afterward.engine.childvoice import ChildVoice
+from afterward.engine.conversation import Conversation
 from afterward.engine.gathering import Gathered, Said
-from afterward.engine.process import SETTLES
-from afterward.engine.process import _Conversation as Conversation  # pyright: ignore[reportPrivateUsage]
+from afterward.engine.orders import SETTLES
 from afterward.engine.reporter import Reporter
 from afterward.engine.voice import AttemptVoice
 from afterward.errors import ConfigurationError, StoreUnavailable
@@ -417,14 +415,13 @@ async def test_a_child_process_is_told_when_its_words_cannot_be_stored(
     """What it asks its parent is answered, and `finish` raises there as well."""
     monkeypatch.setattr(voice, "_SETTLE_SECONDS", 0.05)
     speaker, told = reporter.voice(LEASE), list[bytes]()
-    stdin: Any = SimpleNamespace(write=told.append)
-    conversation = Conversation(stdin, speaker, lambda: None)
+    conversation = Conversation(told.append, speaker, lambda: None)
     child = ChildVoice(io.BytesIO(), speaker.job, None)
     listener.answers.clear()
     item(speaker, 1)
     for cannot in (True, False):
         await conversation.hear(SETTLES)
-        child.hear(told.pop().rstrip())
+        child.hear(told.pop())
         with pytest.raises(StoreUnavailable, match="roll back") if cannot else nullcontext():
             child.settle_sync()
         listener.answers.set()

@@ -38,6 +38,18 @@ def worker(
         list[str] | None, typer.Option(metavar="NAME", help="A queue to serve; may be given again. By default all.")
     ] = None,
     grace: options.Grace = 10.0,
+    children: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=1_000,
+            help="Jobs in child processes at once, of each process. By default one for each processor.",
+        ),
+    ] = None,
+    jobs_per_child: Annotated[
+        int,
+        typer.Option(min=1, max=1_000_000, help="How many jobs one child process runs, before another replaces it."),
+    ] = 100,
     supervised: Annotated[bool, typer.Option("--supervised", hidden=True)] = False,
 ) -> None:
     """Run jobs until SIGTERM or SIGINT; then let running jobs end, and release those that do not."""
@@ -46,13 +58,15 @@ def worker(
             from afterward.cli.supervisor import supervise
 
             given = ["--concurrency", str(concurrency), "--threads", str(threads), "--grace", str(grace)]
+            given += ["--jobs-per-child", str(jobs_per_child), *(["--children", str(children)] if children else [])]
             for name in queue or ():
                 given += ["--queue", name]
             raise typer.Exit(supervise(target, processes, given, grace))
         from afterward.cli.worker import work
         from afterward.engine.worker import WorkerOptions
 
-        raise typer.Exit(work(target, WorkerOptions(concurrency, threads, queue or None, grace), supervised=supervised))
+        worker_options = WorkerOptions(concurrency, threads, queue or None, grace, children, jobs_per_child)
+        raise typer.Exit(work(target, worker_options, supervised=supervised))
 
 
 @app.command(epilog=EPILOG)

@@ -1,191 +1,193 @@
-"""The inside of a child process that runs one attempt: an order on standard input, its outcome on standard output."""
+"""The inside of a child process: orders on standard input, what attempts say and how they end on standard output."""
 
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import importlib
-import json
 import os
 import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from types import FrameType
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, NamedTuple, cast
 
 from starlette.applications import Starlette
 
 from afterward.apps import lifespan_of
 from afterward.context import RunningJob
+from afterward.engine.childvoice import ChildVoice
 from afterward.engine.endings import Endings
 from afterward.engine.executor import CANCELLED, Executor, failure_of
 from afterward.engine.files import receive, received
 from afterward.engine.lines import captured
-from afterward.engine.process import ASKED, LEAVES, SETTLED, SETTLES, UNSETTLED
+from afterward.engine.orders import END, LEAVES, READY, Answer, Order, line_of, order_in
+from afterward.engine.parent import die_with, end_all
 from afterward.engine.threads import Threads
-from afterward.errors import ConfigurationError, StoreError, StoreUnavailable, TaskError
-from afterward.job import EventKind, Lease, Outcome, Released
+from afterward.errors import AttemptTimedOut, ConfigurationError, StoreError, TaskError, kind_of
+from afterward.job import Failed, Outcome, Released, Retry
 from afterward.life import Life
 from afterward.task import Owner, Task
 
 _SHUTDOWN_SECONDS = 1.0
-"""What the lifespans that a task asked for get to end in; its parent waits a little longer than the task's timeout."""
+"""What the lifespans that tasks asked for get to end in; its parent waits a little longer."""
+
+_TIMED_OUT = kind_of(AttemptTimedOut)
 
 
 def main() -> None:
-    """Read one order, run it, write its outcome. What the function prints goes to standard error."""
-    answer = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    order: dict[str, Any] = json.loads(sys.stdin.buffer.readline())
+    """Run what is ordered, until it is told to end. What functions print goes to standard error."""
+    orders, answers = _take_standard_streams()
     for number in (signal.SIGINT, signal.SIGTERM):
         # A terminal and a service manager signal all processes: whether this one ends is for its parent to say.
         # A handler, not SIG_IGN, which what the function starts would inherit.
         signal.signal(number, _leave_it_to_the_parent)
-    files = {file: receive(sys.stdin.buffer) for file in order["files"]}
-    job = RunningJob(order["id"], order["task"], order["attempt"])
-    voice = ChildVoice(answer, job, order["log_level"])
-    threading.Thread(target=_listen, args=(voice,), daemon=True).start()
-    sys.path[:] = order["sys_path"]
     with captured():
-        outcome = asyncio.run(_run(order, answer, files, voice))
-    answer.write(json.dumps({"outcome": type(outcome).__name__, "values": dataclasses.asdict(outcome)}).encode())
-    answer.flush()
+        asyncio.run(_serve(orders, answers))
     sys.stderr.flush()
-    os._exit(0)  # at once: threads that the function left behind must not keep the attempt open
+    os._exit(0)  # at once: threads that functions left behind must not keep it
+
+
+def _take_standard_streams() -> tuple[BinaryIO, BinaryIO]:
+    """The parent's ends of standard input and output, for us alone: functions, and what they start, find others."""
+    orders = os.fdopen(os.dup(sys.stdin.fileno()), "rb")
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, sys.stdin.fileno())
+    os.close(nothing)
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    return orders, answers
 
 
 def _leave_it_to_the_parent(_number: int, _frame: FrameType | None) -> None:
     """What a signal does here: nothing."""
 
 
-def _listen(voice: ChildVoice) -> None:
-    """To its parent, and die with it."""
-    for line in sys.stdin.buffer:
-        voice.hear(line.rstrip())
-    os._exit(1)
+class _Ordered(NamedTuple):
+    """An order, with what came with it."""
+
+    order: Order
+    voice: ChildVoice
+    files: Mapping[str, BinaryIO | None]
 
 
-class ChildVoice:
-    """Tells the parent what the attempt says; held back while that has no room for more."""
-
-    def __init__(self, answer: BinaryIO, job: RunningJob, log_level: int | None) -> None:
-        self.job = job
-        self._answer = answer
-        self._log_level = log_level
-        self._mutex = threading.RLock()
-        self._settled = threading.Event()
-        self._unsettled = ""
-        self._stop: Callable[[], object] | None = None
-        self.is_asked = False
-
-    @property
-    def is_to_end(self) -> bool:
-        return self.is_asked
-
-    def takes_line(self, level: int) -> bool:
-        return self._log_level is not None and level >= self._log_level
-
-    def say(self, kind: EventKind, data: str) -> None:
-        self.tell(json.dumps([kind, data]).encode())
-
-    async def give(self, kind: EventKind, data: str) -> None:
-        self.say(kind, data)
-        await asyncio.sleep(0)
-
-    async def settle(self) -> None:
-        await asyncio.to_thread(self.settle_sync)
-
-    def settle_sync(self) -> None:
-        self.tell(SETTLES)
-        self._settled.wait()
-        self._settled.clear()
-        if self._unsettled:
-            raise StoreUnavailable(self._unsettled)
-
-    def tell(self, line: bytes) -> None:
-        """One line, for the parent."""
-        with self._mutex:
-            self._answer.write(line + b"\n")
-            self._answer.flush()
-
-    def hear(self, line: bytes) -> None:
-        """One line of the parent's; not in the loop."""
-        if line == SETTLED or line.startswith(UNSETTLED):
-            self._unsettled = line.removeprefix(SETTLED).removeprefix(UNSETTLED).decode()
-            self._settled.set()
-        elif line == ASKED:
-            with self._mutex:
-                self.is_asked = True
-                stop = self._stop
-            if stop is not None:
-                stop()
-
-    def stop_by(self, stop: Callable[[], object]) -> None:
-        """When it is asked to end, this is called; from any thread."""
-        with self._mutex:
-            self._stop = stop
-        if self.is_asked:
-            stop()
+async def _serve(stream: BinaryIO, answers: BinaryIO) -> None:
+    orders = _Orders(stream, answers)
+    threading.Thread(target=orders.listen, daemon=True).start()
+    async with AsyncExitStack() as exits:
+        child = _Child(answers)
+        exits.push_async_callback(child.leave)
+        while (ordered := await orders.next()) is not None:
+            await child.run(ordered)
 
 
-async def _run(
-    order: dict[str, Any], answer: BinaryIO, files: dict[str, BinaryIO | None], voice: ChildVoice
-) -> Outcome:
-    lifespans = AsyncExitStack()
-    try:
-        task = _find(order["module"], order["path"])
-        for place in order["apps"]:
-            await lifespans.enter_async_context(lifespan_of(_app(place)))
-    except Exception as error:  # noqa: BLE001 - whatever the import of a user's module, or a lifespan, raises
-        answer.write(b"ready\n")
-        outcome: Outcome = Released(f"no child process could load it: {failure_of(error).message}", 60.0)
-    else:
-        outcome = await _attempt(task, order, answer, files, voice)
-    await _leave(lifespans)
-    return outcome
+class _Orders:
+    """What the parent says, heard in a thread. When it is gone, so is this process."""
+
+    def __init__(self, stream: BinaryIO, answers: BinaryIO) -> None:
+        self._stream = stream
+        self._answers = answers
+        self._loop = asyncio.get_running_loop()
+        self._queue: asyncio.Queue[_Ordered | None] = asyncio.Queue()
+        self.next = self._queue.get
+
+    def listen(self) -> None:
+        """Until the parent is gone."""
+        voice: ChildVoice | None = None
+        try:
+            while line := self._stream.readline().rstrip():
+                if line == END:
+                    self._put(None)
+                elif line.startswith(b"{"):
+                    order = order_in(line)
+                    voice = ChildVoice(self._answers, _job_of(order), order.log_level)  # what comes next, it hears
+                    files = {file: receive(self._stream) for file in order.files}
+                    self._put(_Ordered(order, voice, files))
+                elif voice is not None:
+                    voice.hear(line)
+        finally:
+            end_all()
+
+    def _put(self, ordered: _Ordered | None) -> None:
+        self._loop.call_soon_threadsafe(self._queue.put_nowait, ordered)
 
 
-async def _leave(lifespans: AsyncExitStack) -> None:
-    """The outcome stands: a shutdown that fails, or does not end, changes nothing in it."""
-    try:
-        async with asyncio.timeout(_SHUTDOWN_SECONDS):
-            await lifespans.aclose()
-    except Exception:  # noqa: BLE001 - whatever a lifespan raises
-        traceback.print_exc()
+def _job_of(order: Order) -> RunningJob:
+    return RunningJob(order.lease.id, order.lease.task, order.lease.attempt)
 
 
-async def _attempt(
-    task: Task[..., Any],
-    order: dict[str, Any],
-    answer: BinaryIO,
-    files: dict[str, BinaryIO | None],
-    voice: ChildVoice,
-) -> Outcome:
-    lease = Lease(
-        order["id"], order["attempt"], order["process"], order["task"], order["arguments"], order["context"],
-        order["failures"], order["deaths"], order["max_attempts"], order["timeout"],
-    )  # fmt: skip
-    answer.write(b"ready\n")
-    answer.flush()
+class _Child:
+    """Runs one attempt after the other. Lifespans that their tasks ask for begin once, and last as long as it does."""
+
+    def __init__(self, answers: BinaryIO) -> None:
+        self._answers = answers
+        self._lifespans = AsyncExitStack()
+        self._living: set[str] = set()
+        self._sys_path: list[str] = []
+
+    async def run(self, ordered: _Ordered) -> None:
+        """One attempt, to its answer."""
+        voice = ordered.voice
+        try:
+            task = await self._load(ordered.order)
+        except Exception as error:  # noqa: BLE001 - whatever the import of a user's module, or a lifespan, raises
+            voice.tell(READY)
+            answer = Answer(
+                Released(f"no child process could load it: {failure_of(error).message}", 60.0), is_spent=True
+            )
+        else:
+            voice.tell(READY)
+            answer = await _answered(task, ordered)
+        voice.close(line_of(answer))
+        for file in ordered.files.values():
+            if file is not None:
+                file.close()
+
+    async def _load(self, order: Order) -> Task[..., Any]:
+        if order.sys_path != self._sys_path:
+            self._sys_path = [*order.sys_path]
+            sys.path[:] = order.sys_path
+        task = _find(order.module, order.path)
+        for place in order.apps:
+            if place not in self._living:
+                await self._lifespans.enter_async_context(lifespan_of(_app(place)))
+                self._living.add(place)
+        return task
+
+    async def leave(self) -> None:
+        """Answers stand: a shutdown that fails, or does not end, changes nothing in them."""
+        try:
+            async with asyncio.timeout(_SHUTDOWN_SECONDS):
+                await self._lifespans.aclose()
+        except Exception:  # noqa: BLE001 - whatever a lifespan raises
+            traceback.print_exc()
+
+
+async def _answered(task: Task[..., Any], ordered: _Ordered) -> Answer:
+    lease, voice = ordered.order.lease, ordered.voice
     try:
         endings = await _endings(task.owner, voice)
     except StoreError as error:
-        return Released(f"the store could not be opened in a child process: {error}", 10.0)
+        return Answer(Released(f"the store could not be opened in a child process: {error}", 10.0))
     threads = Threads()
+    executor = Executor(threads, task.owner.restore_context, received(ordered.files), endings=endings)
+    attempt = asyncio.create_task(executor.run(task, lease, voice))
+    if task.is_async:
+        loop = asyncio.get_running_loop()
+        voice.stop_by(lambda: loop.call_soon_threadsafe(attempt.cancel))
     try:
-        executor = Executor(threads, task.owner.restore_context, received(files), endings=endings)
-        attempt = asyncio.create_task(executor.run(task, lease, voice))
-        if task.is_async:
-            loop = asyncio.get_running_loop()
-            voice.stop_by(lambda: loop.call_soon_threadsafe(attempt.cancel))
-        return await attempt
+        outcome = await attempt
     except asyncio.CancelledError:  # before its first step
-        return CANCELLED
-    finally:
-        threads.stop()  # what is left behind waits for no thread of this process
+        outcome = CANCELLED
+    is_busy = threads.when_returned((lease.id, lease.attempt), lambda: None)
+    threads.stop()  # what is left behind waits for no thread of this process
+    return Answer(outcome, is_busy or voice.is_asked or _has_timed_out(outcome), is_busy)
+
+
+def _has_timed_out(outcome: Outcome) -> bool:
+    return isinstance(outcome, Failed | Retry) and outcome.failure.kind == _TIMED_OUT
 
 
 async def _endings(owner: Owner, voice: ChildVoice) -> Endings | None:
@@ -220,4 +222,5 @@ def _named(module: str, path: str) -> Any:
 
 
 if __name__ == "__main__":
+    die_with(int(sys.argv[1]))
     main()

@@ -1,21 +1,28 @@
-"""A suspect runs in a child process of its own: if that dies, the cause is known, and nobody else is harmed."""
+"""One child process, as its worker sees it: a fresh interpreter that runs one attempt after the other."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
+import os
+import signal
 import sys
+from asyncio.subprocess import PIPE, Process, SubprocessStreamProtocol
+from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, cast
 
-from afterward.dependencies import needs_lifespan
+from afterward.engine.conversation import Conversation
 from afterward.engine.executor import failure_of, outcome_of
-from afterward.engine.files import END, LOST, Chunks
+from afterward.engine.files import END as FILE_ENDS
+from afterward.engine.files import LOST, Chunks
+from afterward.engine.memory import MemoryWatch, exceeded
+from afterward.engine.orders import ASKED, END, Answer, answer_in, order_for
 from afterward.engine.voice import CLEAN_UP_SECONDS, AttemptVoice
-from afterward.errors import AttemptTimedOut, FileLost, StoreError, StoreUnavailable, WorkerDied
-from afterward.job import Cancelled, Died, EventKind, Failed, Failure, Lease, Outcome, Released, Retry, Succeeded
-from afterward.liveness import MAX_DEATHS, SUSPECT_AFTER, SUSPECT_DELAY_SECONDS
+from afterward.errors import AttemptTimedOut, FileLost, StoreError, WorkerDied
+from afterward.job import Cancelled, Died, Lease, Outcome
+from afterward.liveness import MAX_DEATHS, SUSPECT_DELAY_SECONDS
 from afterward.task import Task
 from afterward.uploads import stored_in
 
@@ -25,189 +32,244 @@ _LATE_SECONDS = 1.5
 _BEGIN_SECONDS = 60.0
 """What a child gets to receive its files, to import the task, and to begin the lifespans that it asks for."""
 
+_END_SECONDS = 1.5
+"""What a child gets that is told to end; the lifespans that it has begun get a little less."""
+
+_GONE_SECONDS = 2.0
+"""How long after the end of a child it is heard still; what it has started may hold its end of the pipe for ever."""
+
 _PART_BYTES = 64 * 1024
 
-LEAVES = b"leaves"
-"""What a child says that is about to end its attempt by itself."""
 
-SETTLES = b"settles"
-"""What a child says that wants to know when all that it has said is stored: then it is told `SETTLED`, or why not."""
+class NotBegun(Exception):
+    """A child has not come to begin an attempt, which is no doing of the job's. `has_ended`: for it has ended."""
 
-SETTLED, ASKED, UNSETTLED = b"settled", b"asked", b"unsettled "
-"""What a child is told: the answers to `SETTLES`; and that it is asked to end."""
-
-_OUTCOMES: dict[str, type[Any]] = {kind.__name__: kind for kind in (Succeeded, Failed, Cancelled, Retry, Released)}
+    def __init__(self, why: str, *, has_ended: bool = False) -> None:
+        super().__init__(why)
+        self.has_ended = has_ended
 
 
-async def run_in_child(
-    task: Task[..., Any],
-    lease: Lease,
-    voice: AttemptVoice,
-    chunks: Chunks,
-    leave: Callable[[Lease], None] = lambda _: None,
-) -> Outcome:
-    """One attempt, in a fresh interpreter that imports the task's module. Cancelled, it kills the child.
+@dataclass(frozen=True, slots=True)
+class Host:
+    """What a worker has for its children. `chunks`: of the files in its store. `leave`: an attempt ends itself."""
 
-    What the child says is said by `voice`. When that is asked to end, the child is; killed, when it does not.
+    chunks: Chunks
+    leave: Callable[[Lease], None]
+    memory: MemoryWatch
 
-    The content of its files, from `chunks`, follows the order: the child has no need of the store, unless its function
-    ends the attempt by itself. Before it does, `leave` is called.
-    """
-    module, _, path = task.name_in_code.partition(":")
-    if "<locals>" in path:
-        reason = WorkerDied(
-            f"its worker process died {lease.deaths} times while running it; it cannot be tried in a process of its "
-            f"own, for {path} is defined inside a function: define it at module level"
-        )
-        return Died(failure_of(reason, task.name), 0.0, final=True)
-    order = {
-        "sys_path": sys.path, "module": module, "path": path, "id": lease.id, "attempt": lease.attempt,
-        "process": lease.process, "task": lease.task, "arguments": lease.arguments, "context": lease.context,
-        "failures": lease.failures, "deaths": lease.deaths, "max_attempts": lease.max_attempts,
-        "timeout": lease.timeout, "log_level": voice.log_level, "files": (files := stored_in(lease.arguments)),
-        "apps": task.owner.apps.places() if needs_lifespan(task.dependencies) else [],
-    }  # fmt: skip
-    try:
-        child = await asyncio.create_subprocess_exec(
+
+class _Pipes(SubprocessStreamProtocol):
+    """Lets go of the pipes of a child that has ended, some time after: what it has started may hold them."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(limit=_PART_BYTES, loop=loop)
+        self._here = loop
+        self._child: asyncio.SubprocessTransport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._child = cast("asyncio.SubprocessTransport", transport)
+
+    def process_exited(self) -> None:
+        super().process_exited()
+        if self._child is not None:
+            self._here.call_later(_GONE_SECONDS, self._child.close)
+
+
+class Child:
+    """Runs one attempt at a time. `runs`: how many it has begun to. `is_fit`: is it good for another?"""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+        self._stdin = cast("asyncio.StreamWriter", process.stdin)
+        self._stdout = cast("asyncio.StreamReader", process.stdout)
+        self._heard: deque[bytes] = deque()
+        self._rest: list[bytes] = []
+        self.runs = 0
+        self.is_fit = True
+
+    @classmethod
+    async def start(cls) -> Child:
+        """A new one. Raises `OSError` when there is no memory, no process, or no descriptor left."""
+        loop = asyncio.get_running_loop()
+        transport, protocol = await loop.subprocess_exec(
+            lambda: _Pipes(loop),
             sys.executable,
             "-m",
             "afterward.engine.child",
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
+            str(os.getpid()),
+            stdin=PIPE,
+            stdout=PIPE,
+            stderr=None,
             start_new_session=True,  # a signal to the whole group is for its parent to pass on
         )
-    except OSError as error:  # no memory, no process, no descriptor left: nothing that the job has done
-        return _not_begun(f"no child process could be started: {error}", lease)
-    stdin, stdout = cast("asyncio.StreamWriter", child.stdin), cast("asyncio.StreamReader", child.stdout)
-    stopping = _Stopping(child)
-    try:
-        stdin.write(json.dumps(order).encode() + b"\n")  # and left open: its end tells the child that we are gone
-        if (why := await _why_not_begun(child, files, chunks)) is not None:  # no doing of the job's
-            return _not_begun(why, lease)
-        # From here on, time counts, and a death is the job's.
-        timeout = task.task_options.timeout if lease.timeout is None else lease.timeout
+        return cls(Process(transport, protocol, loop))
+
+    @property
+    def pid(self) -> int:
+        """By which the system knows it."""
+        return self._process.pid
+
+    @property
+    def is_alive(self) -> bool:
+        """Has it not ended, as far as is known?"""
+        return self._process.returncode is None
+
+    async def run(self, task: Task[..., Any], lease: Lease, voice: AttemptVoice, host: Host) -> Outcome:
+        """One attempt, which speaks by `voice`. Cancelled, it kills the child. Raises `NotBegun`.
+
+        When the voice is asked to end, the child is; it is killed when it does not.
+        """
+        self.runs += 1
+        self.is_fit = False
+        answer: Answer | None = None
         try:
-            async with asyncio.timeout(None if timeout is None else timeout + _LATE_SECONDS):
-                voice.stop_by(stopping.stop)
-                said = await _read(stdout, _Conversation(stdin, voice, lambda: leave(lease)))
-                code = await child.wait()
+            self._stdin.write(order_for(task, lease, voice.log_level))
+            await self._begin(stored_in(lease.arguments), host.chunks)
+            run = _Run(self, task, lease, voice)
+            answer = await run.answer(host)
+        finally:
+            if answer is None or answer.is_busy:
+                await self.kill()
+        self.is_fit = answer is not None and not answer.is_spent
+        return run.outcome_without_answer() if answer is None else answer.outcome
+
+    async def end(self) -> None:
+        """Let it end the lifespans that it has begun, and then itself."""
+        self._stdin.write(END + b"\n")
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_END_SECONDS):
+                await self._process.wait()
+        await self.kill()
+
+    async def kill(self) -> None:
+        """And all that it has started, but for what has a session of its own."""
+        if sys.platform != "win32":
+            with contextlib.suppress(OSError):
+                os.killpg(
+                    self.pid, signal.SIGKILL
+                )  # it leads a group: also when it has ended, as long as others are in it
+        if self.is_alive:
+            self._process.kill()
+        await self._process.wait()
+        self._stdin.close()
+
+    async def _begin(self, files: Sequence[str], chunks: Chunks) -> None:
+        """Hand the files over, and wait until the child says that it begins. From here on, a death is the job's."""
+        try:
+            async with asyncio.timeout(_BEGIN_SECONDS):
+                with contextlib.suppress(ConnectionError):  # it has ended, and is asked why
+                    for file in files:
+                        await _hand_over(file, chunks, self._stdin)
+                if await self.line() is None:
+                    await self._process.wait()
+                    raise NotBegun(f"its child process ended before it began ({self.ended()})", has_ended=True)
+        except StoreError as error:
+            raise NotBegun(f"its files could not be had: {error}") from None
         except TimeoutError:
-            late = AttemptTimedOut(f"the attempt took longer than its timeout of {timeout} s")
-            return outcome_of(late, task, lease)
-    finally:
-        if child.returncode is None:
-            child.kill()
-            await child.wait()
-        stdin.close()
-    if stopping.has_killed:
-        return Cancelled(
-            f"cancelled while running; it had not ended in {CLEAN_UP_SECONDS:g} s, so its process was killed"
-        )
-    return _outcome(said, code, lease)
+            raise NotBegun(
+                f"its child process had not begun after {_BEGIN_SECONDS:g} s; look for what hangs while the task's "
+                f"module is imported, or the application started"
+            ) from None
 
-
-class _Stopping:
-    """Has a child end: it is asked to at first, and killed when that is wanted once more."""
-
-    def __init__(self, child: asyncio.subprocess.Process) -> None:
-        self._child = child
-        self.has_asked = self.has_killed = False
-
-    def stop(self) -> None:
-        stdin = cast("asyncio.StreamWriter", self._child.stdin)
-        if not self.has_asked:
-            self.has_asked = True
-            stdin.write(ASKED + b"\n")
-        elif self._child.returncode is None:
-            self.has_killed = True
-            self._child.kill()
-
-
-class _Conversation:
-    """What a child says while it runs, line by line, and what it is answered."""
-
-    def __init__(self, stdin: asyncio.StreamWriter, voice: AttemptVoice, leave: Callable[[], None]) -> None:
-        self._stdin = stdin
-        self._voice = voice
-        self._leave = leave
-
-    async def hear(self, line: bytes) -> None:
-        if line == LEAVES:
-            self._leave()
-        elif line == SETTLES:
-            self._stdin.write(await self._settle() + b"\n")
-        else:
-            kind, data = json.loads(line)
-            await self._voice.give(EventKind(kind), data)
-
-    async def _settle(self) -> bytes:
-        try:
-            await self._voice.settle()
-        except StoreUnavailable as error:
-            return UNSETTLED + str(error).encode()
-        return SETTLED
-
-
-async def _read(stdout: asyncio.StreamReader, conversation: _Conversation) -> bytes:
-    """What the child says in the end, which no line ends."""
-    parts: list[bytes] = []
-    while part := await stdout.read(_PART_BYTES):
-        parts.append(part)
-        if b"\n" in part:
-            *lines, rest = b"".join(parts).split(b"\n")
-            parts = [rest]
-            for line in lines:
-                await conversation.hear(line)
-    return b"".join(parts)
-
-
-async def _why_not_begun(child: asyncio.subprocess.Process, files: Sequence[str], chunks: Chunks) -> str | None:
-    """Hand the files over, and wait until the child says that it begins: then None."""
-    stdin, stdout = cast("asyncio.StreamWriter", child.stdin), cast("asyncio.StreamReader", child.stdout)
-    try:
-        async with asyncio.timeout(_BEGIN_SECONDS):
-            with contextlib.suppress(ConnectionError):  # it has ended, and is asked why
-                for file in files:
-                    await _hand_over(file, chunks, stdin)
-            if await stdout.readline():
+    async def line(self) -> bytes | None:
+        """The next that it says; None when it has ended."""
+        while not self._heard:
+            part = await self._stdout.read(_PART_BYTES)
+            if not part:
                 return None
-            return f"its child process ended before it began ({_ended(await child.wait())})"
-    except StoreError as error:
-        return f"its files could not be had: {error}"
-    except TimeoutError:
-        return (
-            f"its child process had not begun after {_BEGIN_SECONDS:g} s; look for what hangs while the task's module "
-            f"is imported, or the application started"
+            self._rest.append(part)
+            if b"\n" in part:
+                *lines, rest = b"".join(self._rest).split(b"\n")
+                self._rest = [rest]
+                self._heard.extend(lines)
+        return self._heard.popleft()
+
+    def tell(self, line: bytes) -> None:
+        """One line, for it to hear."""
+        self._stdin.write(line + b"\n")
+
+    def die(self) -> None:
+        """As `kill`, without waiting for it."""
+        if self.is_alive:
+            self._process.kill()
+
+    def ended(self) -> str:
+        """How it has ended."""
+        code = self._process.returncode
+        return f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
+
+
+class _Run:
+    """One attempt in a child, from when it has begun."""
+
+    def __init__(self, child: Child, task: Task[..., Any], lease: Lease, voice: AttemptVoice) -> None:
+        self._child = child
+        self._task = task
+        self._lease = lease
+        self._voice = voice
+        self._timeout = task.task_options.timeout if lease.timeout is None else lease.timeout
+        self._is_asked = self._is_killed = self._is_late = self._is_over = False
+        self._taken: int | None = None
+
+    async def answer(self, host: Host) -> Answer | None:
+        """What the child says in the end; None when it has said nothing in its time, or nothing before its death."""
+        conversation = Conversation(self._child.tell, self._voice, lambda: host.leave(self._lease))
+        with host.memory.over(self._child.pid, self._task.memory, self._end_for_memory):
+            try:
+                async with asyncio.timeout(None if self._timeout is None else self._timeout + _LATE_SECONDS):
+                    self._voice.stop_by(self._stop)
+                    while (line := await self._child.line()) is not None:
+                        if (answer := answer_in(line)) is not None:
+                            return answer
+                        await conversation.hear(line)
+            except TimeoutError:
+                self._is_late = True
+            finally:
+                self._is_over = True
+        return None
+
+    def outcome_without_answer(self) -> Outcome:
+        """Why there is none. The child has ended."""
+        if self._is_killed:
+            return Cancelled(
+                f"cancelled while running; it had not ended in {CLEAN_UP_SECONDS:g} s, so its process was killed"
+            )
+        if self._taken is not None and self._task.memory is not None:
+            return outcome_of(exceeded(self._task.memory, self._taken), self._task, self._lease)
+        if self._is_late:
+            late = AttemptTimedOut(f"the attempt took longer than its timeout of {self._timeout:g} s")
+            return outcome_of(late, self._task, self._lease)
+        deaths = self._lease.deaths + 1
+        death = WorkerDied(f"the process that ran it died ({self._child.ended()}); deaths so far: {deaths}")
+        return Died(
+            failure_of(death, self._lease.task),
+            SUSPECT_DELAY_SECONDS * 2 ** (deaths - 1),
+            final=deaths >= MAX_DEATHS,
         )
+
+    def _stop(self) -> None:
+        """It is asked to end at first, and killed when that is wanted once more."""
+        if self._is_over:  # its child may run another by now
+            return
+        if not self._is_asked:
+            self._is_asked = True
+            self._child.tell(ASKED)
+        elif self._child.is_alive:
+            self._is_killed = True
+            self._child.die()
+
+    def _end_for_memory(self, taken: int) -> None:
+        self._taken = taken
+        self._child.die()
 
 
 async def _hand_over(file: str, chunks: Chunks, stdin: asyncio.StreamWriter) -> None:
-    """One file, as the child reads it (`child.receive`): each chunk with its length before it."""
+    """One file, as the child reads it (`files.receive`): each chunk with its length before it."""
     try:
         async for data in chunks(file):
             stdin.write(len(data).to_bytes(4, "big") + data if data else b"")
             await stdin.drain()
-        stdin.write(END)
+        stdin.write(FILE_ENDS)
     except FileLost:
         stdin.write(LOST)
-
-
-def _not_begun(why: str, lease: Lease) -> Released:
-    return Released(why, min(60.0, 2.0 ** min(lease.attempt - SUSPECT_AFTER, 6)))
-
-
-def _ended(code: int) -> str:
-    return f"signal {-code}" if code < 0 else f"exit code {code}"
-
-
-def _outcome(said: bytes, code: int, lease: Lease) -> Outcome:
-    if code == 0 and said:
-        answer = json.loads(said)
-        kind, values = answer["outcome"], answer["values"]
-        if "failure" in values:
-            values["failure"] = Failure(**values["failure"])
-        outcome: Outcome = _OUTCOMES[kind](**values)
-        return outcome
-    deaths = lease.deaths + 1
-    death = WorkerDied(f"the process that ran it died ({_ended(code)}); deaths so far: {deaths}")
-    return Died(failure_of(death, lease.task), SUSPECT_DELAY_SECONDS * 2 ** (deaths - 1), final=deaths >= MAX_DEATHS)

@@ -44,7 +44,7 @@ class Stepper(Worker):
 
     async def attempt(self, lease: Lease) -> None:
         """Run one attempt to its end, and write how it ended. Raises `Crash` when a test has the process die of it."""
-        self._free[self._tasks[lease.task].is_async] -= 1
+        self._slots.take(self._tasks[lease.task].executor)
         self.start(lease)
         try:
             await self._end_of(lease)
@@ -65,5 +65,5 @@ class Stepper(Worker):
             await asyncio.sleep(0)
 
     async def _run_apart(self, task: Task[..., Any], lease: Lease, voice: AttemptVoice) -> Outcome:
-        """A suspect runs here like any other: what a test replaces in its own process, a child would not see."""
+        """Here, like any other: what a test replaces in its own process, a child would not see."""
         return await self._executor.run(task, lease, voice)

@@ -72,7 +72,7 @@ class AttemptVoice:
     def say(self, kind: EventKind, data: str) -> None:
         reporter = self._reporter
         if os.getpid() != reporter.pid:
-            self._refuse_forked(kind)
+            refuse_forked(kind)
             return
         said = Said(kind, data, time.monotonic())
         with reporter.room:
@@ -246,11 +246,11 @@ class AttemptVoice:
         self._reporter.forget(self)
         self._reporter.room.notify_all()
 
-    def _refuse_forked(self, kind: EventKind) -> None:
-        if kind is not EventKind.log:
-            raise NoCurrentJob(
-                "this process was forked from the job's, and cannot speak for it; speak in the job's own"
-            )
+
+def refuse_forked(kind: EventKind) -> None:
+    """Something is said in a process that was forked from the one that runs the attempt."""
+    if kind is not EventKind.log:
+        raise NoCurrentJob("this process was forked from the job's, and cannot speak for it; speak in the job's own")
 
 
 def _notice(message: str) -> Said:

@@ -6,8 +6,6 @@ import asyncio
 import contextvars
 import logging
 import math
-import os
-import random
 import time
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -15,21 +13,25 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from afterward.engine.endings import Endings
-from afterward.engine.executor import CANCELLED, Executor, Hear, failure_of
+from afterward.engine.executor import CANCELLED, Hear, failure_of
+from afterward.engine.executor import Executor as AttemptRunner
 from afterward.engine.files import chunks_of
 from afterward.engine.gathering import later
 from afterward.engine.lines import captured
 from afterward.engine.patience import pause_after
-from afterward.engine.process import run_in_child
+from afterward.engine.pool import JOBS_PER_CHILD, Pool, processors
 from afterward.engine.reporter import Reporter
+from afterward.engine.slots import Slots
+from afterward.engine.suspects import Suspects, is_suspect
 from afterward.engine.threads import Key, Threads
 from afterward.engine.voice import AttemptVoice
 from afterward.errors import StoreError
+from afterward.executors import Executor
 from afterward.faults import crash_point
 from afterward.hooks import with_follow_up
 from afterward.identity import new_id
 from afterward.job import Failed, Lease, NewJob, Outcome, Released, Retry, Succeeded
-from afterward.liveness import SUSPECT_AFTER, Liveness
+from afterward.liveness import Liveness
 from afterward.observe import emit, is_enabled
 from afterward.stores.base import Store, Wanted
 from afterward.stores.seen import Served
@@ -37,9 +39,6 @@ from afterward.task import Task
 
 UNFIT_SECONDS = 60.0
 """How long a worker passes over jobs whose arguments do not fit a function here, before it looks at them again."""
-
-MOST_SUSPECTS = 100
-"""How many jobs that are to run in processes of their own a worker holds at once; others are given back."""
 
 _CANCEL_SECONDS = 1.0
 """How long a cancelled job may take to heed it."""
@@ -53,12 +52,22 @@ class WorkerOptions:
     """`concurrency`: jobs at once on the event loop; `threads`: `def` jobs at once; `queues`: None serves all.
 
     `grace`: seconds that running jobs get to end at a shutdown before they are released.
+    `children`: jobs at once in child processes; None for one for each processor. `jobs_per_child`: so many are run by
+    one child, before another takes its place.
     """
 
     concurrency: int = 100
     threads: int = 16
     queues: Collection[str] | None = None
     grace: float = 10.0
+    children: int | None = None
+    jobs_per_child: int = JOBS_PER_CHILD
+
+    @property
+    def sizes(self) -> dict[Executor, int]:
+        """How many jobs at once, of each executor."""
+        children = processors() if self.children is None else self.children
+        return {"loop": self.concurrency, "thread": self.threads, "process": children}
 
 
 class Worker:
@@ -82,7 +91,7 @@ class Worker:
         self._restore = restore
         self._log_level = log_level
         self._version = version
-        self._free = {True: options.concurrency, False: options.threads}
+        self._slots = Slots(options.sizes, store.ring)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._is_working = False
         self._context = contextvars.copy_context()
@@ -93,22 +102,17 @@ class Worker:
         self._durations: list[float] = []
         self._lost: set[Key] = set()
         self._unfit: dict[str, float] = {}
-        self._apart = asyncio.Semaphore(os.cpu_count() or 1)
-        self._suspects = 0
         self._draining = False
         self._stopped = asyncio.Event()
-        self._slot_freed = asyncio.Event()
         self._backlog = True
         self._paused: frozenset[str] = frozenset()
-        self._unasked: set[bool] = set()
-        self._called = False
-        self._direct = 0
 
     async def run(self) -> None:
         """Serve until `stop`; returns when nothing runs any more. What could not end in its grace is released."""
         async with self._working(), asyncio.TaskGroup() as group:
             claiming = group.create_task(self._claim_until_draining())
             await self._stopped.wait()
+            self._pool.close()
             await claiming
             await self._let_end()
 
@@ -117,8 +121,10 @@ class Worker:
         """Ready to start attempts. In the end, what still runs is released, and each outcome written."""
         self._loop = asyncio.get_running_loop()
         self._threads = Threads()
-        endings = Endings.of(self._store, self._liveness)
-        self._executor = Executor(self._threads, self._restore, chunks_of(self._store.get_chunk), hear, endings)
+        chunks, endings = chunks_of(self._store.get_chunk), Endings.of(self._store, self._liveness)
+        self._executor = AttemptRunner(self._threads, self._restore, chunks, hear, endings)
+        self._pool = Pool(chunks, self._let_end_itself, self._options.jobs_per_child)
+        self._suspects = Suspects(self._pool)
         self._reporter = Reporter(self._store, self._log_level)
         self._is_working = True
         async with self._reporter.reporting():
@@ -136,17 +142,21 @@ class Worker:
                     while self._ended or self._finishing:  # also when this is cancelled: an outcome is never dropped
                         await asyncio.wait(self._finishing) if self._finishing else await asyncio.sleep(0)
                     self._threads.stop()
+                    await self._pool.closed()
 
     def _served(self) -> Served:
         """What it runs jobs of, for those who look. From any thread."""
         queues, tasks = self._options.queues, list(self._tasks.items())
+        apart = [name for name, task in tasks if task.executor == "process"]
         return Served(
             tasks={name: task.arguments.fingerprint for name, task in tasks},
             queues=None if queues is None else sorted(queues),
             concurrency=self._options.concurrency,
             threads=self._options.threads,
             version=self._version,
-            threaded=[name for name, task in tasks if not task.is_async],
+            threaded=[name for name, task in tasks if task.executor == "thread"],
+            children=self._options.sizes["process"] if apart else 0,
+            apart=apart,
         )
 
     def drain(self) -> None:
@@ -156,7 +166,7 @@ class Worker:
             self._loop.call_soon_threadsafe(self._wake)  # never directly: the interrupted code may hold the bell's lock
 
     def _wake(self) -> None:
-        self._slot_freed.set()
+        self._slots.wake()
         self._store.ring()
 
     def stop(self) -> None:
@@ -176,19 +186,15 @@ class Worker:
             or job.unique is not None  # until its request is over, another may still take its place
             or job.expires is not None  # which may be before its request is over
             or (task := self._tasks.get(job.task)) is None
-            or self._free[task.is_async] <= 0
-            or task.is_async in self._unasked
             or (self._options.queues is not None and job.queue not in self._options.queues)
             or job.queue in self._paused
             or asyncio.get_running_loop() is not self._loop
         ):
             return False
-        self._free[task.is_async] -= 1
-        self._direct += 1
-        return True
+        return self._slots.take_direct(task.executor)
 
     def give_up(self, task: str) -> None:
-        self._free_slot(self._tasks[task].is_async)
+        self._slots.free(self._tasks[task].executor)
 
     def start(self, lease: Lease) -> None:
         if not self._is_working or self._loop is None or not self._liveness.is_recent:
@@ -207,7 +213,7 @@ class Worker:
         task, voice = self._tasks[lease.task], self._reporter.voice(lease)
         # Not in the group: that would wait for a function that does not heed its cancellation.
         attempt = self._loop.create_task(self._run(task, lease, voice), context=self._context.copy())
-        if task.is_async or lease.deaths >= SUSPECT_AFTER:  # else it runs in a thread, which is left to ask
+        if task.executor != "thread" or is_suspect(task, lease):  # else a thread, which is left to ask
             voice.stop = attempt.cancel
         self._running[lease.id, lease.attempt] = attempt, voice
 
@@ -228,11 +234,10 @@ class Worker:
     async def _claim_until_draining(self) -> None:
         failures = 0
         while not self._draining:
-            limits = self._limits()
+            limits = self._slots.share({task.executor for task in self._tasks.values()})
             if not any(limits.values()):
                 self._backlog = True  # whoever waits in the store comes before new jobs of this process
-                self._slot_freed.clear()
-                await self._slot_freed.wait()
+                await self._slots.until_freed()
                 continue
             try:
                 pause = await self._claim(limits)
@@ -246,48 +251,32 @@ class Worker:
             if pause > 0:
                 await self._store.wait(pause)
 
-    def _limits(self) -> dict[bool, int]:
-        """How many jobs to claim, for the loop and for threads; half of what is free where direct starts want some.
-
-        None of a kind that no task here is of: a claim for that alone would find nothing, time and again. Where no task
-        is declared yet, of both: what is not wanted now would be waited for without end.
-        """
-        share = 2 if self._direct else 1
-        self._direct = 0
-        kinds = {task.is_async for task in self._tasks.values()} or {True, False}
-        return {kind: -(-free // share) if kind in kinds else 0 for kind, free in self._free.items()}
-
-    async def _claim(self, limits: dict[bool, int]) -> float:
+    async def _claim(self, limits: dict[Executor, int]) -> float:
         """Claim into slots set apart for it, start what was got; seconds to wait before the next claim."""
         process = self._liveness.process
         if process is None:  # not yet started, or taken for dead and about to take a new identity
             await self._liveness.start()
             return _IDENTITY_SECONDS
-        for kind, limit in limits.items():
-            self._free[kind] -= limit
-        self._unasked = {kind for kind, limit in limits.items() if not limit}
-        self._called = False
+        self._slots.set_apart(limits)
         token = new_id()
         holdings = self._liveness.holdings
         holdings.expect_claim(token)
         try:
             unfit = {mark for mark, since in self._unfit.items() if time.monotonic() - since < UNFIT_SECONDS}
             wanted = [
-                Wanted({n for n, t in self._tasks.items() if t.is_async is kind}, limit, self._options.queues, unfit)
+                Wanted({n for n, t in self._tasks.items() if t.executor == kind}, limit, self._options.queues, unfit)
                 for kind, limit in limits.items()
                 if limit
             ]
             claimed = await self._store.claim(process, wanted, token)
             crash_point("after_claim")
             for lease in claimed.leases:
-                kind = self._tasks[lease.task].is_async
-                limits[kind] -= 1
+                limits[self._tasks[lease.task].executor] -= 1
                 holdings.have(lease.id, lease.attempt)
                 self.start(lease)
         finally:
             holdings.forget_claim(token)
-            for kind, limit in limits.items():
-                self._free[kind] += limit
+            self._slots.put_back(limits)
         self._backlog, self._paused = claimed.more, claimed.paused
         if claimed.more:
             self._store.ring()  # another process may have room for the rest
@@ -303,19 +292,17 @@ class Worker:
             emit(logging.INFO, "job.started", job_id=lease.id, task=lease.task, attempt=lease.attempt)
         crash_point("running")
         outcome: Outcome | None = None
-        is_suspect = lease.deaths >= SUSPECT_AFTER
-        if is_suspect:  # it takes no slot here, so that nobody waits behind those that wait for a process of their own
-            self._free_slot(task.is_async)
+        has_slot = not is_suspect(task, lease)
+        if not has_slot:  # so that nobody waits behind those that wait for a process of their own
+            self._slots.free(task.executor)
         try:
             outcome = await self._outcome(task, lease, voice)
         finally:
             key = lease.id, lease.attempt
             del self._running[key]
             self._lost.discard(key)
-            if is_suspect:
-                pass
-            elif task.is_async or not self._threads.when_returned(key, self._free_thread_slot):
-                self._free_slot(task.is_async)
+            if has_slot and (task.executor != "thread" or not self._threads.when_returned(key, self._free_thread_slot)):
+                self._slots.free(task.executor)
         if self._abandoned and asyncio.current_task() in self._abandoned:
             return
         report = voice.close()
@@ -327,7 +314,7 @@ class Worker:
     async def _outcome(self, task: Task[..., Any], lease: Lease, voice: AttemptVoice) -> Outcome | None:
         """How the attempt ended; None when it is lost."""
         try:
-            if lease.deaths >= SUSPECT_AFTER:
+            if task.executor == "process" or is_suspect(task, lease):
                 return await self._run_apart(task, lease, voice)
             return await self._executor.run(task, lease, voice)
         except asyncio.CancelledError:
@@ -341,16 +328,8 @@ class Worker:
             )
 
     async def _run_apart(self, task: Task[..., Any], lease: Lease, voice: AttemptVoice) -> Outcome:
-        """A suspect's attempt, in a child process: one at a time for each processor, while the others wait."""
-        if self._suspects >= MOST_SUSPECTS:
-            pause = random.uniform(5, 10)  # noqa: S311 - so that they do not come back all at once
-            return Released("waits for a process of its own, as many others do", pause)
-        self._suspects += 1
-        try:
-            async with self._apart:
-                return await run_in_child(task, lease, voice, chunks_of(self._store.get_chunk), self._let_end_itself)
-        finally:
-            self._suspects -= 1
+        """An attempt, in a child process."""
+        return await (self._suspects if is_suspect(task, lease) else self._pool).run(task, lease, voice)
 
     def _let_end_itself(self, lease: Lease) -> None:
         """Its child process is about to end it: when it holds its job no more, it is not lost."""
@@ -416,16 +395,8 @@ class Worker:
             if is_told or not accepted or not isinstance(outcome, Succeeded):
                 _tell(lease, outcome, accepted, duration)
 
-    def _free_slot(self, kind: bool) -> None:
-        self._free[kind] += 1
-        if kind in self._unasked and not self._called:
-            self._called = True
-            self._store.ring()  # nobody knows yet what waits for this kind of slot
-        if not self._slot_freed.is_set():
-            self._slot_freed.set()
-
     def _free_thread_slot(self) -> None:
-        self._free_slot(False)
+        self._slots.free("thread")
 
     # ending
 

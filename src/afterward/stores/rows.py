@@ -93,9 +93,8 @@ def failure_in(text: str, signature: str | None = None) -> Failure:
 def text_of_served(served: Served) -> str:
     """What a process serves, as the text that is stored."""
     queues = None if served.queues is None else list(served.queues)
-    return json.dumps(
-        asdict(replace(served, tasks=dict(served.tasks), queues=queues, threaded=sorted(served.threaded)))
-    )
+    threaded, apart = sorted(served.threaded), sorted(served.apart)
+    return json.dumps(asdict(replace(served, tasks=dict(served.tasks), queues=queues, threaded=threaded, apart=apart)))
 
 
 def served_of(text: str) -> Served:

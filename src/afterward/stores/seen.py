@@ -70,8 +70,8 @@ class Period:
 class Served:
     """What a process runs jobs of: by task the fingerprint of its arguments; queues (None: all); slots for each kind.
 
-    `version`: of the application, as it says itself, or "". `threaded`: those of the tasks that take a thread each;
-    the others take a place in the loop.
+    `version`: of the application, as it says itself, or "". `threaded`, `apart`: those of the tasks that take a thread
+    each, or one of so many `children`; the others take a place in the loop.
     """
 
     tasks: Mapping[str, str]
@@ -80,6 +80,8 @@ class Served:
     threads: int
     version: str = ""
     threaded: Collection[str] = ()
+    children: int = 0
+    apart: Collection[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
