@@ -2,11 +2,8 @@
 
 import asyncio
 import os
-import sys
-import time
-from collections.abc import AsyncIterator
 
-from afterward import Afterward, emit
+from afterward import Afterward
 
 tasks = Afterward("sqlite:///never-opened.db")
 
