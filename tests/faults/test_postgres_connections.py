@@ -1,5 +1,6 @@
 """Connections that end, one after the other, again and again: jobs do not notice."""
 
+import asyncio
 import json
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -11,8 +12,12 @@ from afterward import Afterward
 from afterward.engine.worker import WorkerOptions
 from afterward.identity import new_id
 from afterward.job import NewJob, Placement
+from afterward.stores.postgres import PostgresStore
+from servers.postgres import Server
 from tests.faults.patience import soon, wait_until
+from tests.support.proxy import Proxy
 from tests.support.served_site import Clients, ServedSite
+from tests.support.stores import send
 
 SOON_SECONDS = 0.5
 """Far less than the time after which a worker looks by itself."""
@@ -78,6 +83,25 @@ async def test_a_job_for_another_worker_starts_at_once_though_one_that_does_not_
             [run] = served.effects.of(f"key~{number}")
             assert run.started - stored < SOON_SECONDS
             assert run.pid == worker.pid
+
+
+@pytest.mark.anyio
+async def test_who_waits_for_jobs_and_gets_no_connection_back_looks_by_himself(
+    postgres_url: str, postgres_server: Server
+) -> None:
+    """He cannot be called: neither of what was stored meanwhile, nor of what is stored as long as that lasts."""
+    with Proxy(postgres_server.port) as network:
+        store = PostgresStore(network.url(postgres_url), patience=0.5)
+        await store.open()
+        try:
+            await store.claim("nobody", send(), "token")  # by the connection on which he is called
+            waiting = asyncio.create_task(store.wait(60))
+            await asyncio.sleep(0)
+            network.reset()
+            await soon(waiting.done, "he looks")
+        finally:
+            network.heal()
+            await store.close()
 
 
 def test_a_process_whose_liveness_connection_is_cut_again_and_again_is_never_taken_for_dead(served: ServedSite) -> None:
