@@ -161,7 +161,7 @@ class Chunk(NamedTuple):
 
 
 class Store(Seen, Handing, Protocol):
-    """Where jobs live; what only those need who look at them is in `Seen`, who hand them to another system in `Handing`.
+    """Where jobs live. What only those need who look at them is in `Seen`; who have others run them, in `Handing`.
 
     Every operation takes and answers batches, is one atomic transaction, and holds no policy.
 
@@ -296,7 +296,7 @@ class Store(Seen, Handing, Protocol):
         is `stranger` first, though it may be stored: it belongs to nobody.
         A job whose unique key an unfinished job of its task has is dealt with by its `on_duplicate`, atomically; one
         that waits and has expired is cancelled first, and has no key any more. One that runs and is replaced keeps its
-        attempt, and is cancelled where it would be queued again.
+        attempt, and is cancelled where it would be queued again; one that is followed does so also while it waits.
         `held` and `leased` name `process`, whose liveness row must exist, else the answer is `stranger`.
         From here on, a job's files are its own: they must be there, whole, and no other job's, else the answer is
         `incomplete`.
@@ -357,8 +357,8 @@ class Store(Seen, Handing, Protocol):
     def cancel(self, jobs: Sequence[str]) -> Answer[list[Ruling]]:
         """queued → cancelled, held or not, because a person says so. One answer for each, in order.
 
-        One that runs is asked to end: `asked`, every time. Its process learns of it by `asked_to_end`. So is one that is
-        followed, whether it runs or is handed over; who follows it learns of that by `followed`.
+        One that runs is asked to end: `asked`, every time. Its process learns of it by `asked_to_end`. So is one that
+        is followed, whether it runs or is handed over; who follows it learns of that by `followed`.
         Repeated: `forbidden`, for it is cancelled by then.
         """
         ...

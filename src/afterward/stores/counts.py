@@ -34,11 +34,14 @@ class Waits:
     since: float
 
 
-def stats_of(
-    due: Sequence[Waits], later: Mapping[str, int], taken: Mapping[tuple[str, str], int], now: float, processes: int
-) -> Stats:
-    """Queue by queue. `later`: how many wait for their time. `taken`: how many are in a process's name, by status."""
-    queues = {lane.queue for lane in due} | later.keys() | {queue for queue, _ in taken}
+def stats_of(  # noqa: PLR0917 - what was counted, each in its way
+    due: Sequence[Waits], later: Mapping[str, int], taken: Mapping[tuple[str, str], int], handed: Mapping[str, int],
+    now: float, processes: int
+) -> Stats:  # fmt: skip
+    """Queue by queue. `later`: how many wait for their time. `taken`: how many are in a process's name, by status.
+    `handed`: how many are in the hands of another system.
+    """
+    queues = {lane.queue for lane in due} | later.keys() | {queue for queue, _ in taken} | handed.keys()
     return Stats(
         [
             QueueStats(
@@ -47,6 +50,7 @@ def stats_of(
                 later=later.get(queue, 0),
                 held=taken.get((queue, Status.queued), 0),
                 running=taken.get((queue, Status.running), 0),
+                handed=handed.get(queue, 0),
             )
             for queue in sorted(queues)
         ],

@@ -85,7 +85,8 @@ class Handing(Protocol):
         Also a job that still runs in the name of its `sender`, who could not say yet that it is handed over. None for
         one that has another attempt, that has expired, or that nobody has handed over: its message is to be dropped.
         A job that is followed stays so while it runs: where `leave`, `give_back` or `reap` would queue it, it is handed
-        over again instead, no attempt ends and no death is counted, though it was asked to end.
+        over again instead, no attempt ends and no death is counted, though it was asked to end. It is not given out by
+        `take_back` any more, for its message has come.
         Repeated: the same lease, as long as that attempt runs in the name of `process`.
         """
         ...
@@ -95,7 +96,8 @@ class Handing(Protocol):
         again; of a queue that is not paused. So that its message is sent once more, and it is handed over as before.
 
         Where `leave`, `give_back` or `reap` would queue one that was taken back, it is handed over instead, due again
-        at once, and no death is counted. Nothing is given to a process without a liveness row.
+        at once, no attempt ends and no death is counted; one that was asked to end is cancelled, unless it is followed.
+        Nothing is given to a process without a liveness row.
         Does away with what is kept of jobs that are not in other hands any more. Repeated: the next so many.
         """
         ...

@@ -21,7 +21,7 @@ def job_of(row: Any, attempts: Iterable[Any]) -> Job:
     (_seq, id_, task, queue, priority, status, attempt, failures, deaths, arguments, result, failure, note, unique,
      process, created_at, run_at, started_at, finished_at, unfit_for, max_attempts,
      timeout, expires_at, *seen) = row  # fmt: skip
-    signature, owner, origin, cancel_asked_at, progress = seen or (None,) * 5
+    signature, owner, origin, cancel_asked_at, progress, handed_at = (*seen, *[None] * 6)[:6]
     return Job(
         id=id_,
         task=task,
@@ -52,6 +52,7 @@ def job_of(row: Any, attempts: Iterable[Any]) -> Job:
         owner=owner,
         origin=origin,
         cancel_asked_at=_time_or_none(cancel_asked_at),
+        handed_at=_time_or_none(handed_at),
         progress=progress,
     )
 
@@ -93,8 +94,9 @@ def failure_in(text: str, signature: str | None = None) -> Failure:
 def text_of_served(served: Served) -> str:
     """What a process serves, as the text that is stored."""
     queues = None if served.queues is None else list(served.queues)
-    threaded, apart = sorted(served.threaded), sorted(served.apart)
-    return json.dumps(asdict(replace(served, tasks=dict(served.tasks), queues=queues, threaded=threaded, apart=apart)))
+    sets = {"threaded": served.threaded, "apart": served.apart, "relays": served.relays}
+    lists = {name: sorted(names) for name, names in sets.items()}
+    return json.dumps(asdict(replace(served, tasks=dict(served.tasks), queues=queues, **lists)))
 
 
 def served_of(text: str) -> Served:

@@ -71,7 +71,8 @@ class Served:
     """What a process runs jobs of: by task the fingerprint of its arguments; queues (None: all); slots for each kind.
 
     `version`: of the application, as it says itself, or "". `threaded`, `apart`: those of the tasks that take a thread
-    each, or one of so many `children`; the others take a place in the loop.
+    each, or one of so many `children`; the others take a place in the loop. `relays`: those of which it hands the jobs
+    to Celery; `broker_trouble`: why it cannot reach the broker, while it cannot, or "".
     """
 
     tasks: Mapping[str, str]
@@ -82,6 +83,8 @@ class Served:
     threaded: Collection[str] = ()
     children: int = 0
     apart: Collection[str] = ()
+    relays: Collection[str] = ()
+    broker_trouble: str = ""
 
 
 @dataclass(frozen=True, slots=True)

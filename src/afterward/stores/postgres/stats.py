@@ -18,7 +18,7 @@ async def stats(desk: Desk, connection: Connection) -> Stats:
         due, later = await _due_and_later(desk, connection)
         taken = {(row["queue"], row["status"]): row["jobs"] for row in await connection.fetch(desk["taken_counts"])}
         processes = len(await connection.fetch(desk["living"]))
-    return stats_of(due, later, taken, now, processes)
+    return stats_of(due, later, taken, {}, now, processes)
 
 
 async def ahead(  # noqa: PLR0917 - a place, and what may stand before it

@@ -10,7 +10,7 @@ from afterward.job import Process, Status
 from afterward.stores.base import Beat, Held, Reaped
 from afterward.stores.rows import death, text_of
 from afterward.stores.sql import load_queries
-from afterward.stores.sqlite import contents, reservations
+from afterward.stores.sqlite import contents, handing, reservations
 from afterward.stores.sqlite.transaction import Transaction
 
 _Q = load_queries("afterward.stores.sqlite")
@@ -38,6 +38,7 @@ def announce(transaction: Transaction, *processes: str) -> bool:
 def leave(transaction: Transaction, process: str) -> bool:
     """Remove the row of a process; what it holds is anybody's. Is there anything to claim then?"""
     connection = transaction.connection
+    handing.hand_all_back(transaction, process)
     connection.execute(_Q["give_all_back"], (process, transaction.now))
     connection.execute(_Q["leave"], (process,))
     know_others(transaction, process)
@@ -68,8 +69,10 @@ def give_back(
 ) -> list[bool]:
     """held or running → queued, for what is still in the name of a process; its files and reservations are nobody's."""
     connection = transaction.connection
-    fences = [(job, attempt, process, transaction.now) for job, attempt in attempts]
-    given_back = {job for (job,) in connection.executemany(_Q["give_back"], fences)}
+    fences = [(job, attempt, process) for job, attempt in attempts]
+    given_back = {fence[0] for fence in fences if handing.hand_back(transaction, *fence)}
+    rows = [(*fence, transaction.now) for fence in fences]
+    given_back |= {job for (job,) in connection.executemany(_Q["give_back"], rows)}
     contents.drop(connection, process, files)
     reservations.give_back(connection, process, reserved)
     return [job in given_back for job, _ in attempts]
@@ -82,11 +85,13 @@ def reap(
     connection, now = transaction.connection, transaction.now
     queued = 0
     connection.executemany(_Q["bury"], buried)
-    orphans = connection.execute(_Q["orphans"], (PAGE,)).fetchall()
-    for seq, process, status, attempt in orphans:
-        if status == Status.running:
+    orphans: list[Any] = connection.execute(_Q["orphans"], (PAGE,)).fetchall()
+    for seq, job, process, status, attempt in orphans:
+        fate = handing.hand_back(transaction, job, attempt, process)
+        if fate is None and status == Status.running:
             connection.execute(_Q["orphan_attempt"], (now, text_of(_DIED), seq, process, attempt, _DIED.signature))
-        fate = connection.execute(_Q["orphan"], (seq, process, attempt, now, suspect_after, suspect_delay)).get
+        if fate is None:
+            fate = connection.execute(_Q["orphan"], (seq, process, attempt, now, suspect_after, suspect_delay)).get
         queued += fate == Status.queued
         crash_point("in_reap")
     return Reaped(queued, more=len(orphans) == PAGE)

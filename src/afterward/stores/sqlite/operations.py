@@ -9,7 +9,18 @@ import apsw
 
 from afterward.job import Lease, Outcome
 from afterward.stores.batch import Operation
-from afterward.stores.sqlite import claims, contents, events, life, moves, processes, queues, reservations, tidying
+from afterward.stores.sqlite import (
+    claims,
+    contents,
+    events,
+    handing,
+    life,
+    moves,
+    processes,
+    queues,
+    reservations,
+    tidying,
+)
 from afterward.stores.sqlite.entry import Entry
 from afterward.stores.sqlite.transaction import Transaction
 
@@ -98,12 +109,15 @@ CARRY_OUT: dict[str, CarryOut] = {
     "report": _report,
     "finish_saying": _as_one(moves.finish_saying),
     "finish": _as_one(moves.finish),
+    "hand_over": _each_job(handing.hand_over),
+    "begin": _each(handing.begin),
     "cancel": _each_job(moves.cancel),
     "retry": _retry,
     "hasten": _hasten,
     "pause": _each(queues.pause),
     "resume": _each(queues.resume),
     "claim": _claim,
+    "take_back": _each(handing.take_back),
     "tidy": _each(tidying.tidy),
     "leave": _each(life.leave),
 }

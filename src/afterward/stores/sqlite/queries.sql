@@ -40,7 +40,7 @@ WITH RECURSIVE owner (process) AS (
     UNION ALL
     SELECT (SELECT min(j.process) FROM jobs j WHERE j.process > owner.process) FROM owner WHERE owner.process IS NOT NULL
 )
-SELECT j.seq, j.process, j.status, j.attempt
+SELECT j.seq, j.id, j.process, j.status, j.attempt
 FROM owner JOIN jobs j ON j.process = owner.process
 WHERE owner.process IS NOT NULL AND NOT EXISTS (SELECT 1 FROM processes p WHERE p.id = owner.process)
 LIMIT ?1;
@@ -84,14 +84,21 @@ WHERE task = ?1 AND unique_key = ?2 AND replaced_by IS NULL AND status IN ('queu
     AND status = 'queued' AND expires_at <= ?4 AND id <> ?3;
 
 -- name: replace_waiting
--- queued -> cancelled: another takes its unique key
+-- queued -> cancelled: another takes its unique key. Not what is followed, in the hands of another system.
 UPDATE jobs SET status = 'cancelled', process = NULL, note = 'replaced by ' || ?3, finished_at = ?4
-WHERE task = ?1 AND unique_key = ?2 AND replaced_by IS NULL AND status IN ('queued', 'running') AND status = 'queued';
+WHERE task = ?1 AND unique_key = ?2 AND replaced_by IS NULL AND status IN ('queued', 'running') AND status = 'queued'
+    AND NOT (run_at = 253402214400.5 AND EXISTS (
+        SELECT 1 FROM handed h WHERE h.job = jobs.seq AND h.attempt = jobs.attempt AND h.is_followed = 1
+    ));
 
 -- name: replace_running
--- It keeps its attempt, and gets no other: it has expired from the beginning of time, however clocks are set.
-UPDATE jobs SET replaced_by = ?3, expires_at = 0
-WHERE task = ?1 AND unique_key = ?2 AND replaced_by IS NULL AND status IN ('queued', 'running') AND status = 'running';
+-- It keeps its attempt, and gets no other: it has expired from the beginning of time, however clocks are set. What is
+-- followed does not expire as long as it is.
+UPDATE jobs SET replaced_by = ?3, expires_at = iif(
+    run_at = 253402214400.5 AND EXISTS (
+        SELECT 1 FROM handed h WHERE h.job = jobs.seq AND h.attempt = jobs.attempt AND h.is_followed = 1
+    ), NULL, 0)
+WHERE task = ?1 AND unique_key = ?2 AND replaced_by IS NULL AND status IN ('queued', 'running');
 
 -- name: release
 -- queued and held -> queued
@@ -107,7 +114,8 @@ UPDATE jobs SET status = 'cancelled', note = coalesce('replaced by ' || replaced
 WHERE seq IN (SELECT seq FROM jobs WHERE status = 'queued' AND expires_at <= ?1 AND process IS NULL ORDER BY expires_at LIMIT ?2);
 
 -- name: next_due
-SELECT min(run_at) FROM jobs WHERE status = 'queued' AND due = 0;
+-- What is handed over waits for no time of its own.
+SELECT min(run_at) FROM jobs WHERE status = 'queued' AND due = 0 AND run_at < 253402214400.5;
 
 -- name: lanes
 -- The (queue, task, unfit_for) that have a job to claim: one seek for each, however many jobs wait.
@@ -149,8 +157,9 @@ WHERE status = 'queued' AND due = 1 AND process IS NULL AND queue = ?1 AND task 
 ORDER BY priority DESC, run_at, seq LIMIT ?4;
 
 -- name: named
--- A job that waits for whoever claims it by name, due or not.
-SELECT queue, task, unfit_for, -priority, run_at, seq FROM jobs WHERE id = ?1 AND status = 'queued' AND process IS NULL;
+-- A job that waits for whoever claims it by name, due or not; but not one that is handed over.
+SELECT queue, task, unfit_for, -priority, run_at, seq FROM jobs
+WHERE id = ?1 AND status = 'queued' AND process IS NULL AND run_at <> 253402214400.5;
 
 -- name: claim
 -- queued -> running
@@ -176,8 +185,11 @@ SELECT seq, attempt, ?4, started_at, ?5, ?6, ?7, ?8 FROM jobs WHERE id = ?1 AND 
 ON CONFLICT DO NOTHING;
 
 -- name: end
--- running -> failed | cancelled; or -> queued, but cancelled if it was asked to end
-UPDATE jobs SET process = NULL, token = NULL, due = ?5, run_at = coalesce(?6, run_at),
+-- running -> failed | cancelled; or -> queued, but cancelled if it was asked to end. From here on it is in no other hands,
+-- and what did not expire there, though it was replaced, gets no other attempt.
+UPDATE jobs SET process = NULL, token = NULL, due = ?5,
+    run_at = coalesce(?6, iif(run_at = 253402214400.5, (SELECT h.run_at FROM handed h WHERE h.job = jobs.seq), NULL), run_at),
+    expires_at = iif(replaced_by IS NULL, expires_at, 0),
     failures = failures + ?7, deaths = deaths + ?8, failure = coalesce(?9, failure), unfit_for = ?12,
     signature = iif(?9 IS NULL, signature, ?13),
     status = iif(?4 = 'queued' AND cancel_asked_at IS NOT NULL, 'cancelled', ?4),
@@ -232,8 +244,8 @@ SELECT
     (SELECT min(since) FROM urgency);
 
 -- name: scheduled
--- Of each queue, how many jobs have come due by a time (?1) that no claim has made ready yet, since when the first, and
--- how many wait for their time. At most so many are counted (?2); a walk over the queues, not over the jobs.
+-- Of each queue, how many jobs have come due by a time (?1) that no claim has made ready yet, since when the first, how
+-- many wait for their time, and how many are handed over. At most so many are counted (?2); a walk over the queues, not over the jobs.
 WITH RECURSIVE lane (queue) AS (
     SELECT min(queue) FROM jobs WHERE status = 'queued' AND due = 0 AND process IS NULL
     UNION ALL
@@ -256,7 +268,20 @@ SELECT
     (
         SELECT count(*) FROM (
             SELECT 1 FROM jobs j
-            WHERE j.status = 'queued' AND j.due = 0 AND j.process IS NULL AND j.queue = lane.queue AND j.run_at > ?1
+            WHERE j.status = 'queued' AND j.due = 0 AND j.process IS NULL AND j.queue = lane.queue
+                AND j.run_at > ?1 AND j.run_at < 253402214400.5
+            UNION ALL
+            SELECT 1 FROM jobs j
+            WHERE j.status = 'queued' AND j.due = 0 AND j.process IS NULL AND j.queue = lane.queue
+                AND j.run_at > 253402214400.5
+            LIMIT ?2
+        )
+    ),
+    (
+        SELECT count(*) FROM (
+            SELECT 1 FROM jobs j
+            WHERE j.status = 'queued' AND j.due = 0 AND j.process IS NULL AND j.queue = lane.queue
+                AND j.run_at = 253402214400.5
             LIMIT ?2
         )
     )
@@ -264,7 +289,8 @@ FROM lane WHERE queue IS NOT NULL;
 
 -- name: place
 -- Where a job stands among those that wait.
-SELECT priority, run_at, seq FROM jobs WHERE id = coalesce((SELECT job FROM aliases WHERE id = ?1), ?1) AND status = 'queued';
+SELECT priority, run_at, seq FROM jobs
+WHERE id = coalesce((SELECT job FROM aliases WHERE id = ?1), ?1) AND status = 'queued' AND run_at <> 253402214400.5;
 
 -- name: ahead
 -- How many of one lane are ready, and stand before a place (?3 ?4 ?5); up to so many (?6)
@@ -306,8 +332,12 @@ SELECT max(at) FROM (
 
 -- name: get
 SELECT seq, id, task, queue, priority, status, attempt, failures, deaths, arguments, result, failure, note, unique_key,
-    process, created_at, run_at, started_at, finished_at, unfit_for, max_attempts, timeout, expires_at,
-    signature, owner, origin, cancel_asked_at, (SELECT s.progress FROM streams s WHERE s.job = jobs.seq)
+    process, created_at, iif(run_at = 253402214400.5, coalesce((
+        SELECT h.run_at FROM handed h WHERE h.job = jobs.seq AND h.attempt = jobs.attempt), run_at), run_at),
+    started_at, finished_at, unfit_for, max_attempts, timeout, expires_at,
+    signature, owner, origin, cancel_asked_at, (SELECT s.progress FROM streams s WHERE s.job = jobs.seq),
+    iif(run_at = 253402214400.5 AND status IN ('queued', 'running'), (
+        SELECT h.handed_at FROM handed h WHERE h.job = jobs.seq AND h.attempt = jobs.attempt), NULL)
 FROM jobs WHERE id = coalesce((SELECT job FROM aliases WHERE id = ?1), ?1);
 
 -- name: owner
@@ -320,8 +350,12 @@ SELECT number, outcome, started_at, ended_at, failure, note, signature FROM atte
 -- A null filter lets everything pass. What was stored before a time (:oldest) passes too: whoever reads stops there.
 -- Where the job that it is to begin after (:before) is gone, it begins with the one whose id is next below.
 SELECT seq, id, task, queue, priority, status, attempt, failures, deaths, arguments, result, failure, note, unique_key,
-    process, created_at, run_at, started_at, finished_at, unfit_for, max_attempts, timeout, expires_at,
-    signature, owner, origin, cancel_asked_at, (SELECT s.progress FROM streams s WHERE s.job = jobs.seq)
+    process, created_at, iif(run_at = 253402214400.5, coalesce((
+        SELECT h.run_at FROM handed h WHERE h.job = jobs.seq AND h.attempt = jobs.attempt), run_at), run_at),
+    started_at, finished_at, unfit_for, max_attempts, timeout, expires_at,
+    signature, owner, origin, cancel_asked_at, (SELECT s.progress FROM streams s WHERE s.job = jobs.seq),
+    iif(run_at = 253402214400.5 AND status IN ('queued', 'running'), (
+        SELECT h.handed_at FROM handed h WHERE h.job = jobs.seq AND h.attempt = jobs.attempt), NULL)
 FROM jobs
 WHERE (
         created_at < :oldest
@@ -380,14 +414,17 @@ UPDATE jobs SET process = NULL, token = NULL,
 WHERE id = ?1 AND attempt = ?2 AND process = ?3 RETURNING id;
 
 -- name: cancel
--- queued -> cancelled
+-- queued -> cancelled; not what is followed, in the hands of another system
 UPDATE jobs SET status = 'cancelled', process = NULL, note = 'cancelled', finished_at = ?2
-WHERE id = coalesce((SELECT job FROM aliases WHERE id = ?1), ?1) AND status = 'queued';
+WHERE id = coalesce((SELECT job FROM aliases WHERE id = ?1), ?1) AND status = 'queued'
+    AND NOT (run_at = 253402214400.5 AND EXISTS (
+        SELECT 1 FROM handed h WHERE h.job = jobs.seq AND h.attempt = jobs.attempt AND h.is_followed = 1
+    ));
 
 -- name: ask_to_end
--- It runs: that somebody wants it to end is kept, since when.
+-- It runs, or is followed, in the hands of another system: that somebody wants it to end is kept, since when.
 UPDATE jobs SET cancel_asked_at = coalesce(cancel_asked_at, ?2)
-WHERE id = coalesce((SELECT job FROM aliases WHERE id = ?1), ?1) AND status = 'running';
+WHERE id = coalesce((SELECT job FROM aliases WHERE id = ?1), ?1) AND status IN ('queued', 'running');
 
 -- name: asked_to_end
 -- Of the few jobs that a process runs: no index of their own, which each claim and each end would pay for.

@@ -21,14 +21,15 @@ def stats(connection: apsw.Connection, now: float, dead: Collection[str]) -> Sta
     """All queues, as they are at one moment. `dead`: processes that do not live, whatever their rows say."""
     due: list[Waits] = []
     later: dict[str, int] = {}
+    handed: dict[str, int] = {}
     taken: Counter[tuple[str, str]] = Counter()
     living: set[str] = set()
     with connection:
-        overdue, later = _scheduled(connection, now)
+        overdue, later, handed = _scheduled(connection, now)
         due = _ready(connection) + overdue
         taken.update(_rows(connection, "taken_of_queues"))
         living.update(row[0] for row in _rows(connection, "living"))
-    return stats_of(due, later, taken, now, len(living.difference(dead)))
+    return stats_of(due, later, taken, handed, now, len(living.difference(dead)))
 
 
 def waiting(connection: apsw.Connection, now: float) -> list[Waits]:
@@ -62,11 +63,12 @@ def _ready(connection: apsw.Connection) -> list[Waits]:
     ]
 
 
-def _scheduled(connection: apsw.Connection, now: float) -> tuple[list[Waits], dict[str, int]]:
-    """What has come due since the last claim; and how many wait for their time, by queue."""
+def _scheduled(connection: apsw.Connection, now: float) -> tuple[list[Waits], dict[str, int], dict[str, int]]:
+    """What has come due since the last claim; how many wait for their time, and how many are handed over, by queue."""
     rows = _rows(connection, "scheduled", now, COUNTED)
-    overdue = [Waits(queue, "", False, jobs, since) for queue, jobs, since, _ in rows if jobs]
-    return overdue, {queue: later for queue, _, _, later in rows if later}
+    overdue = [Waits(queue, "", False, jobs, since) for queue, jobs, since, _, _ in rows if jobs]
+    later = {queue: jobs for queue, _, _, jobs, _ in rows if jobs}
+    return overdue, later, {queue: jobs for queue, _, _, _, jobs in rows if jobs}
 
 
 def _rows(connection: apsw.Connection, query: str, *values: Any) -> list[Any]:

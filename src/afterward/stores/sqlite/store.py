@@ -35,6 +35,7 @@ from afterward.job import (
 )
 from afterward.stores.base import Beat, Chunk, Claimed, Reaped, Schema, Stats, Tidied, Wanted
 from afterward.stores.batch import Operation, by_kind
+from afterward.stores.handing import Followed, HandOver, Start, TakenBack
 from afterward.stores.joining import Joins
 from afterward.stores.rows import job_of
 from afterward.stores.seen import (
@@ -48,7 +49,7 @@ from afterward.stores.seen import (
     Stream,
     TaskSeen,
 )
-from afterward.stores.sqlite import contents, ended, events, looks, processes, queues
+from afterward.stores.sqlite import contents, ended, events, handing, looks, processes, queues
 from afterward.stores.sqlite.connect import connect, schema_of
 from afterward.stores.sqlite.doorbell import Doorbell
 from afterward.stores.sqlite.files import LivenessLocks
@@ -86,6 +87,7 @@ class SQLiteStore:
         self._locks = LivenessLocks(self._path)
         self._doorbell = Doorbell()
         self._watchers = Watchers()
+        self._swept = handing.Sweep()
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._forget_inherited)
 
@@ -281,6 +283,18 @@ class SQLiteStore:
 
     def drop(self, reservations: Sequence[str]) -> Answer[None]:
         return self._ask("drop", reservations)
+
+    def hand_over(self, handed: Sequence[HandOver]) -> Answer[list[bool]]:
+        return self._telling(self._ask("hand_over", handed), [one.lease.id for one in handed])
+
+    def begin(self, process: str, starts: Sequence[Start]) -> Answer[list[Lease | None]]:
+        return self._ask("begin", (process, starts))
+
+    def take_back(self, process: str, tasks: Collection[str], limit: int) -> Answer[TakenBack]:
+        return self._ask("take_back", (process, tasks, limit, self._swept), is_heavy=True)
+
+    def followed(self, tasks: Collection[str], after: str, limit: int) -> Answer[list[Followed]]:
+        return self._look(lambda connection: handing.followed(connection, tasks, after, limit))
 
     def space(self) -> Answer[Space]:
         """How large the file is, and how much of it holds nothing."""
