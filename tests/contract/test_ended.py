@@ -1,14 +1,14 @@
-"""What has ended, in groups: `failures` by signature, `history` by queue and span of time."""
+"""What fails, and what has ended, in groups: `failures` by signature, `history` by queue and span of time."""
 
 from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
 
-from afterward.job import Cancelled, Failed, Failure, Lease, Outcome, Ruling, Status, Succeeded
-from afterward.stores.base import Store
+from afterward.job import Cancelled, Died, Failed, Failure, Lease, Outcome, Released, Retry, Ruling, Status, Succeeded
+from afterward.stores.base import Store, Wanted
 from afterward.stores.seen import FailureGroup, Period
-from tests.support.stores import MORNING, OOPS, Living, Place, new_job, put
+from tests.support.stores import MORNING, OOPS, Living, Place, ids_of, new_job, put
 
 pytestmark = pytest.mark.anyio
 
@@ -39,8 +39,8 @@ async def test_failures_are_grouped_by_signature_and_the_last_comes_first(place:
     await end(worker, Succeeded())
     groups = await worker.store.failures(10)
     assert groups == [
-        FailureGroup("blue", "app:order", replace(BLUE, message="no blue hats at all"), 2, at(0), at(20), blue.id),
-        FailureGroup("red", "app:send", RED, 1, at(10), at(10), red.id),
+        FailureGroup("blue", "app:order", replace(BLUE, message="no blue hats at all"), 2, 0, at(0), at(20), blue.id),
+        FailureGroup("red", "app:send", RED, 1, 0, at(10), at(10), red.id),
     ]
     assert await worker.store.failures(1) == groups[:1]
 
@@ -65,6 +65,67 @@ async def test_what_is_retried_or_forgotten_has_failed_no_more(place: Place, wor
     assert (await store.tidy({Status.failed: 60.0}, 10, 10)).pruned == 1
     assert await store.get([old.id]) == [None]
     assert [(group.newest, group.count, group.first_at) for group in await store.failures(10)] == [(blue.id, 1, at(60))]
+
+
+async def test_what_is_tried_again_is_counted_apart(place: Place, worker: Living) -> None:
+    """Whether it waits or runs; and there may be nothing else, for an error that has only begun."""
+    store = worker.store
+    await end(worker, Failed(BLUE))
+    place.clock.advance(10)
+    waiting, running = await end(worker, Retry(BLUE, 600)), await end(worker, Retry(BLUE, 0), task="app:order")
+    place.clock.advance(10)
+    red = await end(worker, Retry(RED, 600))
+    assert [lease.id for lease in (await worker.claim([Wanted({"app:order"}, 1)])).leases] == [running.id]
+    red_group = FailureGroup("red", "app:send", RED, 0, 1, at(20), at(20), red.id)
+    [first, blue] = await store.failures(10)
+    assert first == red_group
+    assert await store.failures(1) == [red_group]
+    assert (blue.count, blue.retrying, blue.first_at, blue.last_at) == (1, 2, at(0), at(10))
+    assert blue.newest in {waiting.id, running.id}
+
+
+async def test_what_is_tried_again_without_a_signature_is_grouped_by_task(place: Place, worker: Living) -> None:
+    await end(worker, Failed(OOPS))
+    place.clock.advance(10)
+    await end(worker, Retry(OOPS, 600))
+    place.clock.advance(10)
+    other = await end(worker, Retry(OOPS, 600), task="app:order")
+    groups = await worker.store.failures(10)
+    assert [(group.task, group.count, group.retrying) for group in groups] == [("app:order", 0, 1), ("app:send", 1, 1)]
+    assert groups[0].newest == other.id
+
+
+async def test_each_job_is_counted_once_by_its_last_failure(place: Place, worker: Living) -> None:
+    """At the time of that one. What a worker lets go of has not failed again."""
+    lease = await end(worker, Retry(BLUE, 0))
+    for outcome in (Retry(RED, 0), Released("the worker shuts down", 0)):
+        place.clock.advance(10)
+        [lease] = (await worker.claim()).leases
+        assert await worker.store.finish([(lease, outcome)]) == [True]
+    assert await worker.store.failures(10) == [FailureGroup("red", "app:send", RED, 0, 1, at(10), at(10), lease.id)]
+
+
+async def test_what_succeeds_is_cancelled_or_is_retried_by_a_person_fails_no_more(worker: Living) -> None:
+    """Also when its worker dies after that. When it fails again, it does."""
+    store = worker.store
+    await end(worker, Retry(BLUE, 0))
+    [lease] = (await worker.claim()).leases
+    await store.finish([(lease, Succeeded())])
+    cancelled = await end(worker, Retry(BLUE, 600))
+    assert await store.cancel([cancelled.id]) == [Ruling.done]
+    assert await store.failures(10) == []
+    assert await store.retry([cancelled.id]) == [Ruling.done]
+    [again] = (await worker.claim()).leases
+    assert again.id == cancelled.id
+    assert await store.failures(10) == await ids_of(store, signature="blue") == []
+    assert (await store.reap([(worker.id, None)], 2, 1.0)).jobs == 1
+    assert await store.failures(10) == await ids_of(store, signature="blue") == []
+
+
+async def test_a_death_in_a_process_of_its_own_is_a_failure_that_is_tried_again(worker: Living) -> None:
+    died = await end(worker, Died(RED, 5, final=False))
+    [group] = await worker.store.failures(10)
+    assert (group.signature, group.count, group.retrying, group.newest) == ("red", 0, 1, died.id)
 
 
 async def test_the_newest_of_a_group_is_the_one_that_failed_last(place: Place, worker: Living) -> None:

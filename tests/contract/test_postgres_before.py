@@ -6,10 +6,10 @@ import psycopg
 import pytest
 
 from afterward.identity import new_id
-from afterward.job import Cancelled, EventKind, Failure, NewEvent, Process, Report, Ruling, Status, Succeeded
+from afterward.job import Cancelled, EventKind, Failure, NewEvent, Process, Report, Retry, Ruling, Status, Succeeded
 from afterward.stores.postgres import PostgresStore
 from afterward.stores.sql import load_migrations
-from tests.support.stores import Living, ids, ids_of, new_job
+from tests.support.stores import OOPS, Living, ids, ids_of, new_job
 
 pytestmark = pytest.mark.anyio
 
@@ -23,6 +23,19 @@ INSERT INTO afterward.finished (
 )
 SELECT nextval(pg_get_serial_sequence('afterward.jobs', 'seq')), 10, 10, 11, 12, 0, 1, 1, 0, 'failed', $1, 'app:send',
     'default', '', '{"kind": "OopsError", "message": "it did not work", "traceback": ""}', '{}'
+"""
+
+RETRIED = """
+INSERT INTO afterward.jobs (
+    run_at, created_at, started_at, priority, attempt, failures, due, status, id, task, queue, failure, arguments
+)
+VALUES (10, 10, 11, 0, 1, 1, true, 'queued', $1, 'app:send', 'default',
+    '{"kind": "OopsError", "message": "it did not work", "traceback": ""}', '{}')
+"""
+
+FAILED_ONCE = """
+INSERT INTO afterward.attempts (job, number, outcome, started_at, ended_at, failure)
+VALUES ($1, 1, 'retry', 11, 12, '{"kind": "OopsError", "message": "it did not work", "traceback": ""}')
 """
 
 REMEMBERED = """
@@ -83,6 +96,27 @@ async def test_what_was_there_is_shown_and_can_be_retried(postgres_url: str, url
     assert stream is not None
     assert (stream.first, stream.last) == (0, 0)
     assert await store.retry([job]) == [Ruling.done]
+    await store.close()
+
+
+async def test_what_was_tried_again_before_is_in_its_group(postgres_url: str, url: str) -> None:
+    """At the time that its attempts tell. What that version queues again stands there from its next failure on."""
+    before, meanwhile = new_id(), new_id()
+    await run(postgres_url, RETRIED, FAILED_ONCE, job=before)
+    store = PostgresStore(postgres_url)
+    await store.open()
+    await run(postgres_url, RETRIED, FAILED_ONCE, job=meanwhile)
+    [group] = await store.failures(10)
+    assert (group.task, group.count, group.retrying, group.newest) == ("app:send", 0, 1, before)
+    assert group.last_at.timestamp() == 12
+    assert await ids_of(store, signature="") == [before]
+    living = Living(store, new_id())
+    await store.join(Process(living.id, 1, "example"))
+    leases = (await living.claim()).leases
+    assert await store.finish([(lease, Retry(OOPS, 60)) for lease in leases]) == [True, True]
+    [group] = await store.failures(10)
+    assert group.retrying == 2
+    await store.leave(living.id)
     await store.close()
 
 

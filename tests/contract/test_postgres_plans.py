@@ -114,12 +114,12 @@ async def opened(postgres_url: str) -> AsyncIterator[Opened]:
 async def put_unwanted(opened: Opened) -> None:
     """One of each sort that a worker for `app:send` in `default` does not want."""
     store = opened.store
-    unfit, ended, failed = await put(store, new_job(), new_job(), new_job())
-    leases = (await store.claim("other", [Wanted({"app:send"}, 3)], "others")).leases
-    released = Released("its arguments do not fit", 0, "v1")
-    ends = {unfit: released, ended: Succeeded("1"), failed: Failed(replace(OOPS, signature="others"))}
-    assert await store.report([(lease, SAID) for lease in leases]) == [True] * 3
-    assert await store.finish([(lease, ends[lease.id]) for lease in leases]) == [True] * 3
+    unfit, ended, failed, again = await put(store, *(new_job() for _ in range(4)))
+    leases = (await store.claim("other", [Wanted({"app:send"}, 4)], "others")).leases
+    released, oops = Released("its arguments do not fit", 0, "v1"), replace(OOPS, signature="others")
+    ends = {unfit: released, ended: Succeeded("1"), failed: Failed(oops), again: Retry(oops, 600)}
+    assert await store.report([(lease, SAID) for lease in leases]) == [True] * 4
+    assert await store.finish([(lease, ends[lease.id]) for lease in leases]) == [True] * 4
     await put(
         store,
         new_job(task="app:a"),
@@ -254,13 +254,14 @@ class Own:
 
     async def make(self) -> "Own":
         store, clock = self.opened.store, self.opened.clock
-        self.waiting, self.old, self.failed, self.later = [
-            new_job(task="app:own", owner="own", delay=delay) for delay in (None, None, None, 600)
+        self.waiting, self.old, self.failed, self.again, self.later = [
+            new_job(task="app:own", owner="own", delay=delay) for delay in (None, None, None, None, 600)
         ]
-        await put(store, self.old, self.failed, self.later)
-        leases = (await store.claim("worker", [Wanted({"app:own"}, 2)], "before")).leases
+        await put(store, self.old, self.failed, self.again, self.later)
+        leases = (await store.claim("worker", [Wanted({"app:own"}, 3)], "before")).leases
         await store.report([(lease, OWN) for lease in leases])
-        ends = {self.old.id: Succeeded(), self.failed.id: Failed(replace(OOPS, signature="own"))}
+        oops = replace(OOPS, signature="own")
+        ends = {self.old.id: Succeeded(), self.failed.id: Failed(oops), self.again.id: Retry(oops, 600)}
         await store.finish([(lease, ends[lease.id]) for lease in leases])
         await put(store, self.waiting)
         self.held, *running = [new_job(task="app:own") for _ in range(AT_ONCE + 1)]
@@ -331,10 +332,11 @@ class Own:
 
     async def list_ones_own(self, opened: Opened) -> None:
         jobs = await looks.searched(opened.desk, opened.connection, FILTERS, "own", None, None)
-        assert len(jobs) == 4
+        assert len(jobs) == 5
 
     async def list_by_signature(self, opened: Opened) -> None:
-        [_] = await looks.searched(opened.desk, opened.connection, FILTERS, None, "own", None)
+        jobs = await looks.searched(opened.desk, opened.connection, FILTERS, None, "own", None)
+        assert [job.id for job in jobs] == [self.again.id, self.failed.id]
 
     async def release(self, opened: Opened) -> None:
         rows = await opened.connection.fetch(opened.desk["release"], [self.held.id], ["worker"])

@@ -7,7 +7,7 @@ import pytest
 from afterward.job import Died, Failed, Failure, Retry, Ruling, Status, Succeeded
 from afterward.stores import base
 from afterward.stores.base import Store
-from tests.support.stores import OOPS, Living, get, ids_of, new_job, put
+from tests.support.stores import OOPS, Living, get, ids, ids_of, new_job, put
 
 pytestmark = pytest.mark.anyio
 
@@ -74,23 +74,35 @@ async def test_a_text_is_looked_for_in_the_newest_of_what_else_is_asked_for(
     assert await ids_of(store, text='"n":2', before=jobs[5]) == [jobs[2]]
 
 
-async def test_a_signature_is_that_of_what_failed_for_good(worker: Living) -> None:
-    """Not of what is tried again, or was; and its attempts have it too."""
+async def test_a_signature_is_that_of_what_failed_for_good_or_is_tried_again(worker: Living) -> None:
+    """Not of what a person tries again, or what was cancelled; and its attempts have it too."""
     store = worker.store
     failed = await fail(worker)
     died = await worker.leased(new_job())
     await store.finish([(died, Died(SIGNED, 0, final=True))])
-    again = await worker.leased(new_job())
-    await store.finish([(again, Retry(SIGNED, 0))])
+    again, running = await worker.leased(new_job()), await worker.leased(new_job())
+    await store.finish([(again, Retry(SIGNED, 60)), (running, Retry(SIGNED, 0))])
+    assert ids((await worker.claim()).leases) == [running.id]
     retried = await fail(worker)
     assert await store.retry([retried]) == [Ruling.done]
+    cancelled = await worker.leased(new_job())
+    await store.finish([(cancelled, Retry(SIGNED, 60))])
+    assert await store.cancel([cancelled.id]) == [Ruling.done]
     await fail(worker, replace(OOPS, signature="another"))
-    assert await ids_of(store, signature="oops") == [died.id, failed]
-    assert await ids_of(store, signature="oops", limit=1) == [died.id]
+    assert await ids_of(store, signature="oops") == [running.id, again.id, died.id, failed]
+    assert await ids_of(store, signature="oops", limit=1) == [running.id]
+    assert await ids_of(store, signature="oops", before=again.id, limit=1) == [died.id]
     assert await ids_of(store, signature="oops", before=died.id) == [failed]
-    assert await ids_of(store, signature="oops", status=Status.queued) == []
+    assert await ids_of(store, signature="oops", status=Status.queued) == [again.id]
+    assert await ids_of(store, signature="oops", status=[Status.running, Status.failed]) == [
+        running.id,
+        died.id,
+        failed,
+    ]
+    assert await ids_of(store, signature="oops", status=Status.cancelled) == []
+    assert await ids_of(store, signature="oops", task="app:other") == []
     assert await ids_of(store, signature="unheard of") == []
-    for job in await store.get([failed, died.id, again.id, retried]):
+    for job in await store.get([failed, died.id, again.id, running.id, retried, cancelled.id]):
         assert job is not None
         assert job.failure == SIGNED
         assert [attempt.failure for attempt in job.attempts] == [SIGNED]
@@ -117,7 +129,10 @@ async def test_signature_text_and_owner_are_asked_for_together(worker: Living) -
     await fail(worker, owner="ada", arguments='{"n":"eight"}')
     await fail(worker, FAILURE, owner="ada", arguments='{"n":"seven"}')
     await put(store, new_job(owner="ada", arguments='{"n":"seven"}'))
-    assert await ids_of(store, owner="ada", signature="oops", text="SEVEN") == [wanted]
-    assert len(await ids_of(store, signature="oops", text="seven")) == 2
-    assert len(await ids_of(store, owner="ada", text="seven")) == 3
+    again = await worker.leased(new_job(owner="ada", arguments='{"n":"seven"}'))
+    await store.finish([(again, Retry(SIGNED, 60))])
+    assert await ids_of(store, owner="ada", signature="oops", text="SEVEN") == [again.id, wanted]
+    assert await ids_of(store, owner="ada", signature="oops", status=Status.queued) == [again.id]
+    assert len(await ids_of(store, signature="oops", text="seven")) == 3
+    assert len(await ids_of(store, owner="ada", text="seven")) == 4
     assert (await get(store, wanted)).owner == "ada"

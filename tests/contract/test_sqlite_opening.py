@@ -18,20 +18,42 @@ import pytest
 from afterward.errors import StoreError, StoreUnusable
 from afterward.job import Placement, Process, Stored
 from afterward.stores.base import Schema
+from afterward.stores.rows import text_of
 from afterward.stores.sql import load_migrations
 from afterward.stores.sqlite import SQLiteStore
 from afterward.stores.sqlite.files import refuse_network_file_system
-from tests.support.stores import OtherProcess, new_job, put
+from tests.support.stores import OOPS, OtherProcess, ids_of, new_job, put
 
 pytestmark = pytest.mark.anyio
 
 PACKAGE = "afterward.stores.sqlite"
+
+RETRIED = """
+INSERT INTO jobs (
+    id, task, queue, priority, status, due, run_at, created_at, started_at, arguments, attempt, failures, deaths, failure,
+    finished_at
+)
+VALUES (?, 'app:send', 'default', 0, ?, 1, 10, 10, 11, '{}', 1, ?, ?, ?, ?)
+"""
+FAILED_ONCE = """
+INSERT INTO attempts (job, number, outcome, started_at, ended_at, failure) VALUES (?, 1, 'retry', 11, 12, ?)
+"""
 
 
 async def opened_and_closed(path: Path) -> None:
     store = SQLiteStore(path)
     await store.open()
     await store.close()
+
+
+def make_older(path: Path, version: int) -> None:
+    """A file as a version before has left it."""
+    with connected(path) as connection:
+        for number, statements in load_migrations(PACKAGE)[:version]:
+            connection.execute(statements)
+            connection.pragma("user_version", number)
+        if version:
+            connection.pragma("application_id", 0x61667477)
 
 
 @contextmanager
@@ -160,18 +182,32 @@ async def test_every_older_schema_is_brought_up_to_date(tmp_path: Path) -> None:
     migrations = load_migrations(PACKAGE)
     for version in range(len(migrations)):
         path = tmp_path / f"version-{version}.db"
-        with connected(path) as connection:
-            for number, statements in migrations[:version]:
-                connection.execute(statements)
-                connection.pragma("user_version", number)
-            if version:
-                connection.pragma("application_id", 0x61667477)
+        make_older(path, version)
         before = path.read_bytes()
         assert await SQLiteStore(path).schema() == Schema(version, len(migrations))
         assert path.read_bytes() == before
         await opened_and_closed(path)
         with connected(path) as connection:
             assert connection.pragma("user_version") == len(migrations)
+
+
+async def test_what_was_tried_again_before_is_in_its_group(tmp_path: Path) -> None:
+    """At the time that its attempts tell; not what a person has retried, nor what only its worker's death queued again."""
+    path, oops = tmp_path / "jobs.db", text_of(OOPS)
+    make_older(path, 7)
+    with connected(path) as connection:
+        for id_, status, failures, deaths, failure in (
+            ("again", "queued", 1, 0, oops), ("runs", "running", 2, 0, oops), ("done", "succeeded", 1, 0, oops),
+            ("by hand", "queued", 0, 0, oops), ("died", "queued", 0, 1, None),
+        ):  # fmt: skip
+            connection.execute(RETRIED, (id_, status, failures, deaths, failure, 14 if status == "succeeded" else None))
+            connection.execute(FAILED_ONCE, (connection.last_insert_rowid(), failure))
+    store = SQLiteStore(path)
+    await store.open()
+    [group] = await store.failures(10)
+    assert (group.count, group.retrying, group.last_at.timestamp()) == (0, 2, 12)
+    assert await ids_of(store, signature="") == ["runs", "again"]
+    await store.close()
 
 
 async def test_ten_processes_open_a_new_file_at_the_same_moment(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from afterward.job import (
     Process,
     Released,
     Report,
+    Retry,
     Status,
     Stored,
     Succeeded,
@@ -82,7 +83,8 @@ async def opened(tmp_path: Path) -> AsyncIterator[Opened]:
 def plan(connection: apsw.Connection, query: str) -> list[str]:
     """How SQLite means to find its rows (https://www.sqlite.org/eqp.html)."""
     numbers = [int(number) for number in re.findall(r"\?(\d+)", query)]
-    values = [None] * max(numbers, default=query.count("?"))
+    named = dict.fromkeys(re.findall(r":(\w+)", query))
+    values = named or [None] * max(numbers, default=query.count("?"))
     return [str(row[3]) for row in connection.execute("EXPLAIN QUERY PLAN " + query, values)]
 
 
@@ -169,7 +171,11 @@ async def test_many_attempts_that_end_together_are_each_looked_up(opened: Opened
         ("unwanted_stream", "sqlite_autoindex_streams_1 (job=?)"),
         ("runs", "jobs_taken (process=?)"),
         ("failures", "COVERING INDEX jobs_failed"),
-        ("newest_failure", "jobs_failed (signature=? AND task=?)"),
+        ("failures", "COVERING INDEX jobs_retrying"),
+        ("newest_failed", "jobs_failed (signature=? AND task=?)"),
+        ("newest_retrying", "jobs_retrying (signature=? AND task=? AND finished_at=?"),
+        ("failing", "COVERING INDEX jobs_failed (signature=?)"),
+        ("failing", "COVERING INDEX jobs_retrying (signature=?)"),
         ("history", "COVERING INDEX jobs_finished (status=? AND finished_at>?)"),
         ("reservation", "PRIMARY KEY (scope=? AND key=?)"),
         ("has_reserved", "sqlite_autoindex_reservations_1 (id=?)"),
@@ -513,16 +519,19 @@ async def test_whose_jobs_alike_failures_and_the_few_with_a_status_are_found_by_
     async def look() -> int:
         before = instructions[0]
         assert [job.id for job in await opened.store.list(owner="ada")] == [mine.id]
-        assert [job.id for job in await opened.store.list(signature="cause-1")] == [failed.id]
+        assert [job.id for job in await opened.store.list(signature="cause-1")] == [again.id, failed.id]
+        assert [job.id for job in await opened.store.list(signature="cause-1", status=Status.queued)] == [again.id]
         assert await opened.store.list(owner="nobody") == []
         assert [job.id for job in await opened.store.list(status=Status.failed)] == [failed.id]
         assert await opened.store.list(status=[Status.cancelled, Status.succeeded], text="x") == []
         assert await opened.store.list(signature="cause-2", text="x") == []
-        assert [group.newest for group in await opened.store.failures(10)] == [failed.id]
+        [group] = await opened.store.failures(10)
+        assert (group.count, group.retrying) == (1, 1)
         return instructions[0] - before
 
-    mine, failed = await leased(opened, owner="ada"), await leased(opened)
-    await opened.store.finish([(failed, Failed(Failure("Oops", "no", signature="cause-1")))])
+    mine, failed, again = await leased(opened, owner="ada"), await leased(opened), await leased(opened)
+    oops = Failure("Oops", "no", signature="cause-1")
+    await opened.store.finish([(failed, Failed(oops)), (again, Retry(oops, 60))])
     await look()
     few = await look()
     await opened.store.enqueue([(new_job(owner="bob"), Placement.leased) for _ in range(MANY)], "worker")

@@ -382,8 +382,9 @@ class Store(Seen, Handing, Protocol):
         """failed or cancelled → queued, due at once, because a person says so. One answer for each, in order.
 
         Failures and deaths are counted anew, attempts go on; an expiry that has passed is forgotten, and so is that it
-        was asked to end; its events stay. `taken` while another unfinished job has its unique key. Repeated:
-        `forbidden`, for it is queued by then, or runs.
+        was asked to end; its events stay. Its last failure is shown as before, but until it fails again, it is none
+        that fails: neither `failures` nor a `list` by signature has it. `taken` while another unfinished job has its
+        unique key. Repeated: `forbidden`, for it is queued by then, or runs.
         """
         ...
 
@@ -418,9 +419,13 @@ class Store(Seen, Handing, Protocol):
     ) -> Answer[list[Job]]:  # fmt: skip
         """Jobs, newest first, without their attempts.
 
-        `status`: of this one, or of one of these. `unique`: with this key. `owner`: whose they are. `signature`: that
-        failed for good with this one. `text`: with this in the arguments, or in the kind or message of the failure,
-        whatever the case of ASCII letters; only the newest `SEARCHED` of what else is asked for are searched.
+        `status`: of this one, or of one of these. `unique`: with this key. `owner`: whose they are.
+        `text`: with this in the arguments, or in the kind or message of the failure, whatever the case of ASCII
+        letters; only the newest `SEARCHED` of what else is asked for are searched.
+        `signature`: whose last failure has this one, and that have failed for good, or are tried again: they are queued
+        or running, and an attempt of theirs has ended with `Retry` or `Died` since they were stored, or since a person
+        retried them last. So not what has succeeded or was cancelled after a failure, nor what `reap` alone has queued
+        again.
         `before`: only those older than the job of this id; when it is not there (any more), those from the job on whose
         id is the next below. `since`: only those stored at that time or later; the first that is older ends the list.
         """

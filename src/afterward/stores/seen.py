@@ -38,12 +38,18 @@ class Stream:
 
 @dataclass(frozen=True, slots=True)
 class FailureGroup:
-    """Jobs that failed for good with one signature: how many, when first and last, and the newest of them."""
+    """Jobs that fail with one signature.
+
+    `count`: how many have failed for good. `retrying`: how many have failed and are tried again: they wait for their
+    next attempt, or run. Of all these: when one failed first, each counted by its last failure, when one failed last,
+    and which (`newest`), with its task and failure.
+    """
 
     signature: str
     task: str
     failure: Failure
     count: int
+    retrying: int
     first_at: datetime
     last_at: datetime
     newest: str
@@ -154,7 +160,8 @@ class Seen(Protocol):
         ...
 
     def failures(self, limit: int) -> Answer[list[FailureGroup]]:
-        """The jobs that have failed for good, and are kept, by signature; those that failed last come first.
+        """The jobs that have failed for good, and are kept, or fail and are tried again, by the signature of their last
+        failure; those that failed last come first. They are those that `list` finds by a signature.
 
         Failures without a signature are one group for each task.
         """

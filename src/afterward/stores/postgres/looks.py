@@ -45,7 +45,7 @@ async def searched(  # noqa: PLR0917 - what jobs are asked for
     signature: str | None,
     text: str | None,
 ) -> list[Job]:
-    """The same, of those of one owner, or that failed with this signature, or that have this text in them."""
+    """The same, of those of one owner, or that fail with this signature, or that have this text in them."""
     sought = (*filters, owner, signature, filters[_LIMIT] if text is None else base.SEARCHED, *_needles(text))
     if not all(is_storable(said) for said in sought if isinstance(said, str)):
         return []

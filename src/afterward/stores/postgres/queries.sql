@@ -483,7 +483,8 @@ WITH moment AS MATERIALIZED (
         run_at = CASE WHEN mine.delay > 0 THEN now + mine.delay ELSE j.run_at END,
         failures = j.failures + (mine.outcome = 'retry')::int, deaths = j.deaths + (mine.outcome = 'died')::int,
         failure = coalesce(mine.failure, j.failure), note = mine.note, unfit_for = mine.unfit_for,
-        signature = CASE WHEN mine.failure IS NULL THEN j.signature ELSE mine.signed END
+        signature = CASE WHEN mine.failure IS NULL THEN j.signature ELSE mine.signed END,
+        failed_at = CASE WHEN mine.failure IS NULL THEN j.failed_at ELSE now END
     FROM mine, moment WHERE j.ctid = mine.address AND NOT mine.is_asked
     RETURNING j.id, j.attempt, mine.outcome, j.started_at, mine.failure, mine.note, mine.unfit_for, mine.signed
 ), gone AS (
@@ -770,19 +771,22 @@ LEFT JOIN LATERAL (SELECT progress FROM afterward.streams WHERE job = j.id OFFSE
 ORDER BY j.id DESC;
 
 -- name: list_owned
--- The ids of the jobs of one owner ($8), newest first, as above; and, where they failed for good, with this signature ($9).
+-- The ids of the jobs of one owner ($8), newest first, as above; and of those that fail with a signature ($9), if one is said:
+-- for good, or to be tried again.
 -- Only the first $10 are searched for a text ($11; $12: as JSON has it), whatever the case of ASCII letters.
 SELECT id FROM (
     SELECT j.* FROM afterward.origins o CROSS JOIN LATERAL (
-        SELECT id, created_at, status, task, queue, unique_key, arguments, failure, signature FROM afterward.jobs WHERE id = o.job
+        SELECT id, created_at, status, task, queue, unique_key, arguments, failure, signature, failed_at IS NOT NULL AS fails
+        FROM afterward.jobs WHERE id = o.job
         UNION ALL
-        SELECT id, created_at, status, task, queue, unique_key, arguments, failure, signature FROM afterward.finished WHERE id = o.job
+        SELECT id, created_at, status, task, queue, unique_key, arguments, failure, signature, status = 'failed'
+        FROM afterward.finished WHERE id = o.job
     ) j
     WHERE o.owner = $8 AND ($4::text IS NULL OR o.job < coalesce((SELECT job FROM afterward.aliases WHERE id = $4), $4))
         AND (j.created_at < $5::float8 OR (
             ($1::text[] IS NULL OR j.status = ANY ($1)) AND ($2::text IS NULL OR j.task = $2)
             AND ($3::text IS NULL OR j.queue = $3) AND ($7::text IS NULL OR j.unique_key = $7)
-            AND ($9::text IS NULL OR (j.status = 'failed' AND j.signature = $9))
+            AND ($9::text IS NULL OR (j.fails AND j.signature = $9))
         ))
     ORDER BY o.job DESC LIMIT $10
 ) AS searched
@@ -792,16 +796,31 @@ WHERE $11::text IS NULL OR created_at < $5 OR strpos(lower(arguments COLLATE "C"
 ORDER BY id DESC LIMIT $6;
 
 -- name: list_failed
--- The same of all owners' jobs that failed for good with this signature.
+-- The same of all owners' jobs that fail with this signature.
 SELECT id FROM (
-    SELECT f.id, f.created_at, f.arguments, f.failure FROM afterward.finished f
-    WHERE f.status = 'failed' AND f.signature = $9 AND $8::text IS NULL
-        AND ($4::text IS NULL OR f.id < coalesce((SELECT job FROM afterward.aliases WHERE id = $4), $4))
-        AND (f.created_at < $5::float8 OR (
-            ($1::text[] IS NULL OR f.status = ANY ($1)) AND ($2::text IS NULL OR f.task = $2)
-            AND ($3::text IS NULL OR f.queue = $3) AND ($7::text IS NULL OR f.unique_key = $7)
-        ))
-    ORDER BY f.id DESC LIMIT $10
+    SELECT * FROM (
+        (
+            SELECT j.id, j.created_at, j.arguments, j.failure FROM afterward.jobs j
+            WHERE j.failed_at IS NOT NULL AND j.signature = $9 AND $8::text IS NULL
+                AND ($4::text IS NULL OR j.id < coalesce((SELECT job FROM afterward.aliases WHERE id = $4), $4))
+                AND (j.created_at < $5::float8 OR (
+                    ($1::text[] IS NULL OR j.status = ANY ($1)) AND ($2::text IS NULL OR j.task = $2)
+                    AND ($3::text IS NULL OR j.queue = $3) AND ($7::text IS NULL OR j.unique_key = $7)
+                ))
+            ORDER BY j.id DESC LIMIT $10
+        )
+        UNION ALL
+        (
+            SELECT f.id, f.created_at, f.arguments, f.failure FROM afterward.finished f
+            WHERE f.status = 'failed' AND f.signature = $9 AND $8::text IS NULL
+                AND ($4::text IS NULL OR f.id < coalesce((SELECT job FROM afterward.aliases WHERE id = $4), $4))
+                AND (f.created_at < $5::float8 OR (
+                    ($1::text[] IS NULL OR f.status = ANY ($1)) AND ($2::text IS NULL OR f.task = $2)
+                    AND ($3::text IS NULL OR f.queue = $3) AND ($7::text IS NULL OR f.unique_key = $7)
+                ))
+            ORDER BY f.id DESC LIMIT $10
+        )
+    ) AS both_tables ORDER BY id DESC LIMIT $10
 ) AS searched
 WHERE $11::text IS NULL OR created_at < $5 OR strpos(lower(arguments COLLATE "C"), $11) > 0
     OR strpos(lower(split_part(split_part(substr(failure, 11), '", "traceback": "', 1), '", "message": "', 1) COLLATE "C"), $12::text) > 0
@@ -1069,29 +1088,54 @@ LEFT JOIN LATERAL (
 ORDER BY asked.place, e.number;
 
 -- name: failures
--- What failed for good, by signature, and without one by task: a walk from signature to signature.
+-- What failed for good, and what is tried again, by signature, and without one by task: a walk from signature to signature.
 WITH RECURSIVE signed (signature) AS (
-    SELECT min(signature) FROM afterward.finished WHERE status = 'failed'
+    SELECT least(
+        (SELECT min(f.signature) FROM afterward.finished f WHERE f.status = 'failed'),
+        (SELECT min(j.signature) FROM afterward.jobs j WHERE j.failed_at IS NOT NULL)
+    )
     UNION ALL
-    SELECT (SELECT min(f.signature) FROM afterward.finished f WHERE f.status = 'failed' AND f.signature > signed.signature)
+    SELECT least(
+        (SELECT min(f.signature) FROM afterward.finished f WHERE f.status = 'failed' AND f.signature > signed.signature),
+        (SELECT min(j.signature) FROM afterward.jobs j WHERE j.failed_at IS NOT NULL AND j.signature > signed.signature)
+    )
     FROM signed WHERE signed.signature IS NOT NULL
 ), latest AS MATERIALIZED (
     SELECT signed.signature, 'failed' AS status, found.* FROM signed CROSS JOIN LATERAL (
-        SELECT count(*) AS jobs, min(f.finished_at) AS first_at, max(f.finished_at) AS last_at,
-            CASE WHEN f.signature = '' THEN f.task END AS of_task
-        FROM afterward.finished f WHERE f.status = 'failed' AND f.signature = signed.signature
-        GROUP BY of_task, f.signature
+        SELECT of_task, sum(failed)::bigint AS failed, sum(retrying)::bigint AS retrying, min(first_at) AS first_at,
+            max(last_at) AS last_at
+        FROM (
+            SELECT CASE WHEN f.signature = '' THEN f.task END AS of_task, count(*) AS failed, 0 AS retrying,
+                min(f.finished_at) AS first_at, max(f.finished_at) AS last_at
+            FROM afterward.finished f WHERE f.status = 'failed' AND f.signature = signed.signature
+            GROUP BY CASE WHEN f.signature = '' THEN f.task END
+            UNION ALL
+            SELECT CASE WHEN j.signature = '' THEN j.task END, 0, count(*), min(j.failed_at), max(j.failed_at)
+            FROM afterward.jobs j WHERE j.failed_at IS NOT NULL AND j.signature = signed.signature
+            GROUP BY CASE WHEN j.signature = '' THEN j.task END
+        ) of_both GROUP BY of_task
     ) found
     ORDER BY last_at DESC LIMIT $1
 )
-SELECT latest.signature, f.task, f.failure, latest.jobs, latest.first_at, latest.last_at, f.id AS newest
+SELECT latest.signature, newest.task, newest.failure, latest.failed, latest.retrying, latest.first_at, latest.last_at, newest.id
 FROM latest CROSS JOIN LATERAL (
-    SELECT f.task, f.failure, f.id FROM afterward.finished f
-    WHERE f.status = latest.status AND f.finished_at = latest.last_at AND f.signature IS NOT DISTINCT FROM latest.signature
-        AND f.task = coalesce(latest.of_task, f.task)
-    ORDER BY f.id DESC LIMIT 1
-) f
-ORDER BY latest.last_at DESC, f.id DESC;
+    SELECT * FROM (
+        (
+            SELECT f.task, f.failure, f.id FROM afterward.finished f
+            WHERE f.status = latest.status AND f.finished_at = latest.last_at
+                AND f.signature IS NOT DISTINCT FROM latest.signature AND f.task = coalesce(latest.of_task, f.task)
+            ORDER BY f.id DESC LIMIT 1
+        )
+        UNION ALL
+        (
+            SELECT j.task, j.failure, j.id FROM afterward.jobs j
+            WHERE j.failed_at = latest.last_at AND j.failed_at IS NOT NULL AND j.signature = latest.signature
+                AND j.task = coalesce(latest.of_task, j.task)
+            ORDER BY j.id DESC LIMIT 1
+        )
+    ) of_both ORDER BY id DESC LIMIT 1
+) newest
+ORDER BY latest.last_at DESC, newest.id DESC;
 
 -- name: history
 -- What ended since a time, by spans of so many seconds and by queue: how many, and how long some $3 of each of those took

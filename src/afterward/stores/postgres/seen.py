@@ -12,16 +12,15 @@ _SAMPLE = 500
 
 
 async def failures(desk: Desk, connection: Connection, limit: int) -> list[FailureGroup]:
-    """What failed for good, by signature; what failed last comes first."""
+    """What failed for good, or is tried again, by signature; what failed last comes first."""
     return [_group(*row) for row in await connection.fetch(desk["failures"], limit)]
 
 
 def _group(  # noqa: PLR0917 - the columns of the query
-    signature: str, task: str, failure: str, jobs: int, first_at: float, last_at: float, newest: str
+    signature: str, task: str, failure: str, failed: int, retrying: int, first_at: float, last_at: float, newest: str
 ) -> FailureGroup:
-    return FailureGroup(
-        signature, task, failure_in(failure, signature), jobs, time_of(first_at), time_of(last_at), newest
-    )
+    told = failure_in(failure, signature)
+    return FailureGroup(signature, task, told, failed, retrying, time_of(first_at), time_of(last_at), newest)
 
 
 async def history(desk: Desk, connection: Connection, since: float, seconds: float) -> list[Period]:

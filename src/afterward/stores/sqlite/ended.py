@@ -1,4 +1,4 @@
-"""What has ended: how it failed, how much of it there was, and how long it took."""
+"""What fails, and what has ended: how much of it there was, and how long it took."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _Q = load_queries("afterward.stores.sqlite", "seen.sql")
 
 
 def failures(connection: apsw.Connection, limit: int) -> list[FailureGroup]:
-    """The jobs that have failed for good, in groups, as they are at one moment."""
+    """The jobs that have failed for good, or are tried again, in groups, as they are at one moment."""
     groups: list[FailureGroup] = []
     with connection:
         rows: list[Any] = connection.execute(_Q["failures"]).fetchall()
@@ -25,8 +25,9 @@ def failures(connection: apsw.Connection, limit: int) -> list[FailureGroup]:
 
 
 class _Failed(NamedTuple):
-    """What failed of one task with one signature."""
+    """What failed of one task with one signature. `fate`: `failed` for good, or `retrying`."""
 
+    fate: str
     signature: str
     task: str
     jobs: int
@@ -44,12 +45,13 @@ def _groups(rows: Iterable[Any]) -> list[list[_Failed]]:
 
 def _group(connection: apsw.Connection, group: Sequence[_Failed]) -> FailureGroup:
     last = group[-1]
-    newest: Any = connection.execute(_Q["newest_failure"], (last.signature, last.task)).fetchone()
+    newest: Any = connection.execute(_Q[f"newest_{last.fate}"], (last.signature, last.task)).fetchone()
     return FailureGroup(
         last.signature,
         last.task,
         failure_in(newest[1], last.signature),
-        sum(failed.jobs for failed in group),
+        sum(failed.jobs for failed in group if failed.fate == "failed"),
+        sum(failed.jobs for failed in group if failed.fate == "retrying"),
         time_of(min(failed.first_at for failed in group)),
         time_of(last.last_at),
         newest[0],

@@ -78,9 +78,7 @@ def _by_index(connection: apsw.Connection, filters: Filters) -> tuple[str, dict[
     """The query `list`, said so that what it filters by is looked up where that is in an index, and its values."""
     few, table, where = None, "jobs", "TRUE"
     if filters.signature is not None:
-        where = (
-            "seq IN (SELECT seq FROM jobs INDEXED BY jobs_failed WHERE status = 'failed' AND signature = :signature)"
-        )
+        where = f"seq IN ({_Q['failing']})"
     elif filters.owner is not None:
         table, where = "jobs INDEXED BY jobs_owned", "owner = :owner"
     elif (few := _few(connection, filters.statuses)) is not None:

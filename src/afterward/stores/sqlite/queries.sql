@@ -191,7 +191,7 @@ UPDATE jobs SET process = NULL, token = NULL, due = ?5,
     run_at = coalesce(?6, iif(run_at = 253402214400.5, (SELECT h.run_at FROM handed h WHERE h.job = jobs.seq), NULL), run_at),
     expires_at = iif(replaced_by IS NULL, expires_at, 0),
     failures = failures + ?7, deaths = deaths + ?8, failure = coalesce(?9, failure), unfit_for = ?12,
-    signature = iif(?9 IS NULL, signature, ?13),
+    signature = iif(?9 IS NULL, signature, ?13), failed_at = iif(?4 = 'queued' AND ?9 IS NOT NULL, ?11, failed_at),
     status = iif(?4 = 'queued' AND cancel_asked_at IS NOT NULL, 'cancelled', ?4),
     note = iif(?4 = 'queued' AND cancel_asked_at IS NOT NULL, 'cancelled', ?10),
     finished_at = iif(?4 = 'queued' AND cancel_asked_at IS NULL, NULL, ?11)
@@ -362,7 +362,9 @@ WHERE (
         OR ((:statuses IS NULL OR status IN (SELECT value FROM json_each(:statuses)))
             AND (:task IS NULL OR task = :task) AND (:queue IS NULL OR queue = :queue)
             AND (:unique IS NULL OR unique_key = :unique) AND (:owner IS NULL OR owner = :owner)
-            AND (:signature IS NULL OR (status = 'failed' AND signature = :signature)))
+            AND (:signature IS NULL OR (
+                signature = :signature AND (status = 'failed' OR (failed_at IS NOT NULL AND finished_at IS NULL))
+            )))
     )
     AND seq < CASE WHEN :before IS NULL THEN 9223372036854775807 ELSE coalesce(
         (SELECT seq FROM jobs WHERE id = coalesce((SELECT job FROM aliases WHERE id = :before), :before)),
@@ -370,6 +372,13 @@ WHERE (
         0
     ) END
 ORDER BY seq DESC LIMIT :read;
+
+-- name: failing
+-- What failed for good with a signature, or fails with it and is tried again.
+SELECT seq FROM jobs INDEXED BY jobs_failed WHERE status = 'failed' AND signature = :signature
+UNION ALL
+SELECT seq FROM jobs INDEXED BY jobs_retrying
+WHERE failed_at IS NOT NULL AND finished_at IS NULL AND signature = :signature;
 
 -- name: ended_with
 SELECT seq FROM jobs WHERE status = ?2 AND finished_at IS NOT NULL LIMIT ?1;
@@ -439,7 +448,7 @@ WHERE id = coalesce((SELECT job FROM aliases WHERE id = ?1), ?1) AND status = 'q
 -- failed | cancelled -> queued, with all its attempts before it; not while another unfinished job has its unique key.
 -- An expiry that is still to come stays.
 UPDATE OR IGNORE jobs SET status = 'queued', due = 1, run_at = ?2, failures = 0, deaths = 0, token = NULL,
-    note = 'retried', unfit_for = '', finished_at = NULL, replaced_by = NULL, cancel_asked_at = NULL,
+    note = 'retried', unfit_for = '', failed_at = NULL, finished_at = NULL, replaced_by = NULL, cancel_asked_at = NULL,
     expires_at = CASE WHEN expires_at > ?2 THEN expires_at END
 WHERE id = coalesce((SELECT job FROM aliases WHERE id = ?1), ?1) AND status IN ('failed', 'cancelled');
 

@@ -26,11 +26,20 @@ DELETE FROM pauses WHERE queue = ?1 RETURNING queue;
 SELECT queue, since, said_by FROM pauses ORDER BY queue;
 
 -- name: failures
--- What failed for good, by signature and task.
-SELECT signature, task, count(*), min(finished_at), max(finished_at) FROM jobs WHERE status = 'failed' GROUP BY signature, task;
+-- What failed for good, and what is tried again: each by signature and task.
+SELECT 'failed', signature, task, count(*), min(finished_at), max(finished_at) FROM jobs
+WHERE status = 'failed' GROUP BY signature, task
+UNION ALL
+SELECT 'retrying', signature, task, count(*), min(failed_at), max(failed_at) FROM jobs
+WHERE failed_at IS NOT NULL AND finished_at IS NULL GROUP BY signature, task;
 
--- name: newest_failure
--- The one with a signature, of a task, that failed last.
+-- name: newest_retrying
+-- The one with a signature, of a task, that failed last of those that are tried again.
+SELECT id, failure FROM jobs WHERE failed_at IS NOT NULL AND finished_at IS NULL AND signature = ?1 AND task = ?2
+ORDER BY failed_at DESC, seq DESC LIMIT 1;
+
+-- name: newest_failed
+-- The same of those that failed for good.
 SELECT id, failure FROM jobs WHERE status = 'failed' AND signature = ?1 AND task = ?2
 ORDER BY finished_at DESC, seq DESC LIMIT 1;
 
