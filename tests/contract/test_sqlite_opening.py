@@ -194,7 +194,7 @@ async def test_every_older_schema_is_brought_up_to_date(tmp_path: Path) -> None:
 async def test_what_was_tried_again_before_is_in_its_group(tmp_path: Path) -> None:
     """At the time that its attempts tell; not what a person has retried, nor what only its worker's death queued again."""
     path, oops = tmp_path / "jobs.db", text_of(OOPS)
-    make_older(path, 7)
+    make_older(path, 8)
     with connected(path) as connection:
         for id_, status, failures, deaths, failure in (
             ("again", "queued", 1, 0, oops), ("runs", "running", 2, 0, oops), ("done", "succeeded", 1, 0, oops),
