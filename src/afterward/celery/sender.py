@@ -1,0 +1,68 @@
+"""Sending messages by Celery's own means, without waiting for anything, and without trying anything twice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from kombu import Producer
+from kombu.common import maybe_declare
+
+from afterward.celery.messages import Message
+
+
+class Sender(Producer):
+    """A producer on one channel, to be given to Celery. `declaring`: gives the channel on which queues are declared.
+
+    A declaration that the broker refuses closes its channel, and must not close the one on which others wait for their
+    confirmation. `count`: called after each message that went out, with whether it is the one that was to be sent: an
+    event that Celery says of it is another.
+    """
+
+    def __init__(self, channel: Any, declaring: Callable[[], Any], count: Callable[[bool], None]) -> None:
+        super().__init__(channel, auto_declare=False)
+        self._declaring = declaring
+        self._count = count
+        self._sending: Message | None = None
+        self._ignores_result: bool | None = None
+
+    def send(self, app: Any, message: Message) -> None:
+        """Send it as `apply_async` does, by the task itself where `app` knows it. Raises whatever that raises."""
+        task = app.tasks.get(message.task)
+        send = app.send_task if task is None else task.apply_async
+        arguments = () if task is not None else (message.task,)
+        self._sending = message
+        self._ignores_result = message.options.get("ignore_result", getattr(task, "ignore_result", None))
+        # Told to ignore the result, it does not subscribe to it: nobody here would ever read it, or unsubscribe.
+        options = {**message.options, "ignore_result": True, "retry": False}
+        try:
+            send(*arguments, list(message.args), dict(message.kwargs), task_id=message.task_id, producer=self, **options)
+            if self._sending is not None:
+                raise RuntimeError("Celery has sent nothing: it is told to run tasks at once (task_always_eager)")
+        finally:
+            self._sending = None
+
+    def publish(self, body: Any, **options: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        message = self._sending
+        headers: dict[str, Any] = options.get("headers") or {}
+        if message is None or _id_in(headers, body) != message.task_id:
+            return self._publish_beside(body, options)
+        if "ignore_result" in headers:
+            headers["ignore_result"] = self._ignores_result
+        result = super().publish(body, **{**options, "retry": False, "mandatory": True})
+        self._sending = None
+        self._count(True)
+        return result
+
+    def _publish_beside(self, body: Any, options: dict[str, Any]) -> Any:
+        result = super().publish(body, **{**options, "retry": False})
+        self._count(False)
+        return result
+
+    def maybe_declare(self, entity: Any, retry: bool = False, **policy: Any) -> Any:
+        return maybe_declare(entity, self._declaring()) if entity else None
+
+
+def _id_in(headers: dict[str, Any], body: Any) -> Any:
+    """The id of a task's message, in either protocol; None of another message."""
+    return headers.get("id") or (body.get("id") if isinstance(body, dict) else None)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
