@@ -13,7 +13,11 @@ _LONGEST_TEXT = 500
 
 def origin_of(scope: Scope) -> str:
     """JSON text: its method, the path of its route, what it calls itself by `X-Request-ID`, and where it came from."""
-    request_id = next((value for name, value in scope.get("headers", ()) if name == b"x-request-id"), None)
+    request_id: bytes | None = None
+    for name, value in scope.get("headers", ()):
+        if name == b"x-request-id":
+            request_id = value
+            break
     client = scope.get("client")
     return _written(
         scope.get("method", "WEBSOCKET")[:_LONGEST_TEXT],

@@ -141,12 +141,13 @@ class Call:
         origin: StockBackgroundTask,
     ) -> JobHandle[Any]:
         """Take one durable task. May be called from any thread."""
-        job = task.new_job(args, kwargs)
-        self._note_owners([job])
+        job = task.new_job(args, kwargs, origin=origin_of(self.scope))
+        if job.owner is not None:
+            self._note_owners([job])
         thing = self._to_be_joined_by(task)
         if thing is not None:
             self._admit(task)
-            self.watch(self._transaction_on(thing).add(self.taken(self.signed([job]), thing)))
+            self.watch(self._transaction_on(thing).add(self.taken(self._owned([job]), thing)))
             return task.handle(job.id)
         self.taken((job,), None)
         with _ADDING:
@@ -177,7 +178,11 @@ class Call:
         """The same jobs, with whose they are, and the request that has made them."""
         origin = origin_of(self.scope)
         self._note_owners(jobs)
-        return [job._replace(owner=job.owner or self.owner, origin=job.origin or origin) for job in jobs]
+        return self._owned([job._replace(origin=job.origin or origin) for job in jobs])
+
+    def _owned(self, jobs: list[NewJob]) -> list[NewJob]:
+        owner = self.owner
+        return jobs if owner is None else [job._replace(owner=job.owner or owner) for job in jobs]
 
     def _note_owners(self, jobs: Sequence[NewJob]) -> None:
         said = {job.id: job.owner for job in jobs if job.owner is not None}
@@ -409,8 +414,9 @@ class Call:
 
     def store_withheld(self) -> Awaitable[None]:
         """Store the tasks of a response that is withheld."""
-        body = b"".join(chunk.get("body", b"") for chunk in self._withheld or ())
-        self._document = next((document for document in self._documents if document.placeholder == body), None)
+        if self._documents:
+            body = b"".join(chunk.get("body", b"") for chunk in self._withheld or ())
+            self._document = next((document for document in self._documents if document.placeholder == body), None)
         return self._store(direct=True) if self._pending else send_nothing()
 
     @property
@@ -469,7 +475,7 @@ class Call:
         with _ADDING:
             pending, self._pending = self._pending, _NOTHING
         crash_point("before_store")
-        return self._intake.keep(self.signed([p.job for p in pending]), self, direct=direct)
+        return self._intake.keep(self._owned([p.job for p in pending]), self, direct=direct)
 
     def take_back(self, jobs: Sequence[NewJob], error: StoreError | ArgumentError) -> None:
         """They could not be stored: they are pending again, but for those that refuse to be there twice."""

@@ -259,8 +259,13 @@ class Task(Generic[P, R_co]):
         """Do its options name the transaction that its calls join?"""
         return self.call_options.transaction is not None and self.call_options.transaction is not UNSAID
 
-    def new_job(self, args: tuple[Any, ...], kwargs: dict[str, Any], *, limited: bool = True) -> NewJob:
-        """`prepare`, for arguments that are at hand as a tuple and a dict. `limited`: of the size that is allowed."""
+    def new_job(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], *, limited: bool = True, origin: str | None = None
+    ) -> NewJob:
+        """`prepare`, for arguments that are at hand as a tuple and a dict. `limited`: of the size that is allowed.
+
+        `origin`: the request that makes the call.
+        """
         options = self.call_options
         arguments, files = self.arguments.pack(args, kwargs, limited=limited)
         return NewJob(
@@ -279,6 +284,7 @@ class Task(Generic[P, R_co]):
             options.timeout,
             files,
             options.owner,
+            origin,
         )
 
     @overload

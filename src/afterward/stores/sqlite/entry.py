@@ -33,25 +33,33 @@ class Entry:
 
     def enqueue(self, jobs: Sequence[tuple[NewJob, Placement]], process: str | None) -> list[Stored]:
         """One `enqueue`: all of it, or, when one of its jobs is refused, or lacks a file or its reservation, none."""
+        completes = has_files = needs_refusing = False
+        for job, _ in jobs:
+            completes = completes or job.completes is not None
+            has_files = has_files or bool(job.files)
+            needs_refusing = needs_refusing or job.on_duplicate is OnDuplicate.refuse
+        if completes:
+            return self._complete(jobs, process, has_files=has_files, needs_refusing=needs_refusing)
+        return self._enqueue(jobs, process, has_files=has_files, needs_refusing=needs_refusing)
+
+    def _complete(self, jobs: Sequence[tuple[NewJob, Placement]], process: str | None, **care: bool) -> list[Stored]:
         completing = [job.completes for job, _ in jobs if job.completes is not None]
-        if completing and not all(reservations.is_there(self._connection, one) for one in completing):
+        if not all(reservations.is_there(self._connection, one) for one in completing):
             return [self._unreserved(job) for job, _ in jobs]
-        answers = self._enqueue(jobs, process)
-        if completing:
-            there = [job.completes for (job, _), answer in zip(jobs, answers, strict=True) if answer in _IS_THERE]
-            reservations.complete(self._connection, filter(None, there), self._now)
+        answers = self._enqueue(jobs, process, **care)
+        there = [job.completes for (job, _), answer in zip(jobs, answers, strict=True) if answer in _IS_THERE]
+        reservations.complete(self._connection, filter(None, there), self._now)
         return answers
 
     def _unreserved(self, job: NewJob) -> Stored:
         is_there = job.completes is None or reservations.is_there(self._connection, job.completes)
         return Stored.dropped if is_there else Stored.unreserved
 
-    def _enqueue(self, jobs: Sequence[tuple[NewJob, Placement]], process: str | None) -> list[Stored]:
-        needs_refusing = False
-        for job, _ in jobs:
-            if job.files and not self._has_its_files(job):
-                return self._incomplete(jobs)
-            needs_refusing = needs_refusing or job.on_duplicate is OnDuplicate.refuse
+    def _enqueue(
+        self, jobs: Sequence[tuple[NewJob, Placement]], process: str | None, *, has_files: bool, needs_refusing: bool
+    ) -> list[Stored]:
+        if has_files and not all(self._has_its_files(job) for job, _ in jobs):
+            return self._incomplete(jobs)
         if needs_refusing:
             return self._enqueue_or_not(jobs, process)
         return [self._enter(job, placement, process) for job, placement in jobs]
