@@ -43,6 +43,20 @@ class Cause(StrEnum):
     """Nothing: a worker has room for it."""
 
 
+START_A_WORKER = "start the application, or: afterward worker MODULE:NAME"
+"""What can be done where no live process runs jobs."""
+
+
+def serve(queue: str) -> str:
+    """What can be done where no live worker takes a queue."""
+    return f"start one that does: afterward worker MODULE:NAME --queue {queue}"
+
+
+def resume(queue: str) -> str:
+    """The command that has a queue served that is paused."""
+    return f"afterward resume {queue}"
+
+
 @dataclass(frozen=True, slots=True)
 class Reason:
     """One sentence of why, and what can be done about it, if anything can."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from afterward.job import TERMINAL, Job, Status
-from afterward.reasons import Cause, Reason
+from afterward.reasons import START_A_WORKER, Cause, Reason, resume, serve
 from afterward.sizes import many
 from afterward.states import OVERDUE, due_since, last_trouble, span, summary
 from afterward.stores.base import COUNTED
@@ -96,7 +96,7 @@ def _waits(job: Job, now: datetime, around: Surroundings) -> Iterator[Reason]:
         if pause.queue == job.queue:
             by = f" by {pause.by}" if pause.by else ""
             text = f"queue {job.queue} is paused, since {_clock(pause.since)}{by}: nothing of it is begun"
-            yield Reason(Cause.paused, text, f"afterward resume {job.queue}")
+            yield Reason(Cause.paused, text, resume(job.queue))
 
 
 def _held(job: Job, processes: Iterable[ProcessSeen]) -> Reason:
@@ -122,8 +122,7 @@ def _lacks_a_worker(job: Job, workers: Sequence[Worker], tasks: Iterable[TaskSee
     takes = [worker for worker in workers if worker.takes(job.queue)]
     knows = [worker for worker in workers if worker.knows(job.task)]
     if not workers:
-        start = "start the application, or: afterward worker MODULE:NAME"
-        yield Reason(Cause.no_worker, "no live process runs jobs of this store", start)
+        yield Reason(Cause.no_worker, "no live process runs jobs of this store", START_A_WORKER)
         return
     if not takes:
         yield _no_queue(job, workers)
@@ -138,7 +137,7 @@ def _lacks_a_worker(job: Job, workers: Sequence[Worker], tasks: Iterable[TaskSee
 def _no_queue(job: Job, workers: Sequence[Worker]) -> Reason:
     taken = sorted({queue for worker in workers for queue in worker.served.queues or ()})
     text = f"no live worker takes queue {job.queue}; those that live take {_listed(taken)}"
-    return Reason(Cause.no_queue, text, f"start one that does: afterward worker MODULE:NAME --queue {job.queue}")
+    return Reason(Cause.no_queue, text, serve(job.queue))
 
 
 def _unknown_task(job: Job, tasks: Iterable[TaskSeen]) -> Reason:

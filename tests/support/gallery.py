@@ -41,6 +41,7 @@ HOUR = 3600.0
 MARKUP = '<img src=x onerror="document.title=\'owned\'"><script>document.title="owned"</script>\'"&{{ 7 * 7 }}'
 """What is to be shown as it is, wherever it stands."""
 
+_LONG_KIND = "sqlalchemy.dialects.postgresql.asyncpg.AsyncAdapt_asyncpg_dbapi.OperationalError"
 _TRACEBACK = """Traceback (most recent call last):
   File "/app/shop/mail.py", line 41, in send_receipt
     await server.send(message, timeout=10)
@@ -203,7 +204,7 @@ class Painter:
             90, Failed(failure(*_FAILURES[0])), name="failed", task="shop.mail:send_receipt", queue="mail",
             arguments=json.dumps(mail), origin=json.dumps(origin), owner="ana@example.com",
         )  # fmt: skip
-        leak = failure("OperationalError", "cannot connect to postgresql://shop:hunter3-secret@db.example.com/shop")
+        leak = failure(_LONG_KIND, "cannot connect to postgresql://shop:hunter3-secret@db.example.com/shop")
         await self.ended(
             700, Failed(leak), name="leaky", arguments='{"dsn": "redis://:hunter3-secret@cache.example.com"}'
         )

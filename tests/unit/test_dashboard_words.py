@@ -71,6 +71,7 @@ def test_one_sentence_says_what_is_stuck(
 ) -> None:
     said = verdict(Stats(queues, len(processes)), [Pause(name, NOW, "ana") for name in paused], processes)
     assert (said.text, said.level) == (text, level)
+    assert (said.mend is not None) == (level == "stuck"), "and what can be done about it"
 
 
 def test_the_worst_is_what_is_said() -> None:

@@ -23,7 +23,8 @@ SECONDS = 20_000
 PAGES = [
     "", "/jobs?queue=reports", "/jobs?status=failed&q=refused", "/failures", "/queues", "/workers",
     "/bulk?action=retry&status=failed", "/bulk?action=cancel&queue=none", "/jobs/@running", "/jobs/@failed",
-    "/jobs/@retrying", "/jobs/@paused", "/jobs/@asked", "/jobs/@markup", "/jobs/@failed/requeue", "/jobs/nobody-knows",
+    "/jobs/@retrying", "/jobs/@paused", "/jobs/@asked", "/jobs/@markup", "/jobs/@leaky", "/jobs/@failed/requeue",
+    "/jobs/nobody-knows",
 ]  # fmt: skip
 LOOKS: dict[str, dict[str, Any]] = {
     "light": {"color_scheme": "light", "viewport": {"width": 1280, "height": 800}},

@@ -21,6 +21,15 @@ def test_the_first_page_says_in_one_sentence_what_is_stuck(visitor: Visitor) -> 
     assert visitor.see().one("h1").text == "The queue reports is paused, and 4 jobs wait in it."
 
 
+def test_it_says_what_can_be_done_about_that(visitor: Visitor, painted: Gallery) -> None:
+    """A command stands there as one."""
+    job = f"/jobs/{painted.jobs['paused']}"
+    for path in ("", job):
+        [mend] = [one for one in visitor.see(path).all("code") if "mend" in one.parents[-1].classes]
+        assert mend.text == "afterward resume reports"
+    assert "To the queues" in [one.text for one in visitor.see(job).all("a", href="/tasks/queues")]
+
+
 def test_the_first_page_tells_of_each_queue(visitor: Visitor) -> None:
     rows = {row["queue"].split()[0]: row for row in visitor.see("?range=24h").rows()}
     assert rows["reports"]["queue"] == "reports paused"
@@ -131,6 +140,7 @@ def test_queues_are_shown_with_who_serves_them(visitor: Visitor) -> None:
     assert rows["reports"]["state"].endswith("by ana@example.com")
     assert rows["reports"]["served by"] == "1 worker"
     assert rows["mail"]["served by"] == "2 workers"
+    assert rows["mail"]["state"] == "open"
 
 
 def test_a_job_that_runs_is_shown_with_its_progress_and_its_log(visitor: Visitor, painted: Gallery) -> None:
@@ -152,6 +162,8 @@ def test_events_are_shown_from_a_number_on(visitor: Visitor, painted: Gallery) -
     earlier = next(one for one in page.all("a") if one.text == "Earlier")
     assert earlier.attributes["href"].endswith("?after=0")
     visitor.see(f"/jobs/{painted.jobs['running']}?after=1e9")
+    [last] = visitor.see(f"/jobs/{painted.jobs['running']}?after=900").all("ol")
+    assert last.text.endswith('item {"sheet": "November", "rows": 3000}'), "there are none after that"
 
 
 def test_secrets_are_not_shown(visitor: Visitor, painted: Gallery) -> None:
@@ -209,7 +221,9 @@ def test_a_job_that_does_not_run_says_why(visitor: Visitor, painted: Gallery, na
 
 def test_of_a_job_that_is_not_there_nobody_knows(visitor: Visitor) -> None:
     for id_ in ("nope", "%00", "01a227d7-e906-7ea6-a357-000000000000"):
-        assert visitor.see(f"/jobs/{id_}", 404).one("h1").text == "There is no such job"
+        page = visitor.see(f"/jobs/{id_}", 404)
+        assert page.one("h1").text == "There is no such job"
+        assert [one.attributes["href"] for one in page.all("a")] == ["/tasks"], "and the way on"
 
 
 @pytest.mark.parametrize("path", [*ALL, *(f"/jobs/@{name}" for name in NAMED)])

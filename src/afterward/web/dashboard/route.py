@@ -17,6 +17,7 @@ from afterward.web.dashboard.assets import assets
 from afterward.web.dashboard.guard import Refused
 from afterward.web.dashboard.headers import headers
 from afterward.web.dashboard.rendering import render
+from afterward.web.dashboard.visit import home_of
 
 _RETRY_AFTER_SECONDS = 5
 
@@ -32,10 +33,10 @@ class Page(APIRoute):
             try:
                 response = await answer(request)
             except Refused as refused:
-                return refusal(refused)
+                return refusal(refused, home_of(request))
             except StoreError as error:
                 emit(logging.WARNING, "dashboard.unavailable", reason=str(error))
-                response = refusal(Refused("The store does not answer", str(error), 503))
+                response = refusal(Refused("The store does not answer", str(error), 503), None)
                 response.headers["Retry-After"] = str(_RETRY_AFTER_SECONDS)
                 return response
             response.headers.update(headers())
@@ -44,9 +45,10 @@ class Page(APIRoute):
         return answered
 
 
-def refusal(refused: Refused) -> Response:
-    """A page of its own, which needs nothing else: who sees it may be nobody who may see more."""
+def refusal(refused: Refused, home: str | None) -> Response:
+    """A page of its own, which needs nothing else: who sees it may be nobody who may see more. `home`: for who may."""
     nonce = secrets.token_urlsafe(16)
-    content = render("refused.html", refused=refused, nonce=nonce, style=assets()["refused.css"].content.decode())
+    style = assets()["refused.css"].content.decode()
+    content = render("refused.html", refused=refused, home=home, nonce=nonce, style=style)
     said = headers(style_src=f"'nonce-{nonce}'", script_src="'none'")
     return HTMLResponse(content, refused.status_code, {**said, "Cache-Control": "no-store"})

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
+from afterward.reasons import START_A_WORKER, resume, serve
 from afterward.sizes import many
 from afterward.states import span
 from afterward.stores.base import QueueStats, Stats
@@ -18,11 +19,12 @@ LATE_SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """`level`: `calm`, `behind`, or `stuck`. `queue`: which one, if it is one."""
+    """`level`: `calm`, `behind`, or `stuck`. `queue`: which one, if it is one. `mend`: what can be done about it."""
 
     text: str
     level: str
     queue: str | None = None
+    mend: str | None = None
 
 
 def verdict(stats: Stats, paused: Sequence[Pause], processes: Sequence[ProcessSeen]) -> Verdict:
@@ -43,18 +45,19 @@ def _troubles(
     unpaused = [queue for queue in waiting if queue.queue not in pauses]
     if unpaused and not any(process.served for process in processes):
         total = summed(queue.depth for queue in unpaused)
-        yield Verdict(f"No worker is alive, and {_wait(total)}.", "stuck")
+        yield Verdict(f"No worker is alive, and {_wait(total)}.", "stuck", mend=START_A_WORKER)
     for queue in unpaused:
         if not any(serves(process, queue.queue) for process in processes):
             yield Verdict(
                 f"No live worker serves the queue {queue.queue}, and {_wait(counted(queue.depth))} in it.", "stuck",
-                queue.queue,
+                queue.queue, serve(queue.queue),
             )  # fmt: skip
     for queue in waiting:
         if queue.queue in pauses:
             yield Verdict(
-                f"The queue {queue.queue} is paused, and {_wait(counted(queue.depth))} in it.", "stuck", queue.queue
-            )
+                f"The queue {queue.queue} is paused, and {_wait(counted(queue.depth))} in it.", "stuck",
+                queue.queue, f"to have it served again: {resume(queue.queue)}",
+            )  # fmt: skip
     for queue in unpaused:
         if queue.oldest_age > LATE_SECONDS:
             yield Verdict(_behind(queue, processes), "behind", queue.queue)

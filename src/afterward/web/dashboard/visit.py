@@ -25,6 +25,14 @@ from afterward.web.dashboard.rendering import render
 from afterward.web.paths import base_of
 from afterward.web.tail import Tails
 
+_BASE = "afterward.dashboard.base"
+
+
+def home_of(request: Request) -> str | None:
+    """The first page, for somebody who was let in and is refused something else."""
+    base: str | None = request.scope.get(_BASE)
+    return None if base is None else base or "/"
+
 
 class Host(Protocol):
     """What the dashboard needs of the `Afterward` that it shows."""
@@ -87,5 +95,5 @@ async def visit(request: Request, host: Host, path: str, remembered: Remembered[
     """Raises `StoreError` when the store does not open. `path`: of the page, within the dashboard."""
     await host.life.liveness.start()
     key = key_of(request)
-    base = base_of(request.scope, path.count("/"))
+    base = request.scope[_BASE] = base_of(request.scope, path.count("/"))
     return Visit(request, host, base, who_of(request), key or new_key(), key is None, datetime.now(UTC), remembered)

@@ -113,7 +113,7 @@ async def _events(visit: Visit, job: Job) -> tuple[Sequence[Said], int, int]:
         return [], 0, 0
     asked = visit.query.get("after", "")
     after = int(asked) if asked.isascii() and asked.isdigit() and len(asked) < 10 else stream.last - EVENTS
-    [stream] = await visit.store.events([(job.id, max(0, after))], EVENTS)
+    [stream] = await visit.store.events([(job.id, max(0, min(after, stream.last - 1)))], EVENTS)
     return ([], 0, 0) if stream is None else ([_said(event) for event in stream.events], stream.first, stream.last)
 
 

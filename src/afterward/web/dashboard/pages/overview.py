@@ -29,6 +29,11 @@ class Range:
         return datetime.fromtimestamp(last - self.seconds + self.slot, UTC)
 
     @property
+    def last(self) -> str:
+        """It, after "in the last"."""
+        return self.name.removeprefix("1 ")
+
+    @property
     def count(self) -> int:
         """How many slots it has."""
         return self.seconds // self.slot
