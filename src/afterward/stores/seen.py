@@ -155,7 +155,8 @@ class Seen(Protocol):
     def hasten(self, jobs: Sequence[str]) -> Answer[list[Ruling]]:
         """Make jobs that wait for their time due now, because a person says so. One answer for each, in order.
 
-        `forbidden` for what is not queued, or due already; a job that is held stays held. It rings.
+        `forbidden` for what is not queued, or due already, or was asked to end; a job that is held stays held. One that
+        is handed over is so no more: it is claimed again, and its message of before is refused. It rings.
         """
         ...
 

@@ -442,7 +442,8 @@ SELECT id, attempt FROM jobs WHERE process = ?1 AND cancel_asked_at IS NOT NULL;
 -- name: hasten
 -- It waits for its time no longer; held or not.
 UPDATE jobs SET due = 1, run_at = ?2
-WHERE id = coalesce((SELECT job FROM aliases WHERE id = ?1), ?1) AND status = 'queued' AND run_at > ?2;
+WHERE id = coalesce((SELECT job FROM aliases WHERE id = ?1), ?1) AND status = 'queued' AND run_at > ?2
+    AND cancel_asked_at IS NULL;
 
 -- name: retry
 -- failed | cancelled -> queued, with all its attempts before it; not while another unfinished job has its unique key.
