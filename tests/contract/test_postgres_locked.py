@@ -159,3 +159,19 @@ async def test_a_reservation_that_is_about_to_be_completed_is_not_given_back_and
     finally:
         await store.leave(living.id)
         await store.close()
+
+
+@pytest.mark.anyio
+async def test_who_counts_all_jobs_holds_up_nobody_who_looks_at_one(postgres_url: str) -> None:
+    """A dashboard over many jobs, beside clients that ask for their own."""
+    store = PostgresStore(postgres_url)
+    await store.open()
+    try:
+        async with await psycopg.AsyncConnection.connect(postgres_url) as other:
+            await other.execute("LOCK TABLE afterward.processes IN ACCESS EXCLUSIVE MODE")
+            counting = store.stats()
+            assert await asyncio.wait_for(store.get(["unheard of"]), 3) == [None]
+            assert not counting.done()
+        await counting
+    finally:
+        await store.close()

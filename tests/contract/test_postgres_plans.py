@@ -417,6 +417,21 @@ async def test_a_claim_reads_what_it_gives_and_not_what_waits_behind_it(opened: 
     assert await opened.reads(claim) <= few
 
 
+@pytest.mark.parametrize("status", ["running", "cancelled"])
+async def test_a_list_of_what_is_rare_reads_nothing_of_what_is_not(opened: Opened, status: str) -> None:
+    async def list_them(opened: Opened) -> None:
+        assert await looks.listed(opened.desk, opened.connection, ([status], *FILTERS[1:])) == []
+
+    await put(opened.store, new_job(task="app:own"))
+    [lease] = (await opened.store.claim("worker", [Wanted({"app:own"}, 1)], "before")).leases
+    assert await opened.store.finish([(lease, Succeeded())]) == [True]
+    few = await opened.reads(list_them)
+    await opened.connection.execute("UPDATE afterward.finished SET task = 'app:others'")
+    await multiply(opened.connection, MANY)
+    await opened.connection.execute("VACUUM ANALYZE")
+    assert await opened.reads(list_them) <= few + 10
+
+
 async def test_a_job_that_came_due_is_made_ready_once(opened: Opened) -> None:
     """And then is not looked at again by claims that do not want it."""
     await put(opened.store, *(new_job(task="app:unknown", delay=60) for _ in range(MANY)))

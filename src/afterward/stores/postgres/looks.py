@@ -20,6 +20,14 @@ _CREATED_AT = 15
 _OLDEST, _LIMIT = 4, 5
 """Of the parameters of the query `list`."""
 
+_STATUSES = 0
+_FEW = 1000
+"""So many jobs with some statuses are looked up by their ids. Of more than these, some are soon found among all."""
+
+_WHERE = "WHERE (created_at < $5"
+_OF_FEW = "WHERE id = ANY ($8::text[]) AND (created_at < $5"
+"""Of the query `list`, in both tables; and where it is to look at these alone."""
+
 _SMALL = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 _LAST_CHARACTER = "\U0010ffff"
 
@@ -75,11 +83,21 @@ async def _rows(desk: Desk, connection: Connection, filters: tuple[Any, ...]) ->
         return []
     oldest = filters[_OLDEST]
     rows: list[Any] = []
-    for row in await connection.fetch(desk["list"], *filters):
+    few = await _few(desk, connection, filters[_STATUSES])
+    query, more = (desk["list"], ()) if few is None else (desk["list"].replace(_WHERE, _OF_FEW), (few,))
+    for row in await connection.fetch(query, *filters, *more):
         if oldest is not None and row[_CREATED_AT] < oldest:
             break
         rows.append(row)
     return rows
+
+
+async def _few(desk: Desk, connection: Connection, statuses: Sequence[str] | None) -> list[str] | None:
+    """The ids of the jobs with one of these statuses, and perhaps some others, if they are few."""
+    if statuses is None:
+        return None
+    rows = await connection.fetch(desk["few"], statuses, _FEW + 1)
+    return None if len(rows) > _FEW else [row["id"] for row in rows]
 
 
 async def changed(desk: Desk, connection: Connection, oldest: float, limit: int) -> list[Job]:

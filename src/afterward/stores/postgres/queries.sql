@@ -770,6 +770,14 @@ LEFT JOIN LATERAL (SELECT owner, origin FROM afterward.origins WHERE job = j.id 
 LEFT JOIN LATERAL (SELECT progress FROM afterward.streams WHERE job = j.id OFFSET 0) s ON true
 ORDER BY j.id DESC;
 
+-- name: few
+-- The ids of what may have one of these statuses ($1): up to so many ($2) of what has ended, of what runs, of what waits.
+(SELECT id FROM afterward.finished WHERE status = ANY ($1::text[]) LIMIT $2)
+UNION ALL
+(SELECT id FROM afterward.jobs WHERE process IS NOT NULL AND 'running' = ANY ($1) AND 'queued' <> ALL ($1) LIMIT $2)
+UNION ALL
+(SELECT id FROM afterward.jobs WHERE 'queued' = ANY ($1) LIMIT $2);
+
 -- name: list_owned
 -- The ids of the jobs of one owner ($8), newest first, as above; and of those that fail with a signature ($9), if one is said:
 -- for good, or to be tried again.

@@ -252,7 +252,7 @@ class PostgresStore:
         return self._ask("looks", "get_chunk", (file, number))
 
     def prunable(self, ages: Mapping[Status, float]) -> Answer[int]:
-        return self._ask("looks", "prunable", (ages,))
+        return self._ask("surveys", "prunable", (ages,))
 
     def get(self, jobs: Sequence[str]) -> Answer[list[Job | None]]:
         return self._ask("looks", "get", (jobs,))
@@ -267,11 +267,11 @@ class PostgresStore:
         names = None if statuses is None else [one.value for one in statuses]
         filters = names, task, queue, before, oldest, limit, unique
         if owner is None and signature is None and text is None:
-            return self._ask("looks", "list", (filters,))
-        return self._ask("looks", "search", (filters, owner, signature, text))
+            return self._ask("surveys", "list", (filters,))
+        return self._ask("surveys", "search", (filters, owner, signature, text))
 
     def changed(self, since: datetime, limit: int) -> Answer[list[Job]]:
-        return self._ask("looks", "changed", (since.timestamp(), limit))
+        return self._ask("surveys", "changed", (since.timestamp(), limit))
 
     def find(self, prefix: str, limit: int) -> Answer[Sequence[str]]:
         return self._ask("looks", "find", (prefix, limit))
@@ -280,10 +280,10 @@ class PostgresStore:
         return self._ask("looks", "events", (asked, limit))
 
     def failures(self, limit: int) -> Answer[list[FailureGroup]]:
-        return self._ask("looks", "failures", (limit,))
+        return self._ask("surveys", "failures", (limit,))
 
     def history(self, since: datetime, seconds: float) -> Answer[list[Period]]:
-        return self._ask("looks", "history", (since.timestamp(), seconds))
+        return self._ask("surveys", "history", (since.timestamp(), seconds))
 
     def processes(self) -> Answer[list[ProcessSeen]]:
         return self._ask("looks", "processes", ())
@@ -295,10 +295,10 @@ class PostgresStore:
         return self._ask("looks", "paused", ())
 
     def stats(self) -> Answer[Stats]:
-        return self._ask("looks", "stats", ())
+        return self._ask("surveys", "stats", ())
 
     def ahead(self, job: str, tasks: Collection[str], queues: Collection[str], limit: int) -> Answer[int]:
-        return self._ask("looks", "ahead", (job, tasks, queues, limit))
+        return self._ask("surveys", "ahead", (job, tasks, queues, limit))
 
     async def watch(self, jobs: Sequence[str], seconds: float) -> None:
         await self._watchers.wait(jobs, seconds)
