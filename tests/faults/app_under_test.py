@@ -8,6 +8,7 @@ import itertools
 import json
 import os
 import signal
+import subprocess
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
@@ -32,6 +33,7 @@ if int(os.environ.get("APP_INSTALLED", "1")):
         concurrency=int(os.environ.get("APP_CONCURRENCY", "100")),
         threads=int(os.environ.get("APP_THREADS", "16")),
         grace=float(os.environ.get("APP_GRACE", "10")),
+        children=int(os.environ.get("APP_CHILDREN", "2")),
     )
 
 
@@ -198,6 +200,29 @@ async def blocks_the_loop(key: str, seconds: float) -> None:
 def holds_the_interpreter(key: str, seconds: float) -> None:
     with recorded(key):
         ctypes.PyDLL(None).usleep(int(seconds * 1e6))  # PyDLL keeps the lock that all threads need
+
+
+@tasks.task(executor="process", backoff=0.05)
+def quick_process(key: str) -> None:
+    with recorded(key):
+        pass
+
+
+@tasks.task(executor="process", backoff=0.05)
+def slow_at_first_process(key: str, seconds: float) -> None:
+    with recorded(key):
+        if current_job().attempt == 1:
+            time.sleep(seconds)
+
+
+@tasks.task(executor="process")
+def holds_its_process(key: str) -> None:
+    """At first: in C, without letting go of the interpreter, while a program that it has started goes on."""
+    if current_job().attempt > 1:
+        with recorded(key):
+            return
+    with subprocess.Popen(["sleep", "600"]), recorded(key):
+        ctypes.PyDLL(None).sleep(600)
 
 
 class Strange(BaseException):

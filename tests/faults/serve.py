@@ -50,6 +50,7 @@ async def work() -> None:
         concurrency=int(os.environ.get("APP_CONCURRENCY", "100")),
         threads=int(os.environ.get("APP_THREADS", "16")),
         grace=float(os.environ.get("APP_GRACE", "10")),
+        children=int(os.environ.get("APP_CHILDREN", "2")),
     )
     async with tasks.running(options):
         await ended.wait()

@@ -7,6 +7,7 @@ import time
 import pytest
 
 from tests.faults.patience import wait_until
+from tests.support.alive import is_running
 from tests.support.site import Site
 
 
@@ -150,14 +151,6 @@ def test_a_signal_to_all_processes_while_a_suspect_is_about_to_begin_is_no_death
     server.wait()
     job = site.database.job("key~1")
     assert (job.status, job.failures, job.deaths) == ("queued", 0, 2)
-
-
-def is_running(pid: int) -> bool:
-    try:
-        with open(f"/proc/{pid}/stat") as stat:  # noqa: PTH123 - not a file on a disk
-            return stat.read().rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
 
 
 def test_a_function_that_is_gone_leaves_its_jobs_to_a_version_that_knows_it(site: Site) -> None:

@@ -22,9 +22,9 @@ from afterward.engine.childvoice import ChildVoice
 from afterward.engine.endings import Endings
 from afterward.engine.executor import CANCELLED, Executor, failure_of
 from afterward.engine.files import receive, received
+from afterward.engine.lifeline import end_all, end_with
 from afterward.engine.lines import captured
 from afterward.engine.orders import END, LEAVES, READY, Answer, Order, line_of, order_in
-from afterward.engine.parent import die_with, end_all
 from afterward.engine.threads import Threads
 from afterward.errors import AttemptTimedOut, ConfigurationError, StoreError, TaskError, kind_of
 from afterward.job import Failed, Outcome, Released, Retry
@@ -222,5 +222,6 @@ def _named(module: str, path: str) -> Any:
 
 
 if __name__ == "__main__":
-    die_with(int(sys.argv[1]))
+    for inherited in sys.argv[1:]:
+        end_with(int(inherited))
     main()

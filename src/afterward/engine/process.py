@@ -17,6 +17,7 @@ from afterward.engine.conversation import Conversation
 from afterward.engine.executor import failure_of, outcome_of
 from afterward.engine.files import END as FILE_ENDS
 from afterward.engine.files import LOST, Chunks
+from afterward.engine.lifeline import Lifeline
 from afterward.engine.memory import MemoryWatch, exceeded
 from afterward.engine.orders import ASKED, END, Answer, answer_in, order_for
 from afterward.engine.voice import CLEAN_UP_SECONDS, AttemptVoice
@@ -79,8 +80,9 @@ class _Pipes(SubprocessStreamProtocol):
 class Child:
     """Runs one attempt at a time. `runs`: how many it has begun to. `is_fit`: is it good for another?"""
 
-    def __init__(self, process: Process) -> None:
+    def __init__(self, process: Process, lifeline: Lifeline) -> None:
         self._process = process
+        self._lifeline = lifeline
         self._stdin = cast("asyncio.StreamWriter", process.stdin)
         self._stdout = cast("asyncio.StreamReader", process.stdout)
         self._heard: deque[bytes] = deque()
@@ -91,19 +93,23 @@ class Child:
     @classmethod
     async def start(cls) -> Child:
         """A new one. Raises `OSError` when there is no memory, no process, or no descriptor left."""
-        loop = asyncio.get_running_loop()
-        transport, protocol = await loop.subprocess_exec(
-            lambda: _Pipes(loop),
-            sys.executable,
-            "-m",
-            "afterward.engine.child",
-            str(os.getpid()),
-            stdin=PIPE,
-            stdout=PIPE,
-            stderr=None,
-            start_new_session=True,  # a signal to the whole group is for its parent to pass on
-        )
-        return cls(Process(transport, protocol, loop))
+        loop, lifeline = asyncio.get_running_loop(), Lifeline()
+        try:
+            transport, protocol = await loop.subprocess_exec(
+                lambda: _Pipes(loop),
+                *(sys.executable, "-m", "afterward.engine.child", *map(str, lifeline.theirs)),
+                stdin=PIPE,
+                stdout=PIPE,
+                stderr=None,
+                pass_fds=lifeline.theirs,
+                start_new_session=True,  # a signal to the whole group is for its parent to pass on
+            )
+        except BaseException:
+            lifeline.close()
+            raise
+        finally:
+            lifeline.have_handed_over()
+        return cls(Process(transport, protocol, loop), lifeline)
 
     @property
     def pid(self) -> int:
@@ -153,6 +159,7 @@ class Child:
             self._process.kill()
         await self._process.wait()
         self._stdin.close()
+        self._lifeline.close()
 
     async def _begin(self, files: Sequence[str], chunks: Chunks) -> None:
         """Hand the files over, and wait until the child says that it begins. From here on, a death is the job's."""
