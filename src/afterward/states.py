@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from afterward.job import Failure, Job, Status
+from afterward.job import TERMINAL, Failure, Job, Status
 
 OVERDUE = timedelta(seconds=10)
 """A job due for longer than this waits for something; a free worker that knows it takes it within seconds."""
@@ -70,6 +70,13 @@ def summary(failure: Failure) -> str:
     """One line of a failure."""
     first = failure.message.strip().partition("\n")[0]
     return f"{failure.kind}: {first}" if first else failure.kind
+
+
+def fails(job: Job) -> bool:
+    """Has it failed for good, or failed and is tried again? Then it is in the group of those that fail alike."""
+    if job.failure is None or job.status in TERMINAL:
+        return job.status is Status.failed
+    return job.failures + job.deaths > 0
 
 
 def why_not(want: str, job: Job) -> str | None:

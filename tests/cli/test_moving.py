@@ -8,7 +8,7 @@ import pytest
 
 from afterward.engine.tidier import CHUNKS
 from afterward.identity import new_id
-from afterward.job import Failed, Failure, NewJob, Process, Succeeded
+from afterward.job import Failed, Failure, NewJob, Process, Retry, Succeeded
 from afterward.stores.sqlite import SQLiteStore
 from tests.cli.conftest import World
 from tests.support.stores import Living, new_job, put, put_file
@@ -142,6 +142,17 @@ def test_one_group_of_failures_is_retried(world: World) -> None:
 
     assert (run.exit_code, run.output) == (0, "retried 2 jobs\n")
     assert statuses(world, one, same, other) == ["queued", "queued", "failed"]
+
+
+def test_what_is_tried_again_of_one_group_of_failures_is_cancelled(world: World) -> None:
+    """What has failed for good stays, and so does what fails otherwise, or waits for its first attempt."""
+    [failed], [again] = world.end(REFUSED, new()), world.end(Retry(REFUSED.failure, 3600), new())
+    [other], [waiting] = world.end(Retry(OOPS.failure, 3600), new()), world.enqueue_all(new(delay=3600))
+
+    run = world.type("cancel", "--all", "--signature", REFUSED.failure.signature, "--yes")
+
+    assert (run.exit_code, run.output) == (0, "cancelled 1 job\n")
+    assert statuses(world, failed, again, other, waiting) == ["failed", "cancelled", "queued", "queued"]
 
 
 def test_all_that_the_filters_leave_are_moved(world: World) -> None:

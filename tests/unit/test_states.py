@@ -7,7 +7,7 @@ import pytest
 
 from afterward import Failure, Job, Status
 from afterward.job import Attempt
-from afterward.states import progress_in, span, state_of
+from afterward.states import fails, progress_in, span, state_of
 
 NOW = datetime(2030, 1, 1, 12, tzinfo=UTC)
 
@@ -109,3 +109,19 @@ def test_spans_of_time_are_short() -> None:
         172_800: "2 d",
     }
     assert {number: span(seconds(number)) for number in spans} == spans
+
+
+@pytest.mark.parametrize(
+    ("status", "failures", "deaths", "expected"),
+    [
+        (Status.failed, 1, 0, True), (Status.queued, 1, 0, True), (Status.running, 0, 1, True),
+        (Status.queued, 0, 0, False), (Status.succeeded, 1, 0, False), (Status.cancelled, 1, 0, False),
+    ],
+)  # fmt: skip
+def test_what_fails_has_failed_for_good_or_is_tried_again(
+    status: Status, failures: int, deaths: int, expected: bool
+) -> None:
+    """What a person retries starts anew; it has its last failure still."""
+    job = replace(JUST_ADDED, status=status, failures=failures, deaths=deaths, failure=FAILURE)
+    assert fails(job) is expected
+    assert fails(replace(job, failure=None)) is (status is Status.failed)

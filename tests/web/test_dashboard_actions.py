@@ -12,8 +12,9 @@ from fastapi import FastAPI, Header, UploadFile
 from pydantic import AfterValidator
 
 from afterward import Afterward, Job, Status
-from afterward.job import Ruling
-from afterward.stores.base import Answer, Store
+from afterward.identity import new_id
+from afterward.job import Failed, Failure, Outcome, Process, Retry, Ruling
+from afterward.stores.base import Answer, Store, Wanted
 from afterward.web.dashboard import bulk
 from tests.support.documents import Document
 from tests.support.visiting import FROM_HERE, Visitor
@@ -52,6 +53,18 @@ class Shop:
     def cancel(self, *ids: str) -> None:
         for id_ in ids:
             self.tasks.run_sync(self.tasks.cancel(id_))
+
+    def end(self, id_: str, outcome: Outcome) -> str:
+        """As a worker would that has run it; its id."""
+        self.tasks.run_sync(self._end(id_, outcome))
+        return id_
+
+    async def _end(self, id_: str, outcome: Outcome) -> None:
+        store = self.tasks.life.store
+        await store.join(Process("worker", 1, "example"))
+        [lease] = (await store.claim("worker", [Wanted(["shop:send"], 1, only=[id_])], new_id())).leases
+        assert await store.finish([(lease, outcome)]) == [True]
+        await store.leave("worker")
 
     def jobs(self, **filters: Any) -> list[Job]:
         return self.tasks.run_sync(self.tasks.list(**filters))
@@ -166,6 +179,24 @@ def test_all_that_match_are_cancelled_when_the_word_is_typed(shop: Shop, caplog:
     assert {shop.job(id_).status for id_ in mine} == {Status.cancelled}
     assert {shop.job(id_).status for id_ in (other, added_meanwhile)} == {Status.queued}
     assert actions(caplog) == [{"by": "ana", "action": "cancel_all", "queue": "mail", "done": 7}]
+
+
+def test_a_group_of_failures_is_cancelled_as_far_as_it_is_tried_again(
+    shop: Shop, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What has failed for good stays, and so does what fails otherwise: then the other half of the group is retried."""
+    oops = Failure("OopsError", "it did not work", signature="oops")
+    failed, again = shop.end(shop.add(), Failed(oops)), shop.end(shop.add(), Retry(oops, 60))
+    other = shop.end(shop.add(), Retry(Failure("OSError", "no route", signature="another"), 60))
+    assert notice(shop.visitor.do("/bulk?action=cancel&signature=oops", "/bulk", word="cancel")) == "1 job cancelled."
+    assert [shop.job(id_).status.value for id_ in (failed, again, other)] == ["failed", "cancelled", "queued"]
+    page = shop.visitor.do("/bulk?action=retry&status=failed&signature=oops", "/bulk", word="retry")
+    assert notice(page) == "1 job queued again."
+    assert [shop.job(id_).status.value for id_ in (failed, again)] == ["queued", "cancelled"]
+    assert actions(caplog) == [
+        {"by": "ana", "action": "cancel_all", "signature": "oops", "done": 1},
+        {"by": "ana", "action": "retry_all", "status": "failed", "signature": "oops", "done": 1},
+    ]
 
 
 def test_nothing_is_done_when_another_word_is_typed(shop: Shop, caplog: pytest.LogCaptureFixture) -> None:

@@ -117,11 +117,23 @@ def test_an_id_or_its_beginning_leads_to_the_job(visitor: Visitor, painted: Gall
 def test_failures_stand_together_by_their_cause(visitor: Visitor) -> None:
     page = visitor.see("/failures")
     rows = {row["failure"].split()[0]: row for row in page.rows()}
-    assert int(rows["ConnectionRefusedError"]["jobs"]) > 1
+    refused = rows["ConnectionRefusedError"]
+    assert int(refused["failed"]) > 1
+    assert refused["being tried again"] == "1"
     show = next(one for one in page.all("a") if one.text == "Show those of ConnectionRefusedError")
     jobs = Document(visitor.client.get(show.attributes["href"]).text).rows()
-    assert len(jobs) == int(rows["ConnectionRefusedError"]["jobs"])
+    assert len(jobs) == int(refused["failed"]) + 1
     assert all("ConnectionRefusedError" in job["more"] for job in jobs)
+
+
+def test_a_group_is_retried_as_far_as_it_has_failed_and_cancelled_as_far_as_it_is_tried_again(visitor: Visitor) -> None:
+    page = visitor.see("/failures")
+    links = [one for one in page.all("a") if "all…" in one.text]
+    assert sum(one.text.startswith("Retry") for one in links) == len([1 for row in page.rows() if row["failed"] != "–"])
+    [cancel] = [one for one in links if one.text == "Cancel all… being tried again after ConnectionRefusedError"]
+    assert sum(one.text.startswith("Cancel") for one in links) == 1
+    asked = Document(visitor.client.get(cancel.attributes["href"]).text)
+    assert asked.one("h1").text == "Cancel 1 job?"
 
 
 def test_workers_are_shown_with_what_each_runs(visitor: Visitor) -> None:

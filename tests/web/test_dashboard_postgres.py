@@ -48,7 +48,7 @@ def test_every_page_is_there_and_every_action_done(visitor: Visitor, tasks: Afte
     wait_until(lambda: status(failed) is Status.failed)
     for path in ("", "?range=24h", "/jobs", "/workers", "/queues", f"/jobs/{failed}/requeue", "/bulk?action=retry"):
         visitor.see(path)
-    assert [row["jobs"] for row in visitor.see("/failures").rows()] == ["1"]
+    assert [row["failed"] for row in visitor.see("/failures").rows()] == ["1"]
     assert len(visitor.see("/jobs?q=ANA@&status=failed").rows()) == 1
     assert "ValueError" in visitor.see(f"/jobs/{failed}").one("main").text
     assert "Why is it not running?" in visitor.see(f"/jobs/{later}").one("main").text

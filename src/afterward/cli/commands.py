@@ -155,7 +155,7 @@ def failures(
     limit: options.Limit = 50,
     json: options.Json = False,
 ) -> None:
-    """List what has failed for good, by what it most likely failed for; what failed last comes first."""
+    """List what fails, for good or to be tried again, by its most likely cause; what failed last comes first."""
     from afterward.cli.failing import failed, print_failures
 
     with errors_told():
@@ -230,6 +230,7 @@ def cancel(
     task: options.Task = None,
     queue: options.Queue = None,
     since: options.Since = None,
+    signature: options.Signature = None,
     yes: options.Yes = False,
 ) -> None:
     """Cancel jobs that wait, and ask those that run to end. --all: those that wait, or those of --status."""
@@ -237,7 +238,7 @@ def cancel(
     from afterward.cli.reading import filters
 
     with errors_told():
-        wanted = filters(status, task, queue, since)
+        wanted = filters(status, task, queue, since, signature=signature)
         raise typer.Exit(move(store, CANCEL, ids, wanted, every=every, yes=yes))
 
 

@@ -51,7 +51,7 @@ Queue = Annotated[str | None, typer.Option(metavar="NAME", help="Only jobs of th
 Owner = Annotated[str | None, typer.Option(metavar="NAME", help="Only jobs of this owner.")]
 Signature = Annotated[
     str | None,
-    typer.Option(metavar="TEXT", help="Only jobs that failed for good with this signature: see afterward failures."),
+    typer.Option(metavar="TEXT", help="Only jobs that fail with this signature: see afterward failures."),
 ]
 QueueName = Annotated[str, typer.Argument(metavar="QUEUE", help="The queue's name.")]
 Statuses = Annotated[list[Status] | None, typer.Option(help="Only jobs of this status; may be given again.")]

@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 
 from afterward.errors import AfterwardError
 from afterward.job import Job, Status
+from afterward.states import fails
 from afterward.stores.address import DEFAULT_URL, store_of
 from afterward.stores.base import Store
 from afterward.waiting import until_ended
@@ -50,7 +51,7 @@ class Filters:
             and (self.queue is None or job.queue == self.queue)
             and (self.since is None or job.created_at >= self.since)
             and (self.owner is None or job.owner == self.owner)
-            and (self.signature is None or _failed_with(job) == self.signature)
+            and (self.signature is None or _fails_with(job) == self.signature)
         )
 
     async def page(self, store: Store, limit: int, before: str | None = None) -> list[Job]:
@@ -75,8 +76,8 @@ def filters(
     return Filters(list(statuses) if statuses else None, task, queue, since, owner, signature)
 
 
-def _failed_with(job: Job) -> str | None:
-    return None if job.failure is None or job.status is not Status.failed else job.failure.signature
+def _fails_with(job: Job) -> str | None:
+    return job.failure.signature if job.failure is not None and fails(job) else None
 
 
 async def newest(url: str | None, wanted: Filters, limit: int) -> tuple[list[Job], bool]:

@@ -1,4 +1,4 @@
-"""Jobs that failed for good, by what is most likely their cause."""
+"""Jobs that fail, by what is most likely their cause."""
 
 from __future__ import annotations
 

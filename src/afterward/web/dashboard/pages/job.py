@@ -14,7 +14,7 @@ from afterward.explaining import explain_found
 from afterward.job import TERMINAL, Event, EventKind, Failure, Job, Status
 from afterward.reasons import Cause, Reason
 from afterward.redaction import redacted, shown
-from afterward.states import progress_in, state_of
+from afterward.states import fails, progress_in, state_of
 from afterward.web.dashboard.lookup import found
 from afterward.web.dashboard.timeline import timeline
 from afterward.web.dashboard.visit import Visit
@@ -53,7 +53,7 @@ async def job(visit: Visit) -> Response:
         first=first, last=last, arguments=pretty(job.arguments), result=pretty(job.result), progress=progress(job),
         origin=_origin(job), curl=_curl(visit, job), task=visit.host.tasks.get(job.task), moves=moves(job, visit),
         reasons=reasons, is_stuck=any(reason.cause not in _HARMLESS for reason in reasons),
-        failure=_last_failure(job),
+        failure=_last_failure(job), fails=fails(job),
     )  # fmt: skip
 
 
