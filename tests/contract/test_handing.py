@@ -132,7 +132,7 @@ every_way_back = pytest.mark.parametrize("way", WAYS_BACK)
 
 
 async def test_what_is_handed_over_waits_and_is_given_to_nobody(place: Place, relay: Living, other: Living) -> None:
-    """Not when its time has come, nor to who names it; nobody waits for it, and it is shown as it was, with its time."""
+    """Not when its time has come, nor to who names it; nobody waits for it, and it is shown as it was."""
     lease = await handed(relay)
     job = await get(relay.store, lease.id)
     assert (job.status, job.process, job.attempt, job.deaths, job.attempts) == (Status.queued, None, 1, 0, ())
@@ -728,16 +728,12 @@ async def test_what_is_followed_and_replaced_keeps_its_attempt_and_gets_no_other
     place: Place, relay: Living, host: Living, when: str
 ) -> None:
     """It runs there anyway: its message cannot be called back."""
-    if when == "before":
-        lease = await relay.leased(new_job(unique="daily"))
-        new = await replaced(relay)
-        assert await relay.store.hand_over([HandOver(lease, None, is_followed=True)]) == [True]
-    else:
-        lease = await handed(relay, new_job(unique="daily"), again=None, followed=True)
+    lease = await relay.leased(new_job(unique="daily"))
+    new = await replaced(relay) if when == "before" else None
+    assert await relay.store.hand_over([HandOver(lease, None, is_followed=True)]) == [True]
     if when == "begun":
         await begun(host, lease)
-    if when != "before":
-        new = await replaced(relay)
+    new = new or await replaced(relay)
     place.clock.advance(60)
     assert ids((await relay.claim()).leases) == [new.id]
     assert await host.store.give_back(host.id, [(lease.id, 1)], []) == [when == "begun"]

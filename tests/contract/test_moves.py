@@ -25,6 +25,7 @@ from afterward.job import (
     Succeeded,
 )
 from afterward.stores.base import Store
+from afterward.stores.handing import HandOver, Start
 from tests.support.stores import OOPS, OUTCOMES, Living, Place, get, name_of, new_job, put
 
 pytestmark = pytest.mark.anyio
@@ -154,6 +155,30 @@ async def cancelled(worker: Living) -> Job:
     return await get(worker.store, job.id)
 
 
+async def handed(worker: Living, *, is_followed: bool = False) -> Job:
+    lease = await worker.leased(new_job(unique=worker.id))
+    assert await worker.store.hand_over([HandOver(lease, 0.0, is_followed)]) == [True]
+    return await get(worker.store, lease.id)
+
+
+async def begun(worker: Living, *, is_followed: bool = False) -> Job:
+    job = await handed(worker, is_followed=is_followed)
+    assert None not in await worker.store.begin(worker.id, [Start(job.id, job.attempt, worker.id)])
+    return await get(worker.store, job.id)
+
+
+async def followed_and_asked(worker: Living) -> Job:
+    job = await handed(worker, is_followed=True)
+    assert await worker.store.cancel([job.id]) == [Ruling.asked]
+    return await get(worker.store, job.id)
+
+
+async def taken_back(worker: Living) -> Job:
+    job = await handed(worker)
+    assert (await worker.store.take_back(worker.id, {job.task}, 10)).leases
+    return await get(worker.store, job.id)
+
+
 STATES: dict[str, Callable[[Living], Awaitable[Job]]] = {
     "free": free,
     "held": held,
@@ -166,6 +191,12 @@ STATES: dict[str, Callable[[Living], Awaitable[Job]]] = {
     "died": lambda worker: ended(worker, Died(OOPS, 0, final=True)),
     "cancelled": cancelled,
     "cancelled while it ran": lambda worker: ended(worker, Cancelled("asked to end")),
+    "handed over": handed,
+    "handed over to follow": lambda worker: handed(worker, is_followed=True),
+    "handed over and asked to end": followed_and_asked,
+    "begun": begun,
+    "begun and followed": lambda worker: begun(worker, is_followed=True),
+    "taken back": taken_back,
 }
 MAKERS = {Status.queued: free, Status.running: running, Status.failed: STATES["failed"], Status.cancelled: cancelled}
 
@@ -194,6 +225,13 @@ EVERYTHING: dict[str, Operation] = {
     "cancel": lambda worker, _, job: worker.store.cancel([job.id]),
     "hasten": lambda worker, _, job: worker.store.hasten([job.id]),
     "report": lambda worker, _, job: worker.store.report([(lease_of(job), Report(1, (DONE_HALF,)))]),
+    "hand over": lambda worker, _, job: worker.store.hand_over([HandOver(lease_of(job), 0.0)]),
+    "hand over to follow": lambda worker, _, job: worker.store.hand_over([HandOver(lease_of(job), 0.0, True)]),
+    "begin": lambda worker, other, job: other.store.begin(other.id, [Start(job.id, job.attempt, worker.id)]),
+    "begin by its sender": lambda worker, _, job: worker.store.begin(
+        worker.id, [Start(job.id, job.attempt, worker.id)]
+    ),
+    "take back": lambda _, other, job: other.store.take_back(other.id, {job.task}, 10),
 }
 BY_A_PERSON: dict[str, Operation] = {"retry": lambda worker, _, job: worker.store.retry([job.id])}
 
@@ -217,7 +255,8 @@ async def test_no_operation_makes_a_move_that_is_not_allowed(place: Place, state
             assert now.attempt >= was.attempt, name
             assert (now.status is Status.running) <= (now.process is not None), name
             assert (now.finished_at is not None) == (now.status in TERMINAL), name
-            assert (now.status is Status.queued) <= (now.cancel_asked_at is None), name
+            is_waiting = now.status is Status.queued and now.handed_at is None
+            assert is_waiting <= (now.cancel_asked_at is None), name
             if was.status in TERMINAL and name not in BY_A_PERSON:
                 assert now == was, name
 
