@@ -17,6 +17,13 @@ from afterward.workforce import Worker, able, room, workers_of
 _NAMED = 3
 """So many processes, or queues, are named; the others are counted."""
 
+_PLACES = {
+    "loop": ("place in the loop", "places in the loop", "--concurrency"),
+    "thread": ("thread", "threads", "--threads"),
+    "process": ("child process", "child processes", "--children"),
+}
+"""Where jobs take their places, in words, and what makes more of them."""
+
 _HOW_TO_END = (
     "an `async def` function is cancelled where it awaits; a `def` function has to ask: afterward.check_cancelled(), "
     "or cancel_asked()"
@@ -173,13 +180,12 @@ def _room(job: Job, now: datetime, workers: Sequence[Worker], around: Surroundin
     """It is due, and there are workers that could run it."""
     places, free = room(job, workers, around.running)
     ahead = _before(around.ahead)
-    in_threads = any(worker.is_threaded(job.task) for worker in workers)
-    there_are = many(places, "thread") if in_threads else many(places, "place in the loop", "places in the loop")
+    one, several, option = _PLACES[workers[0].executor(job.task)]
+    there_are = many(places, one, several)
     if not free:
         where = _listed([_name(worker.process) for worker in workers])
         taken = f"none of {there_are} is free" if places > 1 else f"the only {there_are.partition(' ')[2]} is taken"
         text = f"the workers are full: {ahead}, and {taken}, on {where}"
-        option = "--threads" if in_threads else "--concurrency"
         return Reason(Cause.busy, text, f"start another worker, or give each more room: {option}")
     text = f"it should start any moment: {ahead}, and {free:,} of {there_are} {'is' if free == 1 else 'are'} free"
     late = now - due_since(job)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from afterward.executors import Executor
 from afterward.job import Job
 from afterward.liveness import SUSPECT_AFTER
 from afterward.stores.seen import ProcessSeen, Served
@@ -30,11 +31,19 @@ class Worker(NamedTuple):
 
     def places(self, task: str) -> int:
         """How many jobs it runs at once, of those that take their places where this one does."""
-        return self.served.threads if self.is_threaded(task) else self.served.concurrency
+        match self.executor(task):
+            case "thread":
+                return self.served.threads
+            case "process":
+                return self.served.children
+            case _:
+                return self.served.concurrency
 
-    def is_threaded(self, task: str) -> bool:
-        """Does it run this function in a thread?"""
-        return task in self.served.threaded
+    def executor(self, task: str) -> Executor:
+        """Where it runs this function."""
+        if task in self.served.apart:
+            return "process"
+        return "thread" if task in self.served.threaded else "loop"
 
 
 def workers_of(processes: Iterable[ProcessSeen]) -> list[Worker]:
@@ -50,19 +59,16 @@ def able(job: Job, workers: Iterable[Worker]) -> list[Worker]:
 
 
 def kin(job: Job, workers: Iterable[Worker]) -> set[str]:
-    """The tasks whose jobs take their places where this one takes its own: the threads, or those in the loop."""
+    """The tasks whose jobs take their places where this one takes its own: in the loop, in threads, in children."""
     return {
-        task
-        for worker in workers
-        for task in worker.served.tasks
-        if worker.is_threaded(task) == worker.is_threaded(job.task)
+        task for worker in workers for task in worker.served.tasks if worker.executor(task) == worker.executor(job.task)
     }
 
 
 def room(job: Job, workers: Sequence[Worker], running: Mapping[str, Job]) -> tuple[int, int]:
     """How many places these workers have for jobs such as this one, and how many of them are free.
 
-    `running`: by id, what they run. One that is tried in a process of its own takes no place.
+    `running`: by id, what they run. A suspect takes no place in the loop, nor a thread.
     """
     places, free = 0, 0
     for worker in workers:
@@ -70,8 +76,8 @@ def room(job: Job, workers: Sequence[Worker], running: Mapping[str, Job]) -> tup
             one
             for id_ in worker.process.running
             if (one := running.get(id_)) is not None
-            and one.deaths < SUSPECT_AFTER
-            and worker.is_threaded(one.task) == worker.is_threaded(job.task)
+            and worker.executor(one.task) == worker.executor(job.task)
+            and (one.deaths < SUSPECT_AFTER or worker.executor(one.task) == "process")
         ]
         places += worker.places(job.task)
         free += max(0, worker.places(job.task) - len(takes_one))

@@ -11,7 +11,7 @@ from tests.support.site import Site
 
 
 def test_a_child_that_is_killed_costs_its_own_job_alone(site: Site) -> None:
-    """By the system, for want of memory, say. It is counted, and the job is run again; its neighbours notice nothing."""
+    """For want of memory, say. It is counted, and the job is run again; its neighbours notice nothing."""
     server = site.serve(children=2)
     site.door.add("slow_at_first_process", "key~killed", seconds=60)
     site.door.add("slow_at_first_process", "key~neighbour", seconds=3)

@@ -56,6 +56,8 @@ RUNS = job(status=Status.running, process="a", attempt=2, started_at=ago(180))
 LATER = NOW + timedelta(minutes=5)
 TRIED = (Attempt(1, "failed", ago(9), ago(5), OOPS),)
 BUSY = [job(id=f"r{n}", status=Status.running, process="a") for n in range(3)]
+PRESSING = replace(BUSY[0], task="shop:press")
+APART: dict[str, Any] = {"tasks": {"shop:press": "v1"}, "children": 1, "apart": {"shop:press"}}
 PACKING = [replace(one, task="shop:pack") for one in BUSY]
 
 
@@ -204,6 +206,19 @@ TABLE: dict[str, Row] = {
         Cause.busy,
         "the workers are full: 1 job stands before it, and none of 2 threads is free, on host-a (pid 4711)",
         f"{MORE}--threads",
+    ),
+    "the child processes are full": (
+        job(task="shop:press"), among(process(running=["r0"], **APART), running=running(PRESSING)),
+        Cause.busy,
+        "the workers are full: nothing stands before it, and the only child process is taken, on host-a (pid 4711)",
+        f"{MORE}--children",
+    ),
+    "a suspect takes a child process like any other": (
+        job(task="shop:press"),
+        among(process(running=["r0"], **APART), running=running(replace(PRESSING, deaths=2))),
+        Cause.busy,
+        "the workers are full: nothing stands before it, and the only child process is taken, on host-a (pid 4711)",
+        f"{MORE}--children",
     ),
     "the only thread is taken": (
         job(task="shop:pack"), among(process(threads=1, running=["r0"]), running=running(*PACKING)),

@@ -36,7 +36,9 @@ class Sender(Producer):
         # Told to ignore the result, it does not subscribe to it: nobody here would ever read it, or unsubscribe.
         options = {**message.options, "ignore_result": True, "retry": False}
         try:
-            send(*arguments, list(message.args), dict(message.kwargs), task_id=message.task_id, producer=self, **options)
+            send(
+                *arguments, list(message.args), dict(message.kwargs), task_id=message.task_id, producer=self, **options
+            )
             if self._sending is not None:
                 raise RuntimeError("Celery has sent nothing: it is told to run tasks at once (task_always_eager)")
         finally:

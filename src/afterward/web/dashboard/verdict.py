@@ -65,7 +65,8 @@ def _troubles(
 
 def _behind(queue: QueueStats, processes: Sequence[ProcessSeen]) -> str:
     able = [process for process in processes if serves(process, queue.queue)]
-    slots = sum(process.served.concurrency + process.served.threads for process in able if process.served)
+    served = [process.served for process in able if process.served]
+    slots = sum(one.concurrency + one.threads + one.children for one in served)
     busy = sum(len(process.running) for process in able)
     return (
         f"The queue {queue.queue} is behind: its oldest job has waited for "
