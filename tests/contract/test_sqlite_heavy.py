@@ -1,5 +1,6 @@
 """SQLite: what takes long is carried out in a thread, and never on the loop of an application."""
 
+import asyncio
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from afterward.job import EventKind, Lease, NewEvent, Placement, Process, Report
 from afterward.stores.sqlite import SQLiteStore
 from afterward.stores.sqlite.store import LARGE, MANY
 from afterward.stores.sqlite.writer import HEAVY, Operation
-from tests.support.stores import new_job
+from tests.support.stores import MORNING, new_job
 
 pytestmark = pytest.mark.anyio
 
@@ -76,4 +77,31 @@ async def test_large_batches_go_a_few_at_a_time(tmp_path: Path) -> None:
         await answer
     assert store.most == HEAVY
     assert len(await store.list(limit=10_000)) == 7 * (MANY + 1)
+    await store.close()
+
+
+class SlowClock:
+    """A clock that, once it is stopped, is read by nobody before it goes on."""
+
+    def __init__(self) -> None:
+        self.is_stopped = False
+        self.goes_on = threading.Event()
+
+    def __call__(self) -> float:
+        if self.is_stopped:
+            self.goes_on.wait(10)
+        return MORNING
+
+
+async def test_who_counts_all_jobs_holds_up_nobody_who_looks_at_one(tmp_path: Path) -> None:
+    """A dashboard over many jobs, beside clients that ask for their own."""
+    clock = SlowClock()
+    store = SQLiteStore(tmp_path / "jobs.db", clock=clock)
+    await store.open()
+    clock.is_stopped = True
+    counting = store.stats()
+    assert await asyncio.wait_for(store.get(["unheard of"]), 3) == [None]
+    assert not counting.done()
+    clock.goes_on.set()
+    await counting
     await store.close()

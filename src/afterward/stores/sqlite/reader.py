@@ -21,7 +21,7 @@ _Work = tuple[Look, asyncio.AbstractEventLoop, "asyncio.Future[Any]"]
 
 
 class Reader:
-    """Runs looks one after the other. Each sees what was committed before it began."""
+    """Runs looks one after the other, from the first on. Each sees what was committed before it began."""
 
     def __init__(self, path: Path, patience: float) -> None:
         self._path = path
@@ -29,8 +29,7 @@ class Reader:
         self._mutex = threading.Lock()
         self._closed = False
         self._work: SimpleQueue[_Work | None] = SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name="afterward-sqlite-reader", daemon=True)
-        self._thread.start()
+        self._thread: threading.Thread | None = None
 
     def look(self, look: Callable[[apsw.Connection], T]) -> asyncio.Future[T]:
         """Ask for a look, from a running event loop; await the answer."""
@@ -40,6 +39,9 @@ class Reader:
             if self._closed:
                 raise StoreUnavailable(f"the store {self._path} is closed")
             self._work.put((look, loop, future))
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="afterward-sqlite-reader", daemon=True)
+                self._thread.start()
         return future
 
     def close(self) -> None:
@@ -48,7 +50,8 @@ class Reader:
             if not self._closed:
                 self._closed = True
                 self._work.put(None)
-        self._thread.join()
+        if self._thread is not None:
+            self._thread.join()
 
     def _run(self) -> None:
         connection: apsw.Connection | None = None

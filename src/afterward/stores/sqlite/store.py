@@ -82,6 +82,7 @@ class SQLiteStore:
         self._opening = threading.Lock()
         self._writer: Writer | None = None
         self._reader: Reader | None = None
+        self._surveyor: Reader | None = None
         self._wal = self._path.with_name(self._path.name + "-wal")
         self._identity: tuple[_Inode | None, _Inode | None] = (None, None)
         self._locks = LivenessLocks(self._path)
@@ -119,8 +120,9 @@ class SQLiteStore:
             await asyncio.get_running_loop().run_in_executor(None, self._open, migrate)
 
     async def close(self) -> None:
-        open_ones = [connected for connected in (self._reader, self._writer) if connected is not None]
-        self._reader = self._writer = None
+        connections = self._reader, self._surveyor, self._writer
+        open_ones = [connected for connected in connections if connected is not None]
+        self._reader = self._surveyor = self._writer = None
         self._doorbell.close()
         self._locks.close()
         for connected in open_ones:
@@ -217,7 +219,7 @@ class SQLiteStore:
         return self._look(lambda connection: contents.get_chunk(connection, file, number))
 
     def prunable(self, ages: Mapping[Status, float]) -> Answer[int]:
-        return self._look(lambda connection: looks.prunable(connection, ages, self._clock()))
+        return self._survey(lambda connection: looks.prunable(connection, ages, self._clock()))
 
     def get(self, jobs: Sequence[str]) -> Answer[list[Job | None]]:
         return self._look(lambda connection: [looks.get(connection, job) for job in jobs])
@@ -231,16 +233,16 @@ class SQLiteStore:
         names = None if statuses is None else json.dumps(list(statuses))
         oldest = None if since is None else since.timestamp()
         filters = Filters(names, task, queue, before, oldest, limit, unique, owner, signature)
-        return self._look(lambda connection: [job_of(row, []) for row in looks.listed(connection, filters, text)])
+        return self._survey(lambda connection: [job_of(row, []) for row in looks.listed(connection, filters, text)])
 
     def changed(self, since: datetime, limit: int) -> Answer[list[Job]]:
-        return self._look(lambda connection: looks.changed(connection, since.timestamp(), limit))
+        return self._survey(lambda connection: looks.changed(connection, since.timestamp(), limit))
 
     def stats(self) -> Answer[Stats]:
-        return self._look(lambda connection: stats(connection, self._clock(), self._locks.dead()))
+        return self._survey(lambda connection: stats(connection, self._clock(), self._locks.dead()))
 
     def ahead(self, job: str, tasks: Collection[str], queues: Collection[str], limit: int) -> Answer[int]:
-        return self._look(lambda connection: ahead(connection, job, tasks, queues, limit, self._clock()))
+        return self._survey(lambda connection: ahead(connection, job, tasks, queues, limit, self._clock()))
 
     def find(self, prefix: str, limit: int) -> Answer[Sequence[str]]:
         return self._look(lambda connection: looks.find(connection, prefix, limit))
@@ -252,10 +254,10 @@ class SQLiteStore:
         return self._ringing(self._ask("hasten", jobs))
 
     def failures(self, limit: int) -> Answer[list[FailureGroup]]:
-        return self._look(lambda connection: ended.failures(connection, limit))
+        return self._survey(lambda connection: ended.failures(connection, limit))
 
     def history(self, since: datetime, seconds: float) -> Answer[list[Period]]:
-        return self._look(lambda connection: ended.history(connection, since.timestamp(), seconds))
+        return self._survey(lambda connection: ended.history(connection, since.timestamp(), seconds))
 
     def describe(self, process: str, served: Served) -> Answer[bool]:
         return self._ask("describe", (process, served))
@@ -298,7 +300,7 @@ class SQLiteStore:
 
     def space(self) -> Answer[Space]:
         """How large the file is, and how much of it holds nothing."""
-        return self._look(looks.space)
+        return self._survey(looks.space)
 
     async def watch(self, jobs: Sequence[str], seconds: float) -> None:
         await self._watchers.wait(jobs, seconds)
@@ -320,13 +322,14 @@ class SQLiteStore:
             if self._writer is None:
                 connection = connect(self._path, self._patience, migrate=migrate)
                 self._identity = (_identity(self._path), _identity(self._wal))
-                self._reader = Reader(self._path, self._patience)
+                self._reader, self._surveyor = [Reader(self._path, self._patience) for _ in range(2)]
                 self._writer = Writer(connection, self._stage, self.location, self._patience)
 
     def _forget_inherited(self) -> None:
         """In a forked child: the connection is the parent's; closed here, it could harm the file."""
-        _INHERITED.append((self._reader, self._writer, self._doorbell))
-        self._reader, self._writer, self._doorbell, self._opening = None, None, Doorbell(), threading.Lock()
+        _INHERITED.append((self._reader, self._surveyor, self._writer, self._doorbell))
+        self._reader = self._surveyor = self._writer = None
+        self._doorbell, self._opening = Doorbell(), threading.Lock()
 
     # one transaction
 
@@ -352,7 +355,13 @@ class SQLiteStore:
         return answer
 
     def _look(self, look: Callable[[apsw.Connection], T]) -> Answer[T]:
-        reader = self._reader
+        return self._read(self._reader, look)
+
+    def _survey(self, look: Callable[[apsw.Connection], T]) -> Answer[T]:
+        """One that may have to read much: it holds up no look at a single job."""
+        return self._read(self._surveyor, look)
+
+    def _read(self, reader: Reader | None, look: Callable[[apsw.Connection], T]) -> Answer[T]:
         if reader is None:
             raise StoreUnavailable(f"the store {self._path} is not open")
         self._check_file()
