@@ -30,8 +30,8 @@ PACKAGE = "afterward.stores.sqlite"
 
 RETRIED = """
 INSERT INTO jobs (
-    id, task, queue, priority, status, due, run_at, created_at, started_at, arguments, attempt, failures, deaths, failure,
-    finished_at
+    id, task, queue, priority, status, due, run_at, created_at, started_at, arguments, attempt, failures, deaths,
+    failure, finished_at
 )
 VALUES (?, 'app:send', 'default', 0, ?, 1, 10, 10, 11, '{}', 1, ?, ?, ?, ?)
 """
@@ -192,7 +192,7 @@ async def test_every_older_schema_is_brought_up_to_date(tmp_path: Path) -> None:
 
 
 async def test_what_was_tried_again_before_is_in_its_group(tmp_path: Path) -> None:
-    """At the time that its attempts tell; not what a person has retried, nor what only its worker's death queued again."""
+    """At the time that its attempts tell; not what a person has retried, nor what only a death has queued again."""
     path, oops = tmp_path / "jobs.db", text_of(OOPS)
     make_older(path, 8)
     with connected(path) as connection:

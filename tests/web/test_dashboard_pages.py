@@ -129,7 +129,8 @@ def test_failures_stand_together_by_their_cause(visitor: Visitor) -> None:
 def test_a_group_is_retried_as_far_as_it_has_failed_and_cancelled_as_far_as_it_is_tried_again(visitor: Visitor) -> None:
     page = visitor.see("/failures")
     links = [one for one in page.all("a") if "all…" in one.text]
-    assert sum(one.text.startswith("Retry") for one in links) == len([1 for row in page.rows() if row["failed"] != "–"])
+    failed = [row["failed"] for row in page.rows() if row["failed"].isdecimal()]
+    assert sum(one.text.startswith("Retry") for one in links) == len(failed) > 1
     [cancel] = [one for one in links if one.text == "Cancel all… being tried again after ConnectionRefusedError"]
     assert sum(one.text.startswith("Cancel") for one in links) == 1
     asked = Document(visitor.client.get(cancel.attributes["href"]).text)
