@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager, nullcontext
 from contextvars import ContextVar
 from datetime import timedelta
 from functools import partial
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from fastapi import APIRouter
 from starlette.applications import Starlette
@@ -34,6 +34,9 @@ from afterward.task import Seconds, Task, seconds
 from afterward.uploads import DEFAULT_MAX_FILE_BYTES
 from afterward.web.tail import Tails
 
+if TYPE_CHECKING:
+    from celery import Celery  # pyright: ignore[reportMissingTypeStubs]
+
 
 class Afterward(Showing):
     """Durable background tasks, kept in one store.
@@ -48,6 +51,8 @@ class Afterward(Showing):
     neither made nor brought up to date here; on an older one the app refuses to start, until `afterward migrate` was
     called. `log_level`: lines of the log that a job writes are stored with it from this level on; None: none are.
     `version`: of the application, by default the environment's `AFTERWARD_APP_VERSION`; shown with what runs jobs.
+    `celery`: your Celery app, or the URL of a broker, by default the environment's `AFTERWARD_CELERY_URL`; see
+    `Afterward.celery`.
 
     Nothing is opened before it is needed. Raises `ConfigurationError` for a URL that names no store, or a span of time
     that makes no sense.
@@ -66,6 +71,7 @@ class Afterward(Showing):
         migrate: bool = True,
         log_level: int | None = logging.INFO,
         version: str | None = None,
+        celery: Celery | str | None = None,
         store: Store | None = None,
     ) -> None:
         store = store or store_of(url or os.environ.get("AFTERWARD_URL") or DEFAULT_URL)
@@ -81,6 +87,8 @@ class Afterward(Showing):
         self._ages = {status: seconds(age) for status, age in kept.items() if age is not None}
         self.log_level = log_level
         self.version = os.environ.get("AFTERWARD_APP_VERSION", "") if version is None else version
+        self._celery_given = celery or os.environ.get("AFTERWARD_CELERY_URL") or None
+        self.foreign = {}
         self._lifespan_seen = False
 
     def install(

@@ -93,7 +93,8 @@ class Declaring(Looking):
         True, or the seconds to wait. `on_success`, `on_failure`: tasks that take an `EndedJob`, stored together with
         the end of a job that has succeeded, or failed for good. `run_on_error`: keep it though the request ends in an
         exception before its response. `executor`: where it runs: "loop" (an `async def` does by itself), "thread" (a
-        `def` does), or "process": a child process, which keeps a processor busy for itself and can be killed.
+        `def` does), "process": a child process, which keeps a processor busy for itself and can be killed, or "celery":
+        a Celery worker, by way of the broker of `Afterward(celery=…)`.
         `memory`: what an attempt in a child process may take, with all that it starts: bytes, or "512MB".
         Raises `TaskError`.
         """

@@ -30,8 +30,6 @@ def executor_of(said: Executor | None, name: str, *, is_async: bool) -> Executor
             f"task {name}: executor='thread' is for a `def`, and an `async def` needs an event loop; leave executor= "
             f"out, and it runs in the loop, or make it a `def`"
         )
-    if said == "celery":
-        raise TaskError(f"task {name}: executor='celery' is not available in this version; leave executor= out")
     return said
 
 

@@ -413,6 +413,8 @@ def _together(served: Sequence[Served]) -> Served:
         threaded=sorted({task for one in served for task in one.threaded}),
         children=sum(one.children for one in served),
         apart=sorted({task for one in served for task in one.apart}),
+        relays=sorted({task for one in served for task in one.relays}),
+        broker_trouble=next((one.broker_trouble for one in served if one.broker_trouble), ""),
     )
 
 

@@ -6,7 +6,8 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Generator, Mapping
 from contextlib import asynccontextmanager, contextmanager
-from typing import TypeVar
+from functools import cached_property
+from typing import TYPE_CHECKING, TypeVar
 
 from afterward.declaring import Declaring
 from afterward.engine.foreground import Foreground
@@ -18,6 +19,12 @@ from afterward.life import Life
 from afterward.observe import emit
 from afterward.signals import told_by_signals
 from afterward.web.tail import Tails
+
+if TYPE_CHECKING:
+    from celery import Celery  # pyright: ignore[reportMissingTypeStubs]
+
+    from afterward.celery.messages import Published
+    from afterward.celery.relay import Relay
 
 W = TypeVar("W", bound=Worker)
 
@@ -32,14 +39,47 @@ class Living(Declaring):
     _ages: dict[Status, float]
     log_level: int | None
     version: str
+    foreign: dict[str, Published]
+    """The tasks that are published, and are no functions of ours."""
+    _celery_given: Celery | str | None
+
+    @cached_property
+    def celery(self) -> Celery:
+        """The Celery app by which jobs are published: yours, or one that is made for the broker whose URL was given.
+
+        Its workers run the tasks with `executor="celery"`: name it in a module, as in `celery_app = tasks.celery`, and
+        start them there: `celery -A package.module worker`.
+
+        Raises `ConfigurationError` where Celery is not installed, or no broker was said.
+        """
+        from afterward.celery.app import celery_app
+
+        return celery_app(self._celery_given)
+
+    def published(self) -> Mapping[str, Published]:
+        """The tasks whose jobs are published to Celery's broker, by the names under which they are stored."""
+        from afterward.celery.published import Own
+
+        own = {
+            name: Own(task, smaller_first=self._begins_with_smallest)
+            for name, task in list(self.tasks.items())
+            if task.executor == "celery"
+        }
+        return {**own, **self.foreign}
+
+    @cached_property
+    def _begins_with_smallest(self) -> bool:
+        from afterward.celery.app import begins_with_smallest
+
+        return begins_with_smallest(self.celery)
 
     @asynccontextmanager
     async def running(self, options: WorkerOptions | None) -> AsyncGenerator[Worker | None]:
         """Live, and run jobs if `options` say so, while the block lasts. Never delays a start-up: jobs follow after."""
         self.check()
         life = self.life
-        if options is not None and life.conductor is None and (reason := self.store.refuses_workers) is not None:
-            raise ConfigurationError(reason)
+        if options is not None and life.conductor is None:
+            self._check_serving()
         life.apps += 1
         try:
             with self._streaming(life):
@@ -58,6 +98,17 @@ class Living(Declaring):
             life.apps -= 1
             if not life.apps:  # the last of the apps that share these tasks
                 await life.liveness.stop()
+
+    def _check_serving(self) -> None:
+        """Raise `ConfigurationError` where no job could be run, or none be passed on that is to be."""
+        if (reason := self.store.refuses_workers) is not None:
+            raise ConfigurationError(reason)
+        for name, task in self.tasks.items():
+            if task.executor == "celery":
+                try:
+                    self.celery  # noqa: B018 - it raises where there is none
+                except ConfigurationError as error:
+                    raise ConfigurationError(f"task {name} has executor='celery': {error}") from None
 
     def foreground(self) -> Foreground:
         """What runs one job of these tasks here and now, to look for a mistake: `afterward run`."""
@@ -82,15 +133,44 @@ class Living(Declaring):
             return
         worker, intake = self.make_worker(Worker, options), life.intake
         before, intake.direct = intake.direct, worker
-        serving = asyncio.create_task(_keep_running(worker), name="afterward-worker")
+        async with self._relaying(worker, options):
+            serving = asyncio.create_task(_keep_running(worker), name="afterward-worker")
+            try:
+                with told_by_signals(worker.drain):
+                    yield worker
+            finally:
+                if intake.direct is worker:
+                    intake.direct = before
+                worker.stop()
+                await serving  # itself: a cancellation here is passed on to it, and it releases what runs
+
+    @asynccontextmanager
+    async def _relaying(self, worker: Worker, options: WorkerOptions) -> AsyncGenerator[None]:
+        """What the worker claims for a Celery fleet is passed on, if there may be any."""
+        if self._celery_given is None and not self.foreign:
+            yield
+            return
+        relay = self._relay(worker, options)
+        worker.elsewhere = relay
+        relaying = asyncio.create_task(relay.run(), name="afterward-relay")
         try:
-            with told_by_signals(worker.drain):
-                yield worker
+            yield
         finally:
-            if intake.direct is worker:
-                intake.direct = before
-            worker.stop()
-            await serving  # itself: a cancellation here is passed on to it, and it releases what runs
+            relay.stop()
+            await relaying
+
+    def _relay(self, worker: Worker, options: WorkerOptions) -> Relay:
+        from afterward.celery.relay import Relay
+
+        return Relay(
+            self.store,
+            self._liveness,
+            self.celery,
+            self.published,
+            worker.look_again,
+            queues=options.queues,
+            version=self.version,
+        )
 
     @asynccontextmanager
     async def _tidying(self, life: Life, *, prunes: bool) -> AsyncGenerator[None]:

@@ -159,6 +159,11 @@ class Task(Generic[P, R_co]):
         return self._executor
 
     @property
+    def is_threaded(self) -> bool:
+        """Does it take a thread of the process that runs it?"""
+        return self._executor == "thread" or (self._executor == "celery" and not self.is_async)
+
+    @property
     def memory(self) -> int | None:
         """What an attempt may take, in bytes; None for as much as there is."""
         return self._memory

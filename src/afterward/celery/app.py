@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from afterward.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from celery import Celery
+    from celery import Celery  # pyright: ignore[reportMissingTypeStubs]
 
 _NAME = "afterward"
 
@@ -18,8 +18,8 @@ _INSTALL = 'pip install "afterward[celery]"'
 def celery_app(given: Celery | str | None) -> Celery:
     """The app that was `given`, or one for the broker of this URL. Raises `ConfigurationError`.
 
-    One that is made here reads and writes JSON alone, and has no result back end: what becomes of a job is in the store.
-    It is not Celery's current app, so that it takes nothing from another.
+    One that is made here reads and writes JSON alone, and has no result back end: what becomes of a job is in the
+    store. It is not Celery's current app, so that it takes nothing from another.
     """
     if importlib.util.find_spec("celery") is None:
         raise ConfigurationError(f"tasks.celery needs Celery, which is not installed: {_INSTALL}")
@@ -31,8 +31,13 @@ def celery_app(given: Celery | str | None) -> Celery:
     return _made_for(given) if isinstance(given, str) else _checked(given)
 
 
+def begins_with_smallest(app: Any) -> bool:
+    """Does the broker of this app begin with the messages of the smallest priority? RabbitMQ does with the largest."""
+    return bool(app.connection_for_write().transport.driver_type == "redis")
+
+
 def _made_for(url: str) -> Celery:
-    from celery import Celery
+    from celery import Celery  # pyright: ignore[reportMissingTypeStubs]
 
     settings: dict[str, Any] = {
         "task_serializer": "json",
@@ -41,13 +46,13 @@ def _made_for(url: str) -> Celery:
         "task_ignore_result": True,
         "broker_connection_retry_on_startup": True,
     }
-    app = Celery(_NAME, broker=url, set_as_current=False)
+    app: Any = Celery(_NAME, broker=url, set_as_current=False)
     app.conf.update(settings)
-    return app
+    return cast("Celery", app)
 
 
 def _checked(app: object) -> Celery:
-    from celery import Celery
+    from celery import Celery  # pyright: ignore[reportMissingTypeStubs]
 
     if not isinstance(app, Celery):
         raise ConfigurationError(f"Afterward(celery=…) takes a Celery app, or a broker's URL, not {app!r:.100}")

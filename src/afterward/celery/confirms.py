@@ -58,7 +58,7 @@ class Confirms:
         for number in self._settle(tag, multiple):
             self.refused[number] = "the broker has refused it: its queue may be full"
 
-    def _hear_return(self, error: Any, exchange: str, routing_key: str, message: Any) -> None:
+    def _hear_return(self, _: Any, exchange: str, routing_key: str, message: Any) -> None:
         task_id = message.properties.get("correlation_id")
         where = f"at exchange {exchange!r}, for the key {routing_key!r}" if exchange else f"{routing_key!r}"
         for number, expected in self._open.values():

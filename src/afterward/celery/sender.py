@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-from kombu import Producer
-from kombu.common import maybe_declare
+from kombu import common, messaging
 
 from afterward.celery.messages import Message
+from afterward.errors import ConfigurationError
+
+_Producer: Any = messaging.Producer
+_common: Any = common
 
 
-class Sender(Producer):
+class Sender(_Producer):
     """A producer on one channel, to be given to Celery. `declaring`: gives the channel on which queues are declared.
 
     A declaration that the broker refuses closes its channel, and must not close the one on which others wait for their
@@ -20,7 +24,7 @@ class Sender(Producer):
     """
 
     def __init__(self, channel: Any, declaring: Callable[[], Any], count: Callable[[bool], None]) -> None:
-        super().__init__(channel, auto_declare=False)
+        _Producer.__init__(self, channel, auto_declare=False)
         self._declaring = declaring
         self._count = count
         self._sending: Message | None = None
@@ -29,40 +33,37 @@ class Sender(Producer):
     def send(self, app: Any, message: Message) -> None:
         """Send it as `apply_async` does, by the task itself where `app` knows it. Raises whatever that raises."""
         task = app.tasks.get(message.task)
-        send = app.send_task if task is None else task.apply_async
-        arguments = () if task is not None else (message.task,)
+        if task is not None and app.conf.task_always_eager:
+            raise ConfigurationError("Celery is told to run tasks at once, in place of sending them: task_always_eager")
+        send = partial(app.send_task, message.task) if task is None else task.apply_async
         self._sending = message
         self._ignores_result = message.options.get("ignore_result", getattr(task, "ignore_result", None))
         # Told to ignore the result, it does not subscribe to it: nobody here would ever read it, or unsubscribe.
         options = {**message.options, "ignore_result": True, "retry": False}
         try:
-            send(
-                *arguments, list(message.args), dict(message.kwargs), task_id=message.task_id, producer=self, **options
-            )
-            if self._sending is not None:
-                raise RuntimeError("Celery has sent nothing: it is told to run tasks at once (task_always_eager)")
+            send(list(message.args), dict(message.kwargs), task_id=message.task_id, producer=self, **options)
         finally:
             self._sending = None
 
-    def publish(self, body: Any, **options: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def publish(self, body: Any, **options: Any) -> Any:
         message = self._sending
         headers: dict[str, Any] = options.get("headers") or {}
         if message is None or _id_in(headers, body) != message.task_id:
             return self._publish_beside(body, options)
         if "ignore_result" in headers:
             headers["ignore_result"] = self._ignores_result
-        result = super().publish(body, **{**options, "retry": False, "mandatory": True})
+        result = _Producer.publish(self, body, **{**options, "retry": False, "mandatory": True})
         self._sending = None
         self._count(True)
         return result
 
     def _publish_beside(self, body: Any, options: dict[str, Any]) -> Any:
-        result = super().publish(body, **{**options, "retry": False})
+        result = _Producer.publish(self, body, **{**options, "retry": False})
         self._count(False)
         return result
 
-    def maybe_declare(self, entity: Any, retry: bool = False, **policy: Any) -> Any:
-        return maybe_declare(entity, self._declaring()) if entity else None
+    def maybe_declare(self, entity: Any, **_: Any) -> Any:
+        return _common.maybe_declare(entity, self._declaring()) if entity else None
 
 
 def _id_in(headers: dict[str, Any], body: Any) -> Any:

@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
+from afterward.engine.elsewhere import Elsewhere
 from afterward.engine.endings import Endings
 from afterward.engine.executor import CANCELLED, Hear, failure_of
 from afterward.engine.executor import Executor as AttemptRunner
@@ -40,6 +41,9 @@ from afterward.task import Task
 UNFIT_SECONDS = 60.0
 """How long a worker passes over jobs whose arguments do not fit a function here, before it looks at them again."""
 
+PASSED_ON = 500
+"""How many jobs are on their way to another system at once."""
+
 _CANCEL_SECONDS = 1.0
 """How long a cancelled job may take to heed it."""
 
@@ -53,7 +57,7 @@ class WorkerOptions:
 
     `grace`: seconds that running jobs get to end at a shutdown before they are released.
     `children`: jobs at once in child processes; None for one for each processor. `jobs_per_child`: so many are run by
-    one child, before another takes its place.
+    one child, before another takes its place. `passed_on`: jobs at once on their way to another system.
     """
 
     concurrency: int = 100
@@ -62,12 +66,13 @@ class WorkerOptions:
     grace: float = 10.0
     children: int | None = None
     jobs_per_child: int = JOBS_PER_CHILD
+    passed_on: int = PASSED_ON
 
     @property
     def sizes(self) -> dict[Executor, int]:
         """How many jobs at once, of each executor."""
         children = processors() if self.children is None else self.children
-        return {"loop": self.concurrency, "thread": self.threads, "process": children}
+        return {"loop": self.concurrency, "thread": self.threads, "process": children, "celery": self.passed_on}
 
 
 class Worker:
@@ -84,6 +89,8 @@ class Worker:
         log_level: int | None = logging.INFO,
         version: str = "",
     ) -> None:
+        self.elsewhere: Elsewhere | None = None
+        """What passes on the jobs that are not run here; set before it runs."""
         self._store = store
         self._liveness = liveness
         self._tasks = tasks
@@ -146,7 +153,8 @@ class Worker:
 
     def _served(self) -> Served:
         """What it runs jobs of, for those who look. From any thread."""
-        queues, tasks = self._options.queues, list(self._tasks.items())
+        queues = self._options.queues
+        tasks = [(name, task) for name, task in list(self._tasks.items()) if task.executor != "celery"]
         apart = [name for name, task in tasks if task.executor == "process"]
         return Served(
             tasks={name: task.arguments.fingerprint for name, task in tasks},
@@ -164,6 +172,11 @@ class Worker:
         self._draining = True
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._wake)  # never directly: the interrupted code may hold the bell's lock
+
+    def look_again(self) -> None:
+        """What is wanted has changed: claim, if anything is free. On its loop."""
+        if self._is_working:
+            self._wake()
 
     def _wake(self) -> None:
         self._slots.wake()
@@ -186,6 +199,7 @@ class Worker:
             or job.unique is not None  # until its request is over, another may still take its place
             or job.expires is not None  # which may be before its request is over
             or (task := self._tasks.get(job.task)) is None
+            or task.executor == "celery"
             or (self._options.queues is not None and job.queue not in self._options.queues)
             or job.queue in self._paused
             or asyncio.get_running_loop() is not self._loop
@@ -213,7 +227,7 @@ class Worker:
         task, voice = self._tasks[lease.task], self._reporter.voice(lease)
         # Not in the group: that would wait for a function that does not heed its cancellation.
         attempt = self._loop.create_task(self._run(task, lease, voice), context=self._context.copy())
-        if task.executor != "thread" or is_suspect(task, lease):  # else a thread, which is left to ask
+        if not task.is_threaded or is_suspect(task, lease):  # else a thread, which is left to ask
             voice.stop = attempt.cancel
         self._running[lease.id, lease.attempt] = attempt, voice
 
@@ -234,7 +248,7 @@ class Worker:
     async def _claim_until_draining(self) -> None:
         failures = 0
         while not self._draining:
-            limits = self._slots.share({task.executor for task in self._tasks.values()})
+            limits = self._slots.share(self._kinds())
             if not any(limits.values()):
                 self._backlog = True  # whoever waits in the store comes before new jobs of this process
                 await self._slots.until_freed()
@@ -262,18 +276,12 @@ class Worker:
         holdings = self._liveness.holdings
         holdings.expect_claim(token)
         try:
-            unfit = {mark for mark, since in self._unfit.items() if time.monotonic() - since < UNFIT_SECONDS}
-            wanted = [
-                Wanted({n for n, t in self._tasks.items() if t.executor == kind}, limit, self._options.queues, unfit)
-                for kind, limit in limits.items()
-                if limit
-            ]
-            claimed = await self._store.claim(process, wanted, token)
+            elsewhere = self._wanted_elsewhere(limits["celery"])
+            claimed = await self._store.claim(process, [*self._wanted_here(limits), *elsewhere], token)
             crash_point("after_claim")
             for lease in claimed.leases:
-                limits[self._tasks[lease.task].executor] -= 1
                 holdings.have(lease.id, lease.attempt)
-                self.start(lease)
+                self._begin(lease, limits, is_elsewhere=any(lease.task in wanted.tasks for wanted in elsewhere))
         finally:
             holdings.forget_claim(token)
             self._slots.put_back(limits)
@@ -283,6 +291,36 @@ class Worker:
             return 0.0
         longest = self._store.reconcile_seconds
         return longest if claimed.next_due is None else min(longest, claimed.next_due + 0.001)
+
+    def _kinds(self) -> set[Executor]:
+        """Of which kinds there are jobs to be claimed."""
+        kinds: set[Executor] = {task.executor for task in self._tasks.values()}
+        kinds.discard("celery")
+        if self.elsewhere is not None and self.elsewhere.wants():
+            kinds.add("celery")
+        return kinds
+
+    def _wanted_here(self, limits: Mapping[Executor, int]) -> list[Wanted]:
+        unfit = {mark for mark, since in self._unfit.items() if time.monotonic() - since < UNFIT_SECONDS}
+        return [
+            Wanted({n for n, t in self._tasks.items() if t.executor == kind}, limit, self._options.queues, unfit)
+            for kind, limit in limits.items()
+            if limit and kind != "celery"
+        ]
+
+    def _wanted_elsewhere(self, limit: int) -> list[Wanted]:
+        if self.elsewhere is None or not limit or not (tasks := self.elsewhere.wants()):
+            return []
+        return [Wanted(frozenset(tasks), limit, self._options.queues, self.elsewhere.unfit())]
+
+    def _begin(self, lease: Lease, limits: dict[Executor, int], *, is_elsewhere: bool) -> None:
+        """Start what was claimed, or have it passed on, in one of the slots that were set apart."""
+        if is_elsewhere and self.elsewhere is not None:
+            limits["celery"] -= 1
+            self.elsewhere.take(lease, lambda: self._slots.free("celery"))
+        else:
+            limits[self._tasks[lease.task].executor] -= 1
+            self.start(lease)
 
     # running
 
@@ -301,7 +339,7 @@ class Worker:
             key = lease.id, lease.attempt
             del self._running[key]
             self._lost.discard(key)
-            if has_slot and (task.executor != "thread" or not self._threads.when_returned(key, self._free_thread_slot)):
+            if has_slot and not (task.is_threaded and self._threads.when_returned(key, self._freeing(task))):
                 self._slots.free(task.executor)
         if self._abandoned and asyncio.current_task() in self._abandoned:
             return
@@ -395,8 +433,8 @@ class Worker:
             if is_told or not accepted or not isinstance(outcome, Succeeded):
                 _tell(lease, outcome, accepted, duration)
 
-    def _free_thread_slot(self) -> None:
-        self._slots.free("thread")
+    def _freeing(self, task: Task[..., Any]) -> Callable[[], None]:
+        return lambda: self._slots.free(task.executor)
 
     # ending
 
