@@ -21,11 +21,13 @@ from afterward.job import (
     Released,
     Report,
     Retry,
+    Ruling,
     Status,
     Stored,
     Succeeded,
 )
 from afterward.stores.base import Store, Wanted
+from afterward.stores.handing import HandOver, Start
 from afterward.stores.sql import load_queries
 from afterward.stores.sqlite import SQLiteStore
 from afterward.stores.sqlite.bulk import for_rows
@@ -35,7 +37,7 @@ pytestmark = pytest.mark.anyio
 
 QUERIES = {
     name: query
-    for file in ("queries.sql", "events.sql", "seen.sql")
+    for file in ("queries.sql", "events.sql", "seen.sql", "handing.sql")
     for name, query in load_queries("afterward.stores.sqlite", file).items()
 }
 MANY = 5000
@@ -101,7 +103,10 @@ READS = [name for name, query in QUERIES.items() if name not in FAR and not quer
 async def test_no_query_reads_jobs_from_end_to_end(opened: Opened, name: str) -> None:
     """Each looks up what it wants in an index, in the order that it wants it; only the list may read far."""
     steps = plan(opened.connection, QUERIES[name])
-    large = ("SCAN jobs", "SCAN files", "SCAN f", "SCAN chunks", "SCAN c", "SCAN events", "SCAN streams")
+    large = (
+        "SCAN jobs", "SCAN j", "SCAN files", "SCAN f", "SCAN chunks", "SCAN c", "SCAN events", "SCAN streams",
+        "SCAN handed", "SCAN h",
+    )  # fmt: skip
     assert [step for step in steps if step.startswith(large) and "INDEX" not in step] == []
     assert name in SORTED or [step for step in steps if "TEMP B-TREE" in step or "AUTOMATIC" in step] == []
 
@@ -184,6 +189,18 @@ async def test_many_attempts_that_end_together_are_each_looked_up(opened: Opened
         ("give_back_reservation", "sqlite_autoindex_reservations_1 (id=?)"),
         ("forget_completed", "reservations_completed (completed_at<?)"),
         ("forget_abandoned", "reservations_open (process=?)"),
+        ("hand_over", "sqlite_autoindex_jobs_1 (id=?)"),
+        ("begin", "sqlite_autoindex_jobs_1 (id=?)"),
+        ("begun", "sqlite_autoindex_jobs_1 (id=?)"),
+        ("is_handed", "sqlite_autoindex_jobs_1 (id=?)"),
+        ("make_due", "sqlite_autoindex_jobs_1 (id=?)"),
+        ("hand_back", "sqlite_autoindex_jobs_1 (id=?)"),
+        ("hand_all_back", "jobs_taken (process=?)"),
+        ("queues_again", "handed_again (task=? AND queue>?)"),
+        ("due_again", "handed_again (task=? AND queue=? AND again_at<?)"),
+        ("next_again", "handed_again (task=? AND queue=? AND again_at>?)"),
+        ("kept", "SEARCH h USING INTEGER PRIMARY KEY (rowid>?)"),
+        ("followed", "handed_followed (task=? AND id>?)"),
     ],
 )
 async def test_each_query_goes_by_its_index(opened: Opened, name: str, index: str) -> None:
@@ -537,6 +554,117 @@ async def test_whose_jobs_alike_failures_and_the_few_with_a_status_are_found_by_
     await opened.store.enqueue([(new_job(owner="bob"), Placement.leased) for _ in range(MANY)], "worker")
     await put(opened.store, *(new_job(owner="eve") for _ in range(MANY)))
     assert await look() <= few + 50
+
+
+async def hand_over(opened: Opened, jobs: int, *, again: float | None, is_followed: bool = False, **said: Any) -> None:
+    """So many jobs, of which this is said."""
+    new = [new_job(**said) for _ in range(jobs)]
+    await opened.store.enqueue([(job, Placement.leased) for job in new], "worker")
+    leases = [Lease(job.id, 1, "worker", job.task, job.arguments) for job in new]
+    handed = [HandOver(lease, again, is_followed) for lease in leases]
+    assert await opened.store.hand_over(handed) == [True] * jobs
+
+
+async def test_what_is_handed_over_costs_those_nothing_who_want_other_jobs(opened: Opened) -> None:
+    """A claim, with what runs out and comes due; an end, a beat, a reap."""
+
+    async def work(token: str) -> None:
+        await put(opened.store, new_job(expires=60.0, delay=1.0))
+        opened.clock.advance(1)
+        [lease] = (await opened.store.claim("worker", send(10), token)).leases
+        assert await opened.store.finish([(lease, Succeeded())]) == [True]
+        assert await opened.store.beat("worker") is not None
+        await opened.store.reap([("nobody", None)], 2, 1.0)
+
+    await hand_over(opened, 5, again=60.0)
+    await work("before")
+    few = await opened.steps(lambda: work("few"))
+    await hand_over(opened, MANY, again=0.0)
+    await hand_over(opened, MANY, again=None, is_followed=True)
+    await work("after")  # what is remembered of its statements may have been pushed out by others
+    assert await opened.steps(lambda: work("many")) <= few + 50
+
+
+async def test_what_is_taken_back_is_found_among_all_that_is_handed_over(
+    opened: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not due yet, or never; of tasks that are not asked for, or of queues that are paused; however many those are."""
+    monkeypatch.setattr("afterward.stores.sqlite.handing.SWEPT", 5)
+
+    async def take_back() -> None:
+        [_] = (await opened.store.take_back("worker", {"app:send"}, 1)).leases
+
+    await opened.store.pause("paused", "ada")
+    others: list[dict[str, Any]] = [
+        {"again": 600.0}, {"again": None}, {"again": 0.0, "task": "app:other"}, {"again": 0.0, "queue": "paused"},
+    ]  # fmt: skip
+    for other in others:
+        await hand_over(opened, 10, **other)
+    await hand_over(opened, 10, again=0.0)
+    await opened.steps(take_back)
+    few = await opened.steps(take_back)
+    for other in others:
+        await hand_over(opened, MANY // 2, **other)
+    assert await opened.steps(take_back) <= few + 50
+
+
+async def test_who_follows_reads_what_is_followed(instructions: list[int], opened: Opened) -> None:
+    """And no more of it than is asked for."""
+
+    async def look() -> int:
+        before = instructions[0]
+        assert len(await opened.store.followed({"app:send"}, "", 5)) == 5
+        return instructions[0] - before
+
+    await hand_over(opened, 10, again=None, is_followed=True)
+    await look()
+    few = await look()
+    await hand_over(opened, MANY, again=None, is_followed=True)
+    await hand_over(opened, MANY, again=None, is_followed=True, task="app:other")
+    await hand_over(opened, MANY, again=None)
+    await put(opened.store, *(new_job() for _ in range(MANY)))
+    assert await look() <= few + 50
+
+
+async def test_what_is_kept_of_jobs_in_no_other_hands_is_done_away_with_step_by_step(
+    opened: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So many in one step, however many are to be looked at; nothing of the others. Their own rows show when they were
+    due.
+    """
+    monkeypatch.setattr("afterward.stores.sqlite.handing.SWEPT", 2)
+
+    def kept() -> int:
+        count: int = opened.connection.execute("SELECT count(*) FROM handed").get
+        return count
+
+    async def take_back() -> None:
+        await opened.store.take_back("worker", {"app:send"}, 1)
+
+    await hand_over(opened, 2, again=None, is_followed=True)
+    await hand_over(opened, 6, again=600.0, expires=60.0, unique=None)
+    await hand_over(opened, 2, again=600.0)
+    *waits, begun, hastened, cancelled, retried = (await opened.store.list())[:6]
+    assert await opened.store.begin("worker", [Start(begun.id, 1, "worker")]) != [None]
+    assert kept() == 9
+    assert await opened.store.hasten([hastened.id]) == [Ruling.done]
+    assert await opened.store.cancel([cancelled.id, retried.id]) == [Ruling.done] * 2
+    assert await opened.store.retry([retried.id]) == [Ruling.done]
+    followed = await opened.store.followed({"app:send"}, "", 1)
+    [lease] = await opened.store.begin("worker", [Start(followed[0].id, 1, "worker")])
+    assert lease is not None
+    assert await opened.store.finish([(lease, Succeeded())]) == [True]
+    opened.clock.advance(60)
+    await opened.store.claim("worker", [], "token")  # what has expired is cancelled
+    steps = 0
+    while kept() > 1 + len(waits):
+        before = kept()
+        await take_back()
+        assert before - 2 <= kept() <= before
+        steps += 1
+        assert steps <= 5
+    far = opened.connection.execute("SELECT count(*) FROM jobs WHERE run_at > ?", (opened.clock.now,)).get
+    assert far == kept() == 1 + len(waits)
 
 
 async def test_a_history_costs_the_same_whatever_ended_before_it(instructions: list[int], opened: Opened) -> None:
