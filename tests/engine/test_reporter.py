@@ -78,6 +78,21 @@ async def test_what_is_said_while_a_report_is_under_way_goes_with_the_next(
     await soon(lambda: listener.texts() == ["1", "2", "3", "4"])
 
 
+async def test_a_report_carries_so_many_bytes_and_the_rest_goes_with_the_next(
+    listener: Listener, reporter: Reporter
+) -> None:
+    """No transaction is so long that all who write wait for it, however many attempts have much to say."""
+    large, jobs = "1" * 1000 * 1000, [f"job-{number}" for number in range(8)]
+    listener.answers.clear()
+    item(reporter.voice(LEASE), 1)
+    await soon(lambda: listener.calls)
+    for job in jobs:
+        item(reporter.voice(LEASE._replace(id=job)), large)
+    listener.answers.set()
+    await soon(lambda: [listener.texts(job) for job in jobs] == [[large]] * len(jobs))
+    assert [len(reports) for reports in listener.calls] == [1, 5, 3]
+
+
 async def test_a_task_that_says_much_makes_few_transactions(listener: Listener, reporter: Reporter) -> None:
     speaker, began = reporter.voice(LEASE), time.monotonic()
     for number in range(300):

@@ -26,8 +26,8 @@ from afterward.stores.seen import Answer
 FLOOR_SECONDS = 0.05
 """From the start of one report to that of the next, at least."""
 
-_ENOUGH = 5_000
-"""So many events are enough for one report; what other attempts have said waits for the next."""
+_ENOUGH, _ENOUGH_BYTES = 5_000, 4 * 1024 * 1024
+"""So many events, or bytes of them, are enough for one report; what other attempts have said waits for the next."""
 
 _AFTER_A_BREAK_SECONDS = 1.0
 
@@ -134,14 +134,15 @@ class Reporter:
     def _take(self) -> list[tuple[AttemptVoice, Report]]:
         """What has waited longest, and enough of it."""
         reports: list[tuple[AttemptVoice, Report]] = []
-        events = 0
+        events = size = 0
         with self.room:
-            while self._due and events < _ENOUGH:
+            while self._due and events < _ENOUGH and size < _ENOUGH_BYTES:
                 voice = next(iter(self._due))
                 del self._due[voice]
                 report = voice.report()
                 reports.append((voice, report))
                 events += len(report.events)
+                size += sum(len(event.data) for event in report.events)
             if not self._due:
                 self._said.clear()
         return reports
