@@ -190,7 +190,7 @@ class Liveness:
         """Tell of the attempts that are asked to end: now, and not in its turn."""
         if self.process is not None and self._on_asked and self.holdings.runs:
             asked = await self._store.asked_to_end(self.process)
-            for callback in self._on_asked if asked else ():
+            for callback in tuple(self._on_asked) if asked else ():  # as it is now: they come and go in other threads
                 callback(asked)
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
@@ -389,7 +389,7 @@ class Liveness:
 
     def _tell_lost(self, attempts: dict[str, int]) -> None:
         if attempts:
-            for callback in self._on_lost:
+            for callback in tuple(self._on_lost):  # as above
                 callback(attempts)
 
     def _forget_inherited(self) -> None:

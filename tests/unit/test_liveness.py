@@ -4,6 +4,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import AsyncIterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -206,3 +207,17 @@ async def test_the_heart_does_not_wait_for_what_is_said_or_asked_beside_it(tmp_p
         await soon(lambda: store.beats > before + 3, "its heart beats")
         store.may_describe.set()
         await liveness.stop()
+
+
+async def test_all_are_told_what_is_lost_though_one_of_them_listens_no_more(tmp_path: Path) -> None:
+    """Each is told once: who is passed over would run on what another has by now."""
+    liveness = Liveness(SQLiteStore(tmp_path / "jobs.db"), 10.0)
+    told: list[dict[str, int]] = []
+    leaving = ExitStack()
+    leaving.enter_context(liveness.telling_lost(lambda _: leaving.close()))
+    with leaving, liveness.telling_lost(told.append):
+        await liveness.start()
+        liveness.holdings.have("job", 1)
+        await liveness.beat()
+        await liveness.stop()
+    assert told == [{"job": 1}]
