@@ -8,7 +8,7 @@ import pytest
 from afterward.job import Placement, Retry, Ruling, Status, Succeeded
 from afterward.stores.base import Store, Wanted
 from afterward.stores.seen import Pause
-from tests.support.stores import MORNING, OOPS, Living, Place, get, ids, new_job, put
+from tests.support.stores import MORNING, OOPS, Living, Place, get, ids, new_job, put, send
 from tests.support.waiting import soon
 
 pytestmark = pytest.mark.anyio
@@ -41,6 +41,12 @@ async def test_nothing_is_claimed_from_a_queue_that_is_paused(worker: Living) ->
     await store.resume("slow")
     claimed = await worker.claim()
     assert (ids(claimed.leases), claimed.paused) == (jobs[::2], frozenset())
+
+
+async def test_a_process_that_is_given_nothing_for_it_has_no_row_is_told_what_is_paused(worker: Living) -> None:
+    """It begins nothing of that without a claim, once it has a new identity."""
+    await worker.store.pause("default", "ada")
+    assert (await worker.store.claim("nobody", send(), "token")).paused == {"default"}
 
 
 async def test_what_comes_to_a_paused_queue_or_comes_due_there_waits(place: Place, worker: Living) -> None:

@@ -15,8 +15,6 @@ from afterward.stores.postgres.desk import Desk
 CARE = 1000
 """How many jobs whose time has come one claim makes ready at most, and how many it finds expired."""
 
-_NOTHING = Claimed([], more=False, next_due=None)
-
 
 async def claim(desk: Desk, connection: Connection, process: str, wanted: Sequence[Wanted], token: str) -> Claimed:
     """The most urgent of what is wanted; with what came due or expired before seen to."""
@@ -43,10 +41,10 @@ async def _look(desk: Desk, connection: Connection, process: str, wanted: Sequen
     first = rows[0]
     desk.bookmarks.looked(time.monotonic() - began, first["bookmarks"])
     if not first["is_alive"]:
-        return _NOTHING
+        return Claimed([], more=False, next_due=None, paused=_paused(first))
     next_due = first["next_due"]
     next_due = None if next_due is None else max(0.0, next_due)
-    return Claimed(_leases(rows), first["more"], next_due, first["for_others"], frozenset(first["paused"] or ()))
+    return Claimed(_leases(rows), first["more"], next_due, first["for_others"], _paused(first))
 
 
 async def _claim_on(  # noqa: PLR0917 - a claim, and where it begins
@@ -56,11 +54,13 @@ async def _claim_on(  # noqa: PLR0917 - a claim, and where it begins
     rows = await connection.fetch(desk["claim_on"], desk.now, process, token, _text(wanted), marks)
     first = rows[0]
     if not first["is_alive"]:
-        return _NOTHING
+        return Claimed([], more=False, next_due=None, paused=_paused(first))
     desk.bookmarks.move(first["bookmarks"])
     leases = _leases(rows)
-    until_look, paused = desk.bookmarks.seconds_until_look(), frozenset[str](first["paused"] or ())
-    return Claimed(leases, bool(leases), until_look, for_others=True, paused=paused)  # there may be some for others
+    until_look = desk.bookmarks.seconds_until_look()
+    return Claimed(
+        leases, bool(leases), until_look, for_others=True, paused=_paused(first)
+    )  # there may be some for others
 
 
 async def _care(desk: Desk, connection: Connection) -> None:
@@ -92,6 +92,10 @@ def _said(number: int, want: Wanted) -> dict[str, Any]:
     if want.only is not None:
         said["only"] = list(want.only)
     return said
+
+
+def _paused(row: Row) -> frozenset[str]:
+    return frozenset(row["paused"] or ())
 
 
 def _leases(rows: Sequence[Row]) -> list[Lease]:
