@@ -37,6 +37,8 @@ class Cause(StrEnum):
     """No live worker that takes its queue knows its function."""
     unfit = "unfit"
     """Its arguments do not fit its function as the live workers have it."""
+    no_broker = "no_broker"
+    """It is for a Celery worker, and no process that would publish it reaches the broker."""
     busy = "busy"
     """The workers that could run it have no room."""
     soon = "soon"

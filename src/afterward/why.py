@@ -55,7 +55,7 @@ def why(job: Job, now: datetime, around: Surroundings) -> list[Reason]:
         return [_expired(job, now)]
     workers = workers_of(around.processes)
     reasons = [*_waits(job, now, around), *_lacks_a_worker(job, workers, around.tasks)]
-    return reasons or [_room(job, now, able(job, workers), around)]
+    return reasons or [_chance(job, now, able(job, workers), around)]
 
 
 def _ended(job: Job, now: datetime) -> Reason:
@@ -176,6 +176,22 @@ def _unfit(job: Job) -> Reason:
     return Reason(Cause.unfit, f"its arguments no longer fit {job.task}, as every live worker has it{note}", mend)
 
 
+def _chance(job: Job, now: datetime, workers: Sequence[Worker], around: Surroundings) -> Reason:
+    """It is due, and there are workers that could run it, or pass it on."""
+    relays = [worker for worker in workers if worker.executor(job.task) == "celery"]
+    if len(relays) < len(workers):
+        return _room(job, now, [worker for worker in workers if worker not in relays], around)
+    if all(worker.served.broker_trouble for worker in relays):
+        return _no_broker(relays)
+    return _soon(job, now, f"it should be published to Celery any moment: {_before(around.ahead)}")
+
+
+def _no_broker(relays: Sequence[Worker]) -> Reason:
+    where = _listed([_name(worker.process) for worker in relays])
+    text = f"Celery's broker cannot be reached, from {where}: {relays[0].served.broker_trouble}"
+    return Reason(Cause.no_broker, f"{text}; it is published as soon as it can be", "see that the broker runs")
+
+
 def _room(job: Job, now: datetime, workers: Sequence[Worker], around: Surroundings) -> Reason:
     """It is due, and there are workers that could run it."""
     places, free = room(job, workers, around.running)
@@ -187,7 +203,14 @@ def _room(job: Job, now: datetime, workers: Sequence[Worker], around: Surroundin
         taken = f"none of {there_are} is free" if places > 1 else f"the only {there_are.partition(' ')[2]} is taken"
         text = f"the workers are full: {ahead}, and {taken}, on {where}"
         return Reason(Cause.busy, text, f"start another worker, or give each more room: {option}")
-    text = f"it should start any moment: {ahead}, and {free:,} of {there_are} {'is' if free == 1 else 'are'} free"
+    return _soon(
+        job,
+        now,
+        f"it should start any moment: {ahead}, and {free:,} of {there_are} {'is' if free == 1 else 'are'} free",
+    )
+
+
+def _soon(job: Job, now: datetime, text: str) -> Reason:
     late = now - due_since(job)
     if late <= OVERDUE:
         return Reason(Cause.soon, text)

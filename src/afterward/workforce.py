@@ -40,7 +40,9 @@ class Worker(NamedTuple):
                 return self.served.concurrency
 
     def executor(self, task: str) -> Executor:
-        """Where it runs this function."""
+        """Where it has this function run."""
+        if task in self.served.relays:
+            return "celery"
         if task in self.served.apart:
             return "process"
         return "thread" if task in self.served.threaded else "loop"

@@ -24,7 +24,9 @@ STEP_SECONDS = 4.0
 HEARTBEAT_SECONDS = 10.0
 """How often both sides show that they are there, where the protocol has that."""
 
-_NOT_IN_TIME = "the broker has not confirmed it in time"
+NOT_IN_TIME = "the broker has not confirmed it in time"
+
+LOST = "the connection to the broker was lost before it was confirmed"
 
 _PUBLISH = (60, 40)
 """The number of the protocol's method basic.publish."""
@@ -106,11 +108,11 @@ class Link:
             confirms.wait(self._raw, deadline)
         except Exception as error:  # noqa: BLE001 - whatever the connection raises
             broken_by = self._translated(error)
-        otherwise = _NOT_IN_TIME if broken_by is None else str(broken_by)
+        otherwise = NOT_IN_TIME if broken_by is None else _reason_of(broken_by)
         refused = {**dict.fromkeys(range(len(messages)), otherwise), **dict.fromkeys(confirms.confirmed)}
         reasons = [{**refused, **confirms.refused, **unsent}[number] for number in range(len(messages))]
-        if _NOT_IN_TIME in reasons:
-            broken_by = BrokerLost(_NOT_IN_TIME)
+        if NOT_IN_TIME in reasons:
+            broken_by = BrokerLost("it does not confirm what is published")
         return Said(reasons, broken_by)
 
     def _publish_answered(self, messages: Sequence[Message]) -> Said:
@@ -122,7 +124,7 @@ class Link:
                 self._send(messages, unsent)
         except Exception as error:  # noqa: BLE001 - whatever the connection raises
             broken_by = self._translated(error)
-            return Said([str(broken_by)] * len(messages), broken_by)
+            return Said([_reason_of(broken_by)] * len(messages), broken_by)
         return Said([unsent.get(number) for number in range(len(messages))])
 
     def _send(self, messages: Sequence[Message], unsent: dict[int, str]) -> None:
@@ -165,7 +167,7 @@ class Link:
             return int(self._declaring_channel().queue_declare(queue, passive=True).message_count)
         except self._connection.channel_errors as error:
             self._declaring = None
-            return 0 if getattr(error, "code", None) == 404 else None
+            return 0 if "NOT_FOUND" in str(error) else None
 
     def look(self) -> None:
         """Show that this side is there, and see that the other is. Raises `BrokerLost`."""
@@ -219,6 +221,11 @@ class Link:
         broken_by = (BrokerRefused if is_refusal else BrokerLost)(_text_of(error))
         broken_by.__cause__ = error
         return broken_by
+
+
+def _reason_of(broken_by: BrokerLost | BrokerRefused) -> str:
+    """For whoever looks at the job, who need not know where the broker is."""
+    return f"the broker has refused it: {broken_by}" if isinstance(broken_by, BrokerRefused) else LOST
 
 
 def _cause_of(error: BaseException) -> BaseException:

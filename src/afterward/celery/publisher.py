@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from afterward.celery.link import BrokerLost, BrokerRefused, Link
+from afterward.celery.link import NOT_IN_TIME, BrokerLost, BrokerRefused, Link
 from afterward.celery.messages import Message
 from afterward.engine.patience import pause_after
 from afterward.observe import emit
@@ -25,12 +25,14 @@ LONGEST_SECONDS = 10.0
 _LOOK_SECONDS = 2.5
 """How often an idle connection is looked after."""
 
+_UNREACHABLE = "the broker cannot be reached"
+
 _MARGIN_SECONDS = 1.0
 """So much of the time is left to say what was not confirmed."""
 
 
 class _Request:
-    """What is asked of the thread: `work`, on the link that there is; or `otherwise`, told what the trouble is."""
+    """What is asked of the thread: `work`, on the link that there is; or `otherwise`, told why there is no answer."""
 
     def __init__(self, work: Callable[[float], Any], otherwise: Callable[[str], Any]) -> None:
         self.work = work
@@ -104,7 +106,7 @@ class Publisher:
         except TimeoutError:
             if (link := self._link) is not None:
                 link.abort()
-            return otherwise("the broker has not answered in time")
+            return otherwise(NOT_IN_TIME)
 
     # in the thread
 
@@ -128,21 +130,21 @@ class Publisher:
         if request.answer.cancelled() or time.monotonic() >= request.deadline:
             return  # nobody waits for it any more: what it says has been told to be unconfirmed
         if self._link is None:
-            request.tell(request.otherwise(self.trouble or "the broker is not connected yet"))
+            request.tell(request.otherwise(_UNREACHABLE))
             return
         try:
             request.tell(request.work(request.deadline))
         except Exception as error:  # noqa: BLE001 - a mistake of ours must not end the thread
             emit(logging.ERROR, "celery.publisher_broken", error)
             self._lose(BrokerLost(f"{type(error).__name__}: {error}"))
-            request.tell(request.otherwise(self.trouble or ""))
+            request.tell(request.otherwise(_UNREACHABLE))
 
     def _publish(self, messages: Sequence[Message], deadline: float) -> list[str | None]:
         """Of several of which one is refused, and nobody says which, one half after the other is sent again."""
         if self._link is None:
             self._connect()
         if self._link is None or time.monotonic() >= deadline:
-            return [self.trouble or "the broker has not confirmed it in time"] * len(messages)
+            return [_UNREACHABLE if self._link is None else NOT_IN_TIME] * len(messages)
         reasons, broken_by = self._link.publish(messages, deadline)
         if isinstance(broken_by, BrokerLost):
             self._lose(broken_by)
