@@ -38,6 +38,10 @@ def process(id_: str = "a", running: Sequence[str] = (), **served: Any) -> Proce
 
 
 IDLE = process()
+PUBLISHED_SOON = "it is published as soon as it can be"
+PUBLISHES: dict[str, Any] = {"concurrency": 0, "threads": 0, "relays": ["shop:send"]}
+RELAY = process(**PUBLISHES)
+CUT_OFF = process("c", broker_trouble="amqp://broker: refused", **PUBLISHES)
 OTHERS = {"shop:pack": "v1"}
 SERVER = ProcessSeen("w", 80, "web", ago(900), None, ())
 PAUSE = Pause("mail", ago(60), "ada")
@@ -241,6 +245,20 @@ TABLE: dict[str, Row] = {
         "it should start any moment: 10,000 jobs or more stand before it, and 1 of 4 places in the loop is free",
         None,
     ),
+    "to be published to Celery": (
+        JOB, among(RELAY), Cause.soon, "it should be published to Celery any moment: nothing stands before it", None,
+    ),
+    "one of two processes reaches Celery's broker": (
+        JOB, among(CUT_OFF, RELAY),
+        Cause.soon, "it should be published to Celery any moment: nothing stands before it", None,
+    ),
+    "no process reaches Celery's broker": (
+        JOB, among(CUT_OFF),
+        Cause.no_broker,
+        f"Celery's broker cannot be reached, from host-c (pid 4711): amqp://broker: refused; {PUBLISHED_SOON}",
+        "see that the broker runs",
+    ),
+    "a worker of another version runs what is to be published": (JOB, among(CUT_OFF, IDLE), Cause.soon, FREE, None),
     "due for long, with room for it": (
         job(run_at=ago(600)), among(IDLE),
         Cause.soon, f"{FREE}; but it has been due for 10 min", "see what holds them up: afterward doctor",
