@@ -175,3 +175,27 @@ async def test_who_counts_all_jobs_holds_up_nobody_who_looks_at_one(postgres_url
         await counting
     finally:
         await store.close()
+
+
+LOCKS = """
+FROM pg_locks l JOIN pg_database d ON d.oid = l.database WHERE l.locktype = 'advisory' AND d.datname = current_database()
+"""
+
+
+@pytest.mark.anyio
+async def test_an_identity_that_is_lost_shows_no_life_on_the_next_connection(postgres_url: str) -> None:
+    store = PostgresStore(postgres_url)
+    await store.open()
+    await store.join(Process("old", 1, "example"))
+    try:
+        await store.reap([("old", None)], 2, 1.0)
+        assert await store.beat("old") is None
+        await store.join(Process("new", 1, "example"))
+        async with await psycopg.AsyncConnection.connect(postgres_url, autocommit=True) as other:
+            await other.execute(f"SELECT pg_terminate_backend(pid, 5000) {LOCKS}")
+            assert await store.beat("new") is not None
+            [shown] = await (await other.execute(f"SELECT count(*) {LOCKS}")).fetchall()
+        assert shown == (1,)
+    finally:
+        await store.leave("new")
+        await store.close()

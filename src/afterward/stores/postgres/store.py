@@ -158,14 +158,20 @@ class PostgresStore:
 
     async def leave(self, process: str) -> None:
         await self._ask("vital", "leave", (process, process in self._joined and not self.address.pooled))
+        self._forget(process)
+        self._bell.ring_all()
+
+    def _forget(self, process: str) -> None:
         self._joined.discard(process)
         self._unlocked.discard(process)
         self._asked.pop(process, None)
-        self._bell.ring_all()
 
     async def beat(self, process: str) -> Beat | None:
         seen, asked = await self._ask("vital", "beat", (process, self._bell.was_waited_for))
-        self._asked[process] = asked
+        if seen is None:
+            self._forget(process)  # it was taken for dead: its lock shows nothing any more
+        else:
+            self._asked[process] = asked
         return seen
 
     async def asked_to_end(self, process: str) -> Mapping[str, int]:
