@@ -50,7 +50,7 @@ class Stepper(Worker):
             await self._end_of(lease)
         except Crash:  # the dead release nothing
             self._running.clear()
-            self._ended.clear()
+            self._finisher.drop()
             raise
 
     async def _end_of(self, lease: Lease) -> None:
@@ -58,11 +58,7 @@ class Stepper(Worker):
         if running is not None:
             await asyncio.wait({running[0]})
             running[0].result()
-        while self._ended or self._finishing:
-            for finishing in list(self._finishing):
-                await asyncio.wait({finishing})
-                finishing.result()
-            await asyncio.sleep(0)
+        await self._finisher.written(raises=True)
 
     async def _run_apart(self, task: Task[..., Any], lease: Lease, voice: AttemptVoice) -> Outcome:
         """Here, like any other: what a test replaces in its own process, a child would not see."""

@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
-import math
 import time
-from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,7 +16,7 @@ from afterward.engine.endings import Endings
 from afterward.engine.executor import CANCELLED, Hear, failure_of
 from afterward.engine.executor import Executor as AttemptRunner
 from afterward.engine.files import chunks_of
-from afterward.engine.gathering import later
+from afterward.engine.finishing import Finisher
 from afterward.engine.lines import captured
 from afterward.engine.patience import pause_after
 from afterward.engine.pool import JOBS_PER_CHILD, Pool, processors
@@ -29,17 +28,13 @@ from afterward.engine.voice import AttemptVoice
 from afterward.errors import StoreError
 from afterward.executors import Executor
 from afterward.faults import crash_point
-from afterward.hooks import with_follow_up
 from afterward.identity import new_id
-from afterward.job import Failed, Lease, NewJob, Outcome, Released, Retry, Succeeded
+from afterward.job import Lease, NewJob, Outcome, Released
 from afterward.liveness import Liveness
 from afterward.observe import emit, is_enabled
 from afterward.stores.base import Store, Wanted
 from afterward.stores.seen import Served
 from afterward.task import Task
-
-UNFIT_SECONDS = 60.0
-"""How long a worker passes over jobs whose arguments do not fit a function here, before it looks at them again."""
 
 PASSED_ON = 500
 """How many jobs are on their way to another system at once."""
@@ -104,13 +99,10 @@ class Worker:
         self._context = contextvars.copy_context()
         self._running: dict[Key, tuple[asyncio.Task[None], AttemptVoice]] = {}
         self._abandoned: set[asyncio.Task[None]] = set()
-        self._finishing: set[asyncio.Task[None]] = set()
-        self._ended: list[tuple[Lease, Outcome]] = []
-        self._durations: list[float] = []
         self._lost: set[Key] = set()
-        self._unfit: dict[str, float] = {}
         self._draining = False
         self._stopped = asyncio.Event()
+        self._finisher = Finisher(store, liveness, tasks, self._stopped.is_set)
         self._backlog = True
         self._paused: frozenset[str] = frozenset()
 
@@ -146,8 +138,7 @@ class Worker:
                 finally:
                     self._is_working = False
                     await self._cancel_running()
-                    while self._ended or self._finishing:  # also when this is cancelled: an outcome is never dropped
-                        await asyncio.wait(self._finishing) if self._finishing else await asyncio.sleep(0)
+                    await self._finisher.written()  # also when this is cancelled: an outcome is never dropped
                     self._threads.stop()
                     await self._pool.closed()
 
@@ -219,7 +210,7 @@ class Worker:
             return
         if self._draining:
             self.give_up(lease.task)
-            self._end(lease, Released("released by a shutdown"), time.monotonic())
+            self._finisher.end(lease, Released("released by a shutdown"), time.monotonic())
             return
         if (lease.id, lease.attempt) in self._running:
             self._have_again(lease)
@@ -301,7 +292,7 @@ class Worker:
         return kinds
 
     def _wanted_here(self, limits: Mapping[Executor, int]) -> list[Wanted]:
-        unfit = {mark for mark, since in self._unfit.items() if time.monotonic() - since < UNFIT_SECONDS}
+        unfit = self._finisher.unfit()
         return [
             Wanted({n for n, t in self._tasks.items() if t.executor == kind}, limit, self._options.queues, unfit)
             for kind, limit in limits.items()
@@ -347,7 +338,7 @@ class Worker:
         if outcome is None:
             emit(logging.WARNING, "job.lost", job_id=lease.id, task=lease.task, attempt=lease.attempt)
         else:
-            self._end(lease, outcome if report is None else replace(outcome, report=report), began)
+            self._finisher.end(lease, outcome if report is None else replace(outcome, report=report), began)
 
     async def _outcome(self, task: Task[..., Any], lease: Lease, voice: AttemptVoice) -> Outcome | None:
         """How the attempt ended; None when it is lost."""
@@ -373,66 +364,6 @@ class Worker:
         """Its child process is about to end it: when it holds its job no more, it is not lost."""
         self._liveness.holdings.leave([(lease.id, lease.attempt)])
 
-    # finishing
-
-    def _end(self, lease: Lease, outcome: Outcome, began: float) -> None:
-        """An attempt has ended: it is written with all others that end in the same turn of the loop."""
-        if isinstance(outcome, Released) and outcome.unfit_for:
-            self._pass_over(outcome.unfit_for)
-        elif (task := self._tasks[lease.task]).has_hooks:
-            outcome = with_follow_up(task, lease, outcome)
-        self._ended.append((lease, outcome))
-        self._durations.append(time.monotonic() - began)
-        if len(self._ended) == 1:
-            asyncio.get_running_loop().call_soon(self._finish_ended)
-
-    def _pass_over(self, unfit_for: str) -> None:
-        """Leave jobs with this mark to others, for a while: a process started later may have other code."""
-        since = self._unfit.get(unfit_for, -math.inf)
-        if time.monotonic() - since >= UNFIT_SECONDS:
-            self._unfit[unfit_for] = time.monotonic()
-
-    def _finish_ended(self) -> None:
-        ended, self._ended = self._ended, []
-        durations, self._durations = self._durations, []
-        self._liveness.holdings.leave((lease.id, lease.attempt) for lease, _ in ended)
-        self._spawn_finish(ended, durations)
-
-    def _spawn_finish(self, ended: Sequence[tuple[Lease, Outcome]], durations: Sequence[float]) -> None:
-        """Not in the group: one that is cancelled starts nothing more."""
-        finishing = asyncio.get_running_loop().create_task(self._finish(ended, durations))
-        self._finishing.add(finishing)
-        finishing.add_done_callback(self._finishing.discard)
-
-    async def _finish(self, ended: Sequence[tuple[Lease, Outcome]], durations: Sequence[float]) -> None:
-        """Write how attempts ended, until the store has taken it or this process ends: an outcome is never dropped."""
-        crash_point("before_finish")
-        answers: list[bool] | None = None
-        failures = 0
-        while answers is None:
-            asked = time.monotonic()
-            try:
-                answers = await self._store.finish(ended)
-            except StoreError as error:
-                if self._stopped.is_set():  # the next heartbeat gives the jobs back, or the end of this process does
-                    self._liveness.holdings.forget((lease.id, lease.attempt) for lease, _ in ended)
-                    return
-                failures += 1
-                pause = pause_after(failures)
-                emit(logging.WARNING, "worker.store_unavailable", reason=str(error), retry_in=pause)
-                await asyncio.sleep(pause)
-                ended = [(lease, later(outcome, time.monotonic() - asked)) for lease, outcome in ended]
-                if len(ended) > 1:  # one that cannot be written must not hold up the others
-                    for one, duration in zip(ended, durations, strict=True):
-                        self._spawn_finish([one], [duration])
-                    return
-        crash_point("after_finish")
-        self._liveness.holdings.forget((lease.id, lease.attempt) for lease, _ in ended)
-        is_told = is_enabled(logging.INFO)
-        for (lease, outcome), duration, accepted in zip(ended, durations, answers, strict=True):
-            if is_told or not accepted or not isinstance(outcome, Succeeded):
-                _tell(lease, outcome, accepted, duration)
-
     def _freeing(self, task: Task[..., Any]) -> Callable[[], None]:
         return lambda: self._slots.free(task.executor)
 
@@ -451,7 +382,7 @@ class Worker:
             await asyncio.wait(running, timeout=_CANCEL_SECONDS)
         for attempt, voice in self._running.values():
             self._abandoned.add(attempt)
-            self._end(voice.lease, Released("released by a shutdown", report=voice.close()), time.monotonic())
+            self._finisher.end(voice.lease, Released("released by a shutdown", report=voice.close()), time.monotonic())
 
     def _hear_of_lost(self, attempts: Mapping[str, int]) -> None:
         loop = self._loop
@@ -477,19 +408,3 @@ class Worker:
         for key in attempts.items():
             if key in self._running:
                 self._running[key][1].ask()
-
-
-def _tell(lease: Lease, outcome: Outcome, accepted: bool, duration: float) -> None:
-    level = logging.WARNING if isinstance(outcome, Failed | Retry) or not accepted else logging.INFO
-    if is_enabled(level):
-        emit(
-            level,
-            "job.finished" if accepted else "job.refused",
-            job_id=lease.id,
-            task=lease.task,
-            attempt=lease.attempt,
-            outcome=type(outcome).__name__.lower(),
-            duration=duration,
-            failure=outcome.failure.kind if isinstance(outcome, Failed | Retry) else None,
-            retry_in=outcome.delay if isinstance(outcome, Retry) else None,
-        )
