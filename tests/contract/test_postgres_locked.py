@@ -178,7 +178,8 @@ async def test_who_counts_all_jobs_holds_up_nobody_who_looks_at_one(postgres_url
 
 
 LOCKS = """
-FROM pg_locks l JOIN pg_database d ON d.oid = l.database WHERE l.locktype = 'advisory' AND d.datname = current_database()
+FROM pg_locks l JOIN pg_database d ON d.oid = l.database
+WHERE l.locktype = 'advisory' AND d.datname = current_database()
 """
 
 
