@@ -3,10 +3,8 @@
 import ctypes
 import os
 import secrets
-import shutil
 import signal
 import subprocess
-import tempfile
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -19,13 +17,12 @@ import psycopg
 from servers import account
 from servers.daemon import Daemon
 from servers.errors import ServerError
+from servers.places import fast_place
 from servers.ports import free_port
 from servers.programs import program
 
 Setting = str | int | bool
 
-_MEMORY = Path("/dev/shm")
-_MEMORY_NEEDED = 2 * 1024**3
 _PORTS_TRIED = 10
 _DYING_SECONDS = 60.0
 # None of the variables that PostgreSQL takes its defaults from.
@@ -41,7 +38,7 @@ class Server:
     """
 
     def __init__(self, folder: Path | None = None, **settings: Setting) -> None:
-        self._place = folder or _place()
+        self._place = folder or fast_place()
         self._settings = settings
         self._daemon: Daemon | None = None
         self._primary: Server | None = None
@@ -194,13 +191,6 @@ class Server:
         for name, value in settings.items():
             command += ["-c", f"{name}={('off', 'on')[value] if isinstance(value, bool) else value}"]
         return command
-
-
-def _place() -> Path:
-    """In memory, where there is enough."""
-    if _MEMORY.is_dir() and os.access(_MEMORY, os.W_OK) and shutil.disk_usage(_MEMORY).free >= _MEMORY_NEEDED:
-        return _MEMORY
-    return Path(tempfile.gettempdir())
 
 
 def _make_data(daemon: Daemon, primary: Server | None) -> None:

@@ -7,6 +7,9 @@ import pytest
 
 from servers.pgbouncer import PgBouncer
 from servers.postgres import Server
+from servers.rabbitmq import RabbitMQ
+from servers.valkey import Valkey
+from tests.support.brokers import shared_rabbitmq, shared_valkey
 from tests.support.pgbouncer import pooler
 from tests.support.postgres import shared_server
 from tests.support.processes import Starter
@@ -55,3 +58,31 @@ def pgbouncer(postgres_server: Server) -> Iterator[PgBouncer]:
 def pgbouncer_url(postgres_url: str, pgbouncer: PgBouncer) -> str:
     """The URL of the database of `postgres_url`, through PgBouncer."""
     return pgbouncer.url(postgres_url.rpartition("/")[2])
+
+
+@pytest.fixture(scope="session")
+def rabbitmq() -> Iterator[RabbitMQ]:
+    """The RabbitMQ that tests share, started by the first that asks. One that does not start is a failure."""
+    with shared_rabbitmq() as rabbitmq:
+        yield rabbitmq
+
+
+@pytest.fixture
+def rabbitmq_url(rabbitmq: RabbitMQ) -> Iterator[str]:
+    """The URL of an empty virtual host of RabbitMQ, which the test has for itself."""
+    with rabbitmq.host() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def valkey() -> Iterator[Valkey]:
+    """The Valkey that tests share, started by the first that asks. One that does not start is a failure."""
+    with shared_valkey() as valkey:
+        yield valkey
+
+
+@pytest.fixture
+def valkey_url(valkey: Valkey) -> Iterator[str]:
+    """The URL of an empty database of Valkey, which the test has for itself."""
+    with valkey.database() as url:
+        yield url
