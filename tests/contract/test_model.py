@@ -42,6 +42,7 @@ from afterward.job import (
 )
 from afterward.reconciliation import differences
 from afterward.stores.base import Store, Wanted
+from afterward.stores.handing import HandOver, Start
 from afterward.stores.seen import Reserved
 from tests.support.stores import OUTCOMES, Place, altered, new_file, new_job
 
@@ -70,6 +71,10 @@ class Modelled:
     expires_at: float = inf
     is_replaced: bool = False
     is_asked: bool = False
+    handed_at: float | None = None
+    again_at: float = inf
+    is_followed: bool = False
+    is_begun: bool = False
     owner: str | None = None
     said: list[tuple[int, str]] = field(default_factory=list[tuple[int, str]])
     ended_at: float = inf
@@ -81,18 +86,30 @@ class Modelled:
 
     def end(self, status: Status, now: float) -> None:
         self.move(status)
-        self.ended_at = now
+        self.ended_at, self.handed_at = now, None
+
+    @property
+    def is_followed_there(self) -> bool:
+        """Is it in the hands of another system, and followed?"""
+        return self.handed_at is not None and self.is_followed
+
+    def begin(self, process: str) -> None:
+        self.move(Status.running, process)
+        self.is_begun, self.unfit_for, self.again_at = True, "", inf
+        if not self.is_followed:
+            self.handed_at = None
 
     def queue_again(self, now: float) -> None:
-        """Unless somebody has asked it to end."""
-        if self.is_asked:
+        """Or hand it over again. Unless somebody has asked it to end."""
+        self.is_begun = False
+        if self.is_asked and not self.is_followed_there:
             self.end(Status.cancelled, now)
         else:
             self.move(Status.queued)
 
     def orphan(self, now: float) -> None:
         """Its process is dead."""
-        if self.status is Status.running:
+        if self.status is Status.running and self.handed_at is None:
             if self.deaths + 1 >= SUSPECT_AFTER:
                 self.due_at = now + SUSPECT_DELAY
             self.deaths = min(self.deaths + 1, max(self.deaths, SUSPECT_AFTER))
@@ -280,13 +297,143 @@ class Life:
 
     async def hasten(self) -> None:
         """By a person: what waits for its time."""
-        waiting = [job for job in self.jobs.values() if job.status is Status.queued and job.due_at > self.now]
+        waiting = [job for job in self.jobs.values() if self._can_be_hastened(job)]
         id_, job = self._one() if self.random.random() < 0.5 or not waiting else (waiting[0].id, waiting[0])
         expected = Ruling.unknown if job is None else Ruling.forbidden
-        if job is not None and job.status is Status.queued and job.due_at > self.now:
-            job.due_at, expected = self.now, Ruling.done
+        if job is not None and self._can_be_hastened(job):
+            self.happened["hastened in other hands" if job.handed_at is not None else "hastened"] += 1
+            job.due_at, job.handed_at, expected = self.now, None, Ruling.done
         assert await self.store.hasten([id_]) == [expected]
         self.happened[f"hasten: {expected}"] += 1
+
+    def _can_be_hastened(self, job: Modelled) -> bool:
+        is_waiting = job.due_at > self.now if job.handed_at is None else not job.is_asked
+        return job.status is Status.queued and is_waiting
+
+    async def hand_over(self) -> None:
+        """By who holds a job, or held it; those of one task are followed."""
+        running = [job for job in self.jobs.values() if job.status is Status.running]
+        leases = self.random.sample(self.leases, min(1, len(self.leases)))
+        some = self.random.sample(running, min(2, len(running)))
+        some += [job for job in running if job not in some and (job.is_asked or (job.unique and job.task == TASKS[1]))]
+        leases += [Lease(job.id, job.attempt, job.process or "", job.task, "") for job in some]
+        handed = [
+            HandOver(lease, self.random.choice([None, 0.0, 30.0]), lease.task == TASKS[1])
+            for lease in {lease.id: lease for lease in leases}.values()
+        ]
+        expected = [self._hand_over(one) for one in handed]
+        assert await self.store.hand_over(handed) == expected
+        if self.is_repeated("handed over"):
+            again = [self._is_handed(one.lease) for one in handed]
+            assert await self.store.hand_over(handed) == again
+
+    def _hand_over(self, handed: HandOver) -> bool:
+        lease, again, is_followed, _ = handed
+        if not self._holds(lease) or self.jobs[lease.id].is_begun:
+            self.happened["handed over in vain"] += 1
+            return self._is_handed(lease)
+        job = self.jobs[lease.id]
+        if job.is_asked and not is_followed:
+            job.end(Status.cancelled, self.now)
+            self.happened["cancelled when handed over"] += 1
+            return True
+        job.move(Status.queued)
+        job.handed_at, job.again_at = self.now, inf if again is None else self.now + again
+        job.is_followed, job.expires_at = is_followed, inf if is_followed else job.expires_at
+        self.happened["handed over"] += 1
+        return True
+
+    def _is_handed(self, lease: Lease) -> bool:
+        job = self.jobs.get(lease.id)
+        return (
+            job is not None
+            and job.status is Status.queued
+            and job.handed_at is not None
+            and job.attempt == lease.attempt
+        )
+
+    async def begin(self) -> None:
+        """Messages of attempts of now and of before, by their senders and others, to who lives and who does not."""
+        process = self.alive.get(self.name(), "nobody")
+        there = [job for job in self.jobs.values() if job.status is Status.running or job.handed_at is not None]
+        some = self.random.sample(there, min(3, len(there)))
+        starts = [
+            Start(job.id, self.random.choice([job.attempt] * 4 + [job.attempt - 1]), self._sender(job)) for job in some
+        ]
+        starts = [start for start in starts if not self._is_its_own(process, start)]
+        before = [self._begin(process, start) for start in starts]
+        for _ in range(2 if self.is_repeated("begun") else 1):
+            found = await self.store.begin(process, starts)
+            assert [lease is not None for lease in found] == before
+            for lease in filter(None, found):
+                job = self.jobs[lease.id]
+                assert lease[:3] == (job.id, job.attempt, process)
+                assert (lease.failures, lease.deaths) == (job.failures, job.deaths)
+                self.leases.append(lease)
+
+    def _sender(self, job: Modelled) -> str:
+        return self.random.choice([job.process or "nobody"] * 4 + ["nobody", *self.alive.values()])
+
+    def _is_its_own(self, process: str, start: Start) -> bool:
+        """Would it begin what it holds by a message of another? There is none: an attempt has one sender at a time."""
+        job = self.jobs[start.id]
+        return job.process == process != start.sender and not job.is_begun
+
+    def _begin(self, process: str, start: Start) -> bool:
+        job = self.jobs[start.id]
+        if process == "nobody" or job.attempt != start.attempt:
+            self.happened["begun in vain"] += 1
+            return False
+        if job.status is Status.running and job.is_begun:
+            return job.process == process
+        is_sent = job.process == start.sender if job.status is Status.running else job.handed_at is not None
+        if job.status in TERMINAL or not is_sent or job.expires_at <= self.now:
+            self.happened["begun in vain"] += 1
+            return False
+        self.happened["begun before it was handed over" if job.handed_at is None else "begun"] += 1
+        job.begin(process)
+        return True
+
+    async def take_back(self) -> None:
+        """What is due again, that first which was due first."""
+        process = self.alive.get(self.name(), "nobody")
+        tasks, limit = set(self.random.sample(TASKS, self.random.randint(1, 2))), self.random.randint(1, 3)
+        there = [
+            job
+            for job in self.jobs.values()
+            if self._is_handed(Lease(job.id, job.attempt, "", job.task, ""))
+            and job.task in tasks
+            and job.queue not in self.paused
+        ]
+        due = {job.id: job for job in there if job.again_at <= self.now and job.expires_at > self.now}
+        taken = await self.store.take_back(process, tasks, limit)
+        if process == "nobody":
+            assert (taken.leases, taken.more, taken.next_due) == ([], False, None)
+            return
+        chosen = [due.pop(lease.id) for lease in taken.leases]
+        assert len(chosen) == min(limit, len(chosen) + len(due))
+        assert taken.more is bool(due)
+        times = [job.again_at for job in chosen]
+        assert times == sorted(times)
+        assert max(times, default=-inf) <= min([job.again_at for job in due.values()], default=inf)
+        later = [job.again_at - self.now for job in there if job.again_at > self.now]
+        assert taken.next_due == (pytest.approx(min(later)) if min(later, default=inf) < inf else None)
+        for job, lease, waited in zip(chosen, taken.leases, taken.waited, strict=True):
+            assert waited == pytest.approx(self.now - (job.handed_at or 0))
+            assert (lease.attempt, lease.process) == (job.attempt, process)
+            job.move(Status.running, process)
+            self.happened["taken back"] += 1
+        self.leases += taken.leases
+
+    async def check_followed(self) -> None:
+        """Who follows sees what is followed."""
+        theirs = sorted((job for job in self.jobs.values() if job.is_followed_there), key=lambda job: job.id)
+        found = await self.store.followed(set(TASKS), "", 10_000)
+        assert [(one.id, one.attempt, one.handed_at.timestamp(), one.is_asked) for one in found] == [
+            (job.id, job.attempt, pytest.approx(job.handed_at), job.is_asked) for job in theirs
+        ]
+        for one, job in zip(found, theirs, strict=True):
+            assert (one.process == job.process) or not job.is_begun
 
     async def report(self) -> None:
         """By who holds a job, or held it."""
@@ -394,12 +541,12 @@ class Life:
             self.alias[job.id] = holders[0].id
             return
         for holder in holders:
-            if holder.status is Status.queued:
+            if holder.status is Status.queued and not holder.is_followed_there:
                 holder.end(Status.cancelled, self.now)
                 self.happened["replaced while queued"] += 1
             else:
-                holder.is_replaced, holder.expires_at = True, 0
-                self.happened["replaced while running"] += 1
+                holder.is_replaced, holder.expires_at = True, inf if holder.is_followed_there else 0
+                self.happened["replaced while followed" if holder.is_followed_there else "replaced while running"] += 1
         expires_at = inf if job.expires is None else self.now + cast("float", job.expires)
         due_at = self.now + (job.delay or 0)
         modelled = Modelled(job.id, job.task, job.queue, job.unique, due_at, expires_at=expires_at, owner=job.owner)
@@ -439,6 +586,7 @@ class Life:
             for job in self.jobs.values()
             if job.status is Status.queued
             and job.process is None
+            and job.handed_at is None
             and job.due_at <= self.now
             and job.task in tasks
             and (queues is None or job.queue in queues)
@@ -515,6 +663,7 @@ class Life:
             case Cancelled():
                 job.end(Status.cancelled, self.now)
             case Retry(delay=delay) | Released(delay=delay) | Died(delay=delay):
+                job.handed_at, job.expires_at = None, 0 if job.is_replaced else job.expires_at
                 job.queue_again(self.now)
                 self.happened[f"not to succeed yet: {job.status}"] += 1
                 if delay:
@@ -534,10 +683,11 @@ class Life:
         running = [job for job in self.jobs.values() if job.status is Status.running]
         id_, job = self._one() if self.random.random() < 0.5 or not running else (running[0].id, running[0])
         expected = Ruling.unknown if job is None else Ruling.forbidden
-        if job is not None and job.status is Status.queued:
+        if job is not None and job.status is Status.queued and not job.is_followed_there:
             job.end(Status.cancelled, self.now)
             expected = Ruling.done
-        elif job is not None and job.status is Status.running:
+        elif job is not None and job.status not in TERMINAL:
+            self.happened["asked in other hands" if job.handed_at is not None else "asked"] += 1
             job.is_asked, expected = True, Ruling.asked
         assert await self.store.cancel([id_]) == [expected]
         if self.is_repeated("cancelled"):
@@ -556,7 +706,7 @@ class Life:
             if expected is Ruling.done:
                 job.move(Status.queued)
                 job.due_at, job.failures, job.deaths, job.unfit_for = self.now, 0, 0, ""
-                job.ended_at, job.is_replaced, job.is_asked = inf, False, False
+                job.ended_at, job.is_replaced, job.is_asked, job.is_begun = inf, False, False, False
                 job.expires_at = job.expires_at if job.expires_at > self.now else inf
         assert await self.store.retry([id_]) == [expected]
         if self.is_repeated("retried"):
@@ -642,10 +792,10 @@ class Life:
         }
         reaped = await self.store.reap(buried[how], SUSPECT_AFTER, SUSPECT_DELAY)
         orphans = mine if how in {"dead", "frozen"} else []
-        assert (reaped.jobs, reaped.more) == (sum(not job.is_asked for job in orphans), False)
         for job in orphans:
-            self.happened[f"orphan: {job.status}"] += 1
+            self.happened["orphan: in other hands" if job.handed_at is not None else f"orphan: {job.status}"] += 1
             job.orphan(self.now)
+        assert (reaped.jobs, reaped.more) == (sum(job.status is Status.queued for job in orphans), False)
         if how != "awake":
             assert await self.stores[0].beat(process) is None
             await self.join(name)
@@ -661,6 +811,11 @@ class Life:
         assert seen == {
             job.id: (job.status, job.process, job.attempt, job.failures, job.deaths) for job in self.jobs.values()
         }
+        handed = {job.id: job.handed_at.timestamp() for job in listed if job.handed_at is not None}
+        assert handed == {
+            job.id: pytest.approx(job.handed_at) for job in self.jobs.values() if job.handed_at is not None
+        }
+        assert all(job.run_at.timestamp() < self.now + 60 for job in listed)
         found = await self.store.get(list(self.alias))
         assert [job and job.id for job in found] == list(self.alias.values())
         for job in await self.store.get(list(self.jobs)):
@@ -674,6 +829,7 @@ class Life:
         if self.random.random() < 0.3:
             await self.check_what_is_seen(listed)
         await self.check_stats(listed)
+        await self.check_followed()
 
     async def check_what_is_seen(self, listed: list[Job]) -> None:
         """Whose the jobs are, and what they have said."""
@@ -697,6 +853,7 @@ class Life:
                 continue
             run_at = job.run_at.timestamp()
             waits = "held" if job.process is not None else "depth" if run_at <= self.now else "later"
+            waits = waits if job.handed_at is None else "handed"
             counted[job.queue, waits if job.status is Status.queued else "running"] += 1
             if waits == "depth":
                 since[job.queue] = min(since.get(job.queue, run_at), run_at)
@@ -706,6 +863,7 @@ class Life:
         for one in stats.queues:
             assert (one.depth, one.later) == (counted[one.queue, "depth"], counted[one.queue, "later"])
             assert (one.held, one.running) == (counted[one.queue, "held"], counted[one.queue, "running"])
+            assert one.handed == counted[one.queue, "handed"]
             assert one.oldest_age == pytest.approx(self.now - since.get(one.queue, self.now), abs=0.001)
 
 
@@ -733,6 +891,9 @@ async def test_a_store_is_as_its_model(place: Place, seed: int) -> None:
         life.hasten: 2,
         life.reserve: 7,
         life.drop: 1,
+        life.hand_over: 10,
+        life.begin: 5,
+        life.take_back: 4,
     }
     for number in range(2000):
         if number >= 200 and life.happened.keys() >= EVENTS:
@@ -759,6 +920,10 @@ EVENTS: set[Any] = {
     "retry: taken", "key: answered", "key: dropped", *(f"key: {state}" for state in Reserved),
     "said", "said in vain", "said with the end",
     *(f"hasten: {ruling}" for ruling in ("done", "unknown", "forbidden")),
+    "handed over", "handed over in vain", "begun", "begun in vain", "begun before it was handed over", "taken back",
+    "cancelled when handed over", "asked in other hands",
+    "hastened in other hands", "orphan: in other hands",
     *(f"{what}, repeated" for what in ("enqueued", "enqueued at once", "let go", "claimed", "finished", "left",
-                                       "finished at once", "cancelled", "retried", "given back")),
+                                       "finished at once", "cancelled", "retried", "given back", "handed over",
+                                       "begun")),
 }  # fmt: skip
