@@ -274,12 +274,3 @@ def may_wait(outcome: Outcome) -> bool:
     return (
         isinstance(outcome, Succeeded | Failed | Died) and outcome.then is not None and outcome.then.unique is not None
     )
-
-
-def leaves_work(outcome: Outcome) -> bool:
-    """Is there a job to claim after this, now or soon?"""
-    if isinstance(outcome, Retry | Released):
-        return True
-    if isinstance(outcome, Cancelled):
-        return False
-    return outcome.then is not None or (isinstance(outcome, Died) and not outcome.final)

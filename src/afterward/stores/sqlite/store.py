@@ -18,17 +18,13 @@ import apsw
 
 from afterward.errors import StoreUnavailable
 from afterward.job import (
-    Cancelled,
-    Died,
     Job,
     Lease,
     NewJob,
     Outcome,
     Placement,
     Process,
-    Released,
     Report,
-    Retry,
     Ruling,
     Status,
     Stored,
@@ -37,6 +33,7 @@ from afterward.stores.base import Beat, Chunk, Claimed, Reaped, Schema, Stats, T
 from afterward.stores.batch import Operation, by_kind
 from afterward.stores.handing import Followed, HandOver, Start, TakenBack
 from afterward.stores.joining import Joins
+from afterward.stores.outcomes import leaves_work
 from afterward.stores.rows import job_of
 from afterward.stores.seen import (
     Answer,
@@ -144,12 +141,12 @@ class SQLiteStore:
 
     async def leave(self, process: str) -> None:
         try:
-            leaves_work: bool = await self._ask("leave", (process,))
+            has_left_work: bool = await self._ask("leave", (process,))
         except BaseException:
             self._locks.abandon(process)
             raise
         self._locks.drop(process)
-        if leaves_work:
+        if has_left_work:
             self._doorbell.ring_all()
 
     async def beat(self, process: str) -> Beat | None:
@@ -197,7 +194,7 @@ class SQLiteStore:
         kind = "finish_saying" if reports else "finish"
         answer = self._ask(kind, ends, is_heavy=bool(reports) and _are_large(reports))
         self._telling(answer, [lease.id for lease, _ in ends])
-        return self._ringing(answer) if any(_leaves_work(outcome) for _, outcome in ends) else answer
+        return self._ringing(answer) if any(leaves_work(outcome) for _, outcome in ends) else answer
 
     def report(self, reports: Sequence[tuple[Lease, Report]]) -> Answer[list[bool]]:
         answer = self._ask("report", reports, is_heavy=_are_large([said for _, said in reports]))
@@ -386,15 +383,6 @@ class SQLiteStore:
 
 
 _INHERITED: list[Any] = []
-
-
-def _leaves_work(outcome: Outcome) -> bool:
-    """Is there a job to claim after this, now or soon?"""
-    if isinstance(outcome, Retry | Released):
-        return True
-    if isinstance(outcome, Cancelled):
-        return False
-    return outcome.then is not None or (isinstance(outcome, Died) and not outcome.final)
 
 
 def _identity(path: Path) -> _Inode | None:
