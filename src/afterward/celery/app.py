@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from typing import TYPE_CHECKING, Any, cast
 
 from afterward.errors import ConfigurationError
@@ -34,6 +35,23 @@ def celery_app(given: Celery | str | None) -> Celery:
 def begins_with_smallest(app: Any) -> bool:
     """Does the broker of this app begin with the messages of the smallest priority? RabbitMQ does with the largest."""
     return bool(app.connection_for_write().transport.driver_type == "redis")
+
+
+def place_of(app: Any) -> str:
+    """Where the broker of this app is, without its account."""
+    try:
+        return re.sub(r"//[^/@]*@", "//", str(app.connection_for_write().as_uri()))
+    except Exception:  # noqa: BLE001 - whatever is wrong with the settings of the app
+        return "the broker"
+
+
+def without_password(app: Any, text: str) -> str:
+    """The text, without the password by which this app is let in by its broker."""
+    try:
+        password = app.connection_for_write().password
+    except Exception:  # noqa: BLE001 - as above
+        return text
+    return text.replace(password, "**") if isinstance(password, str) and password else text
 
 
 def _made_for(url: str) -> Celery:

@@ -21,7 +21,7 @@ CONNECT_SECONDS = 4.0
 STEP_SECONDS = 4.0
 """How long the broker may take for an answer that is waited for by itself."""
 
-HEARTBEAT_SECONDS = 10.0
+HEARTBEAT_SECONDS = 5.0
 """How often both sides show that they are there, where the protocol has that."""
 
 NOT_IN_TIME = "the broker has not confirmed it in time"
@@ -61,20 +61,23 @@ class Link:
         self._connection: Any = app.connection_for_write(
             connect_timeout=min(CONNECT_SECONDS, seconds), heartbeat=HEARTBEAT_SECONDS
         )
+        self._is_amqp: bool = self._connection.transport.driver_type == "amqp"
+        self.is_blocked = False
+        """Does the broker take nothing for now, for want of memory or disk, and has said so?"""
         self._confirms: Confirms | None = None
         self._declaring: Any = None
         try:
             self._open()
         except Exception as error:
-            self.close()
+            self.drop()
             raise BrokerLost(_text_of(error)) from error
 
     def _open(self) -> None:
         others = max(0, len(self._connection.alt) - 1)
-        self._is_amqp = self._connection.transport.driver_type == "amqp"
         self._connection.transport_options = self._transport_options()
         self._connection.ensure_connection(max_retries=others, interval_start=0, interval_step=0, interval_max=0)
         self._raw: Any = self._connection.connection
+        self._raw.on_blocked, self._raw.on_unblocked = self._hear_of_block, self._hear_of_end_of_block
         self._channel: Any = self._connection.channel()
         if hasattr(self._channel, "confirm_select"):
             self._confirms = Confirms(self._channel)
@@ -111,7 +114,7 @@ class Link:
         otherwise = NOT_IN_TIME if broken_by is None else _reason_of(broken_by)
         refused = {**dict.fromkeys(range(len(messages)), otherwise), **dict.fromkeys(confirms.confirmed)}
         reasons = [{**refused, **confirms.refused, **unsent}[number] for number in range(len(messages))]
-        if NOT_IN_TIME in reasons:
+        if NOT_IN_TIME in reasons and not self.is_blocked:
             broken_by = BrokerLost("it does not confirm what is published")
         return Said(reasons, broken_by)
 
@@ -138,6 +141,12 @@ class Link:
                 if self._breaks(error):
                     raise
                 unsent[number] = _text_of(error)
+
+    def _hear_of_block(self, _: str) -> None:
+        self.is_blocked = True
+
+    def _hear_of_end_of_block(self) -> None:
+        self.is_blocked = False
 
     def _count(self, is_expected: bool) -> None:
         if self._confirms is not None:
@@ -185,9 +194,14 @@ class Link:
                 self._raw.drain_events(timeout=0)
 
     def close(self) -> None:
-        """Leave. Lawful twice."""
+        """Leave in good order. Lawful twice."""
         with contextlib.suppress(Exception):
             self._connection.release()
+
+    def drop(self) -> None:
+        """Let go of a connection that is of no use any more, without a word to the broker."""
+        with contextlib.suppress(Exception):
+            self._connection.collect() if self._is_amqp else self._connection.release()
 
     def abort(self) -> None:
         """Have whatever waits for the broker fail. From another thread."""

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
+from afterward.celery.app import place_of, without_password
 from afterward.celery.link import NOT_IN_TIME, BrokerLost, BrokerRefused, Link
 from afterward.celery.messages import Message
 from afterward.engine.patience import pause_after
@@ -26,6 +27,7 @@ _LOOK_SECONDS = 2.5
 """How often an idle connection is looked after."""
 
 _UNREACHABLE = "the broker cannot be reached"
+_BLOCKED = "the broker takes nothing for now, for want of memory or disk"
 
 _MARGIN_SECONDS = 1.0
 """So much of the time is left to say what was not confirmed."""
@@ -119,18 +121,19 @@ class Publisher:
                 request = self._requests.get(timeout=pause)
             except queue.Empty:
                 self._look()
-                continue
-            if request is None:
-                break
-            self._carry_out(request)
+            else:
+                if request is None:
+                    break
+                self._carry_out(request)
+            self._see_block()
         if self._link is not None:
             self._link.close()
 
     def _carry_out(self, request: _Request) -> None:
         if request.answer.cancelled() or time.monotonic() >= request.deadline:
             return  # nobody waits for it any more: what it says has been told to be unconfirmed
-        if self._link is None:
-            request.tell(request.otherwise(_UNREACHABLE))
+        if self._link is None or self._link.is_blocked:
+            request.tell(request.otherwise(_UNREACHABLE if self._link is None else _BLOCKED))
             return
         try:
             request.tell(request.work(request.deadline))
@@ -149,7 +152,8 @@ class Publisher:
         if isinstance(broken_by, BrokerLost):
             self._lose(broken_by)
         elif isinstance(broken_by, BrokerRefused):
-            self._leave()
+            self._link.drop()
+            self._link = None
             unconfirmed = [number for number, reason in enumerate(reasons) if reason is not None]
             if len(unconfirmed) > 1:
                 for half in (unconfirmed[: len(unconfirmed) // 2], unconfirmed[len(unconfirmed) // 2 :]):
@@ -172,6 +176,13 @@ class Publisher:
         except BrokerLost as error:
             self._lose(error)
 
+    def _see_block(self) -> None:
+        if self._link is not None and self._link.is_blocked != (self.trouble is not None):
+            if self._link.is_blocked:
+                self._tell(f"{place_of(self._app)}: {_BLOCKED}")
+            else:
+                self._tell(None)
+
     def _connect(self) -> None:
         try:
             self._link = Link(self._app)
@@ -181,40 +192,24 @@ class Publisher:
         except Exception as error:  # noqa: BLE001 - as where the settings of the app are wrong: it is told, again and again
             self._lose(BrokerLost(f"{type(error).__name__}: {error}"))
             return
-        if self.trouble is not None or not self._failures:
-            emit(logging.INFO, "celery.broker_reached", broker=self._where())
         self._failures = 0
-        self._change(None)
+        self._tell(None)
 
     def _lose(self, error: BrokerLost) -> None:
-        self._leave()
-        self._failures += 1
-        trouble = self._without_password(f"{self._where()}: {error}")
-        if self.trouble is None:
-            emit(logging.WARNING, "celery.broker_unreachable", reason=trouble)
-        self._change(trouble)
-
-    def _leave(self) -> None:
         link, self._link = self._link, None
         if link is not None:
-            link.close()
+            link.drop()
+        self._failures += 1
+        self._tell(f"{place_of(self._app)}: {without_password(self._app, str(error))}")
 
-    def _change(self, trouble: str | None) -> None:
-        self.trouble = trouble
+    def _tell(self, trouble: str | None) -> None:
+        """What the trouble is from now on; it is logged when it begins and when it ends."""
+        before, self.trouble = self.trouble, trouble
+        if trouble is None:
+            emit(logging.INFO, "celery.broker_reached", broker=place_of(self._app))
+        elif before is None:
+            emit(logging.WARNING, "celery.broker_unreachable", reason=trouble)
         self._hear()
-
-    def _where(self) -> str:
-        try:
-            return str(self._app.connection_for_write().as_uri())
-        except Exception:  # noqa: BLE001 - whatever is wrong with the settings of the app
-            return "the broker"
-
-    def _without_password(self, text: str) -> str:
-        try:
-            password = self._app.connection_for_write().password
-        except Exception:  # noqa: BLE001 - as above
-            return text
-        return text.replace(password, "**") if isinstance(password, str) and len(password) > 3 else text
 
 
 def _with(reasons: Sequence[str | None], numbers: Sequence[int], others: Sequence[str | None]) -> list[str | None]:
