@@ -210,7 +210,11 @@ def test_a_failed_job_is_tried_again_when_asked(client: TestClient, desk: Desk) 
     assert answer.status_code == 202
     assert answer.json()["status"] in {"queued", "running", "succeeded"}
     assert ended(client, path)["status"] == "succeeded"
-    assert client.post(f"{path}/retry").status_code == 409
+    answer = client.post(f"{path}/retry")
+    assert (answer.status_code, answer.json()["detail"]) == (
+        409,
+        "The job has succeeded; only one that failed or was cancelled is retried.",
+    )
 
 
 def test_a_retry_gives_way_to_another_job_of_the_same_key(client: TestClient, desk: Desk, tasks: Afterward) -> None:

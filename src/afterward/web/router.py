@@ -173,9 +173,7 @@ def _add_moves(router: APIRouter, jobs: Jobs, see: Callable[[int], Callable[...,
         ruling = await jobs.retry(sight.job.id)
         job = await _again(jobs, sight)
         if ruling is Ruling.forbidden:
-            raise HTTPException(
-                409, f"The job is {job.status.value}; only one that failed or was cancelled is retried."
-            )
+            raise HTTPException(409, f"The job {_stands(job)}; only one that failed or was cancelled is retried.")
         if ruling is Ruling.taken:
             raise HTTPException(409, "Another job is doing the same by now.")
         return _status_response(sight, job, 202, _NEVER_KEPT)
@@ -192,6 +190,10 @@ def _add_moves(router: APIRouter, jobs: Jobs, see: Callable[[int], Callable[...,
             if code == 202
             else {**_CONFLICT, 202: {"description": "It runs, and was asked to end"}},
         )
+
+
+def _stands(job: Job) -> str:
+    return f"{'has' if job.status is Status.succeeded else 'is'} {job.status.value}"
 
 
 async def _again(jobs: Jobs, sight: Sight) -> Job:
