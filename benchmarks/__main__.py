@@ -26,6 +26,7 @@ from benchmarks import (
     pg_idle,
     pg_latency,
     pg_requests,
+    processes,
     report,
     throughput,
 )
@@ -40,6 +41,7 @@ MEASURES: dict[str, Measure] = {
     "backlog": lambda folder, rounds, _: backlog.measure(folder, rounds),
     "dashboard": lambda folder, rounds, _: dashboard.measure(folder, rounds),
     "memory": lambda folder, rounds, _: memory.measure(folder, rounds),
+    "processes": lambda folder, rounds, _: processes.measure(folder, rounds),
     "drivers": lambda folder, rounds, _: drivers.measure(folder, rounds),
     "pg-backlog": lambda folder, rounds, _: pg_backlog.measure(folder, rounds),
     "pg-cost": lambda folder, rounds, _: pg_cost.measure(folder, rounds),
