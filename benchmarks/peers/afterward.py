@@ -1,4 +1,5 @@
-"""afterward itself, with the options that `afterward worker` and `tasks.install(app)` have by default.
+"""afterward itself, with the options that `afterward worker` and `tasks.install(app)` have by default, on
+the loop that the command takes where it is installed.
 
 Its app adds the job as the guide does, by `add_task`; the client enqueues without a request.
 """
@@ -16,7 +17,7 @@ from afterward import Afterward, BackgroundTasks
 from afterward.engine.worker import WorkerOptions
 from benchmarks.peers import starts
 
-WORKS_ON_UVLOOP = False
+WORKS_ON_UVLOOP = True
 
 app = FastAPI()
 tasks = Afterward(os.environ["PEERS_URL"])

@@ -127,6 +127,12 @@ def settings(values: dict[str, object]) -> dict[str, object]:
 
 
 @tasks.task
+async def name_loop() -> str:
+    """The module that the event loop here is of."""
+    return type(asyncio.get_running_loop()).__module__
+
+
+@tasks.task
 def read_standard_input() -> str:
     """What a task finds there."""
     return sys.stdin.read()

@@ -25,6 +25,19 @@ def test_a_worker_runs_what_another_process_enqueues(world: World, target: str) 
     assert world.lines("added") == ["1", "2"]
 
 
+def test_a_worker_runs_on_uvloop_where_that_is_installed(world: World) -> None:
+    pytest.importorskip("uvloop")
+    world.start_worker()
+    assert world.wait_for_status(world.enqueue("name_loop"), "succeeded").result == '"uvloop"'
+
+
+def test_a_worker_runs_on_the_loop_of_the_standard_library_where_uvloop_is_not(world: World) -> None:
+    bare = "import sys\n\nsys.modules['uvloop'] = None\n\nfrom shop import app"  # so that it cannot be imported
+    world.program("bare", bare)
+    world.start_worker(target="bare:app")
+    assert '"asyncio.' in (world.wait_for_status(world.enqueue("name_loop"), "succeeded").result or "")
+
+
 def test_a_program_that_only_enqueues_ends_in_peace(world: World) -> None:
     """Plain code without an event loop: it says nothing, and is not taken for a process that died."""
     program = world.run_python("-c", "import shop; shop.add.enqueue_sync(7)")

@@ -10,6 +10,7 @@ from afterward.app import Afterward
 from afterward.cli import logs
 from afterward.cli.control import Control
 from afterward.cli.lifespans import begin
+from afterward.cli.loops import loop_factory
 from afterward.cli.target import Program, load
 from afterward.engine.worker import WorkerOptions
 from afterward.observe import emit
@@ -23,7 +24,8 @@ def work(target: str, options: WorkerOptions, *, supervised: bool) -> int:
     try:
         program = load(target)
         logs.configure()
-        asyncio.run(_work(program, options, control))
+        with asyncio.Runner(loop_factory=loop_factory()) as runner:
+            runner.run(_work(program, options, control))
         code = 0
     finally:
         control.done(code)
