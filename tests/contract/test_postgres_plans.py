@@ -54,6 +54,9 @@ SMALL = {"migrations", "pauses", "processes", "served", "store", "tasks"}
 
 TABLES = ("jobs", "finished", "attempts", "aliases", "files", "chunks", "origins", "streams", "events", "reservations")
 
+CALLS = {"enqueue_ringing"}
+"""Of a procedure, which has no plan; what is in it is another query's text."""
+
 OTHERS: dict[str, str] = {
     "jobs": "task <> 'app:own'",
     "finished": "task <> 'app:own'",
@@ -220,6 +223,8 @@ async def test_every_query_finds_its_rows_by_an_index_whatever_the_statistics_sa
     await fill(opened)
     far: dict[str, list[str]] = {}
     for name, query in opened.desk.queries.items():
+        if name in CALLS:
+            continue
         plan = await plan_of(opened.connection, query)
         found = [str(node) for node, above in walk(plan) if reads_far(node, above)]
         if found:

@@ -43,7 +43,7 @@ def of_next_version(folder: Path) -> Path:
         REPOSITORY / "src" / "afterward", folder / "afterward", ignore=shutil.ignore_patterns("__pycache__")
     )
     migrations = folder / "afterward" / "stores" / "postgres" / "migrations"
-    number = len(list(migrations.glob("*.sql"))) + 1
+    number = max(int(file.name.split("_")[0]) for file in migrations.glob("*.sql")) + 1
     (migrations / f"{number:04}_novel.sql").write_text(
         "ALTER TABLE afterward.jobs ADD COLUMN novel text;\n"
         "ALTER TABLE afterward.finished ADD COLUMN novel text;\n"

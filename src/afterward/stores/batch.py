@@ -21,7 +21,7 @@ class Operation(asyncio.Future[Any]):
     take long. It cannot be cancelled: who awaits it is cancelled only once the answer is known.
     """
 
-    __slots__ = ("answer", "error", "is_heavy", "items", "kind", "loop")
+    __slots__ = ("answer", "error", "has_rung", "is_heavy", "items", "kind", "loop")
 
     def __init__(self, kind: str, items: Any, loop: asyncio.AbstractEventLoop, is_heavy: bool = False) -> None:
         super().__init__(loop=loop)
@@ -30,6 +30,7 @@ class Operation(asyncio.Future[Any]):
         self.loop = loop
         self.is_heavy = is_heavy
         self.answer: Any = None
+        self.has_rung = False
         self.error: StoreError | Crash | None = None
 
     def cancel(self, msg: Any | None = None) -> bool:  # noqa: ARG002 - the signature is asyncio's

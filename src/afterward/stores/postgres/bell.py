@@ -23,6 +23,11 @@ class Bell:
         self.was_waited_for = False
         """Has anybody waited here for jobs? Who does is one that runs them."""
 
+    @property
+    def is_waited_for(self) -> bool:
+        """Does anybody wait here just now?"""
+        return bool(self._waiting)
+
     def ring(self) -> None:
         """Wake one who waits: here if there is one, else in another process."""
         if self._wake():
@@ -73,8 +78,19 @@ class Bell:
 
 
 def _set(loop: asyncio.AbstractEventLoop, event: asyncio.Event) -> bool:
+    if loop is running_loop():
+        event.set()
+        return True
     try:
         loop.call_soon_threadsafe(event.set)
     except RuntimeError:  # it is closed
         return False
     return True
+
+
+def running_loop() -> asyncio.AbstractEventLoop | None:
+    """The event loop that the calling code runs on, if any."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from datetime import datetime
 from operator import index
+from typing import Any
 
 from afterward.faults import crash_point
 from afterward.job import NewJob, OnDuplicate, Placement, Stored
@@ -25,9 +26,14 @@ def is_plain(job: NewJob) -> bool:
     return job.unique is None and not job.files and job.completes is None
 
 
-async def enqueue_plain(desk: Desk, connection: Connection, entering: Sequence[Entering]) -> list[Stored]:
-    """Jobs without unique keys and files, by one statement. One answer for each, in order."""
-    row = await _insert(desk, connection, entering)
+async def enqueue_plain(
+    desk: Desk, connection: Connection, entering: Sequence[Entering], *, channel: str | None = None
+) -> list[Stored]:
+    """Jobs without unique keys and files, by one statement. One answer for each, in order.
+
+    `channel`: who listens there is called by the same statement, once they are stored.
+    """
+    row = await _insert(desk, connection, entering, channel)
     crash_point("after_insert")
     alive = set(row["alive"])
     return [
@@ -162,12 +168,21 @@ async def _makes_room(desk: Desk, connection: Connection, job: NewJob, holder: R
     return True
 
 
-async def _insert(desk: Desk, connection: Connection, entering: Sequence[Entering]) -> Row:
+async def _insert(desk: Desk, connection: Connection, entering: Sequence[Entering], channel: str | None = None) -> Row:
+    columns = _columns(desk, entering)
+    if channel is None:
+        row = await connection.fetchrow(desk["enqueue"], *columns)
+    else:
+        row = await connection.fetchrow(desk["enqueue_ringing"], *columns, channel)
+    assert row is not None  # noqa: S101 - a SELECT without FROM has one row
+    return row
+
+
+def _columns(desk: Desk, entering: Sequence[Entering]) -> list[Any]:
     processes = [None if placement is Placement.free else process for _, placement, process in entering]
     jobs = [job for job, _, _ in entering]
     known = [one for one in zip(jobs, processes, strict=True) if one[0].unique is None and _has_origin(one[0])]
-    row = await connection.fetchrow(
-        desk["enqueue"],
+    return [
         desk.now,
         list({process for process in processes if process is not None}),
         [job.id for job in jobs],
@@ -189,9 +204,7 @@ async def _insert(desk: Desk, connection: Connection, entering: Sequence[Enterin
         [job.owner for job, _ in known],
         [job.origin for job, _ in known],
         [process for _, process in known],
-    )
-    assert row is not None  # noqa: S101 - a SELECT without FROM has one row
-    return row
+    ]
 
 
 def _seconds(at: datetime | None) -> float | None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from typing import Any
 
 from afterward.stores.batch import Operation
@@ -33,6 +34,20 @@ class Notices:
         operation = Operation("notify", (self._channel,), self._loop)
         operation.add_done_callback(self._has_sent)
         self._submit(operation)
+
+    @property
+    def may_be_rung(self) -> bool:
+        """Was there none just now?"""
+        return not self._is_under_way
+
+    @contextmanager
+    def rung_by_another(self) -> Generator[None]:
+        """For a statement that rings by itself, when it may be rung."""
+        self._is_under_way = True
+        try:
+            yield
+        finally:
+            self._loop.call_later(_PAUSE_SECONDS, self._may_send)
 
     def _has_sent(self, answer: asyncio.Future[Any]) -> None:
         answer.exception()  # a hint only: who was not reached looks by himself soon

@@ -21,7 +21,7 @@ from afterward.stores.postgres import (
     streams,
     tidying,
 )
-from afterward.stores.postgres.connection import Connection
+from afterward.stores.postgres.connection import Connection, is_of_all
 from afterward.stores.postgres.desk import Desk
 
 CarryOut: TypeAlias = Callable[[Desk, Connection, Sequence[Operation]], Awaitable[None]]
@@ -37,11 +37,28 @@ def _each(one: Callable[..., Awaitable[Any]]) -> CarryOut:
     return carry_out
 
 
-async def _enqueue(desk: Desk, connection: Connection, operations: Sequence[Operation]) -> None:
+async def _enqueue(
+    desk: Desk, connection: Connection, operations: Sequence[Operation], channel: str | None = None
+) -> None:
     entering = [one for operation in operations for one in operation.items]
-    answers = iter(await entry.enqueue_plain(desk, connection, entering) if entering else [])
+    answers = iter(await entry.enqueue_plain(desk, connection, entering, channel=channel) if entering else [])
     for operation in operations:
         operation.answer = [next(answers) for _ in operation.items]
+        operation.has_rung = channel is not None
+
+
+async def enqueue_ringing(desk: Desk, connection: Connection, operations: Sequence[Operation], channel: str) -> None:
+    """Jobs are stored, and who waits for jobs in other processes is called, in one round trip.
+
+    What is wrong with this way, such as a queue of notifications that is full, is not what is wrong with the jobs: then
+    they are stored by themselves, which may be repeated.
+    """
+    try:
+        await _enqueue(desk, connection, operations, channel)
+    except Exception as error:
+        if is_of_all(error):
+            raise
+        await _enqueue(desk, connection, operations)
 
 
 async def _release(desk: Desk, connection: Connection, operations: Sequence[Operation]) -> None:

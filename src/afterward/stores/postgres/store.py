@@ -19,7 +19,7 @@ from afterward.stores.batch import Operation
 from afterward.stores.outcomes import leaves_work
 from afterward.stores.postgres import entry, life, moves
 from afterward.stores.postgres.address import Address, address_of
-from afterward.stores.postgres.bell import Bell
+from afterward.stores.postgres.bell import Bell, running_loop
 from afterward.stores.postgres.connection import (
     NEEDS_SESSIONS,
     SETTINGS_OF_ONE_TRANSACTION,
@@ -34,7 +34,8 @@ from afterward.stores.postgres.desk import desk_for
 from afterward.stores.postgres.joining import Joining, identity_of
 from afterward.stores.postgres.lane import Lane
 from afterward.stores.postgres.lanes import Lanes
-from afterward.stores.postgres.operations import CARRY_OUT, IN_A_TRANSACTION
+from afterward.stores.postgres.notices import Notices
+from afterward.stores.postgres.operations import CARRY_OUT, IN_A_TRANSACTION, enqueue_ringing
 from afterward.stores.postgres.schema import is_current, schema_of
 from afterward.stores.postgres.schema import migrate as bring_up_to_date
 from afterward.stores.seen import FailureGroup, Pause, Period, ProcessSeen, Reservation, Served, Stream, TaskSeen
@@ -340,8 +341,14 @@ class PostgresStore:
 
     def _ringing(self, answer: Answer[T]) -> Answer[T]:
         """Who waits for jobs is called once this is written: it leaves jobs that anybody may claim."""
-        answer.add_done_callback(lambda _: self._bell.ring())
+        answer.add_done_callback(self._ring_for)
         return answer
+
+    def _ring_for(self, answer: asyncio.Future[Any]) -> None:
+        if isinstance(answer, Operation) and answer.has_rung:
+            self._bell.hear()
+        else:
+            self._bell.ring()
 
     def _ringing_all(self, answer: Answer[T]) -> Answer[T]:
         """All who wait for jobs are called once this is written: what they may claim is not what it was."""
@@ -456,7 +463,10 @@ class PostgresStore:
     async def _carry_out(self, connection: Connection, kind: str, operations: Sequence[Operation]) -> None:
         if kind == "beat" and self._unlocked:
             self._unlocked = {process for process in self._unlocked if not await life.lock(connection, process)}
-        if not self.address.pooled or kind in IN_A_TRANSACTION:
+        if kind == "enqueue" and (notices := self._notices_for(operations)) is not None:
+            with notices.rung_by_another():
+                await enqueue_ringing(self._desk, connection, operations, self._channel)
+        elif not self.address.pooled or kind in IN_A_TRANSACTION:
             await CARRY_OUT[kind](self._desk, connection, operations)
         else:
             async with connection.transaction():
@@ -465,6 +475,14 @@ class PostgresStore:
         for operation in operations:
             if operation.kind != kind:
                 self._pass_on(operation, kind)
+
+    def _notices_for(self, jobs: Sequence[Operation]) -> Notices | None:
+        """By which other processes are to be called at once with these jobs; None where that is not so."""
+        are_for_all = any(process is None for operation in jobs for _, _, process in operation.items[:1])
+        lanes = self._elsewhere.get(running_loop(), self._home)
+        if self.address.pooled or not are_for_all or self._bell.is_waited_for or lanes is None:
+            return None
+        return lanes.notices if lanes.notices.may_be_rung else None
 
     def _pass_on(self, operation: Operation, kind: str) -> None:
         """It may have to wait for another transaction: that must hold up nothing else."""
@@ -482,14 +500,6 @@ _INHERITED: list[Any] = []
 def _leave_it_to_the_next_beat(answer: asyncio.Future[Any]) -> None:
     """Which asks for the same connection."""
     answer.exception()
-
-
-def running_loop() -> asyncio.AbstractEventLoop | None:
-    """The event loop that the calling code runs on, if any."""
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None
 
 
 def what_is_wrong(error: BaseException, location: str) -> StoreError:
