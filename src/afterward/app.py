@@ -35,7 +35,7 @@ from afterward.uploads import DEFAULT_MAX_FILE_BYTES
 from afterward.web.tail import Tails
 
 if TYPE_CHECKING:
-    from celery import Celery  # pyright: ignore[reportMissingTypeStubs]
+    from celery import Celery
 
 
 class Afterward(Showing):

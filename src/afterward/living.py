@@ -21,7 +21,7 @@ from afterward.signals import told_by_signals
 from afterward.web.tail import Tails
 
 if TYPE_CHECKING:
-    from celery import Celery  # pyright: ignore[reportMissingTypeStubs]
+    from celery import Celery
 
     from afterward.celery.messages import Published
     from afterward.celery.relay import Relay

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 from afterward.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from celery import Celery  # pyright: ignore[reportMissingTypeStubs]
+    from celery import Celery
 
 _NAME = "afterward"
 
@@ -55,7 +55,7 @@ def without_password(app: Any, text: str) -> str:
 
 
 def _made_for(url: str) -> Celery:
-    from celery import Celery  # pyright: ignore[reportMissingTypeStubs]
+    from celery import Celery
 
     settings: dict[str, Any] = {
         "task_serializer": "json",
@@ -70,8 +70,8 @@ def _made_for(url: str) -> Celery:
 
 
 def _checked(app: object) -> Celery:
-    from celery import Celery  # pyright: ignore[reportMissingTypeStubs]
+    from celery import Celery
 
     if not isinstance(app, Celery):
         raise ConfigurationError(f"Afterward(celery=…) takes a Celery app, or a broker's URL, not {app!r:.100}")
-    return app
+    return cast("Celery", app)

@@ -13,6 +13,8 @@ class Message(NamedTuple):
     """One call of a Celery task, as `.apply_async(args, kwargs, task_id=…, **options)` would send it.
 
     `options`: whatever `apply_async` takes, such as queue, priority, countdown, expires, headers, time_limit.
+    `is_ours`: it begins an attempt of one of our own functions, so that no task of the user's has a say in it; its
+    options are among queue, priority and time_limit, and its result is ignored.
     """
 
     task: str
@@ -20,6 +22,7 @@ class Message(NamedTuple):
     kwargs: Mapping[str, Any]
     task_id: str
     options: Mapping[str, Any]
+    is_ours: bool = False
 
 
 class Published(Protocol):

@@ -35,7 +35,7 @@ class Own:
 
     def message(self, lease: Lease, job: Job) -> Message:
         start = Start(lease.id, lease.attempt, lease.process)
-        options: dict[str, Any] = {"ignore_result": True}
+        options: dict[str, Any] = {}
         if job.queue != DEFAULT_QUEUE:
             options["queue"] = job.queue
         if job.priority:
@@ -43,7 +43,7 @@ class Own:
         timeout = lease.timeout if lease.timeout is not None else self._task.task_options.timeout
         if timeout is not None:
             options["time_limit"] = timeout + MARGIN_SECONDS
-        return Message(lease.task, arguments_of(start), {}, task_id_of(lease.id, lease.attempt), options)
+        return Message(lease.task, arguments_of(start), {}, task_id_of(lease.id, lease.attempt), options, is_ours=True)
 
 
 def urgency(priority: int, *, smaller_first: bool) -> int:

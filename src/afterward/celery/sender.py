@@ -31,26 +31,51 @@ class Sender(_Producer):
         self._ignores_result: bool | None = None
 
     def send(self, app: Any, message: Message) -> None:
-        """Send it as `apply_async` does, by the task itself where `app` knows it. Raises whatever that raises."""
+        """Send it as `apply_async` does. Raises whatever that raises."""
+        self._sending = message
+        try:
+            if message.is_ours:
+                self._send_ours(app, message)
+            else:
+                self._apply(app, message)
+        finally:
+            self._sending = None
+
+    def _send_ours(self, app: Any, message: Message) -> None:
+        """Without a task's own way of being sent, in half the time."""
+        said = dict(message.options)
+        time_limit = said.pop("time_limit", None)
+        task = app.tasks.get(message.task)
+        options = app.amqp.router.route(said, message.task, message.args, message.kwargs, task)
+        made = app.amqp.create_task_message(
+            message.task_id,
+            message.task,
+            list(message.args),
+            dict(message.kwargs),
+            reply_to=app.thread_oid,
+            time_limit=time_limit,
+            create_sent_event=app.conf.task_send_sent_event,
+            ignore_result=True,
+        )
+        app.amqp.send_task_message(self, message.task, made, retry=False, **options)
+
+    def _apply(self, app: Any, message: Message) -> None:
+        """By the task itself where `app` knows it, which may have ways of its own."""
         task = app.tasks.get(message.task)
         if task is not None and app.conf.task_always_eager:
             raise ConfigurationError("Celery is told to run tasks at once, in place of sending them: task_always_eager")
         send = partial(app.send_task, message.task) if task is None else task.apply_async
-        self._sending = message
         self._ignores_result = message.options.get("ignore_result", getattr(task, "ignore_result", None))
         # Told to ignore the result, it does not subscribe to it: nobody here would ever read it, or unsubscribe.
-        options = {**message.options, "ignore_result": True, "retry": False}
-        try:
-            send(list(message.args), dict(message.kwargs), task_id=message.task_id, producer=self, **options)
-        finally:
-            self._sending = None
+        options = {**message.options, "ignore_result": True, "retry": False, "add_to_parent": False}
+        send(list(message.args), dict(message.kwargs), task_id=message.task_id, producer=self, **options)
 
     def publish(self, body: Any, **options: Any) -> Any:
         message = self._sending
         headers: dict[str, Any] = options.get("headers") or {}
         if message is None or _id_in(headers, body) != message.task_id:
             return self._publish_beside(body, options)
-        if "ignore_result" in headers:
+        if "ignore_result" in headers and not message.is_ours:
             headers["ignore_result"] = self._ignores_result
         result = _Producer.publish(self, body, **{**options, "retry": False, "mandatory": True})
         self._sending = None
