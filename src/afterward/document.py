@@ -41,19 +41,21 @@ class JobLinks(BaseModel):
 class JobSummary(BaseModel):
     """A job as the store holds it, without what came of it.
 
-    `detail` says more of `status`: it waits for its time, or to be tried again; or it runs, and was asked to end.
+    `detail` says more of `status`: it waits for its time, or to be tried again; it is with Celery since `handed_at`,
+    and has not begun there, as far as is known; or it runs, and was asked to end.
     """
 
     id: str
     task: str
     status: Literal["queued", "running", "succeeded", "failed", "cancelled"]
     done: bool
-    detail: Literal["scheduled", "retrying", "cancelling"] | None
+    detail: Literal["scheduled", "retrying", "handed over", "cancelling"] | None
     attempt: Annotated[int, Field(description="How many attempts have begun.")]
     progress: JobProgress | None
     error: JobProblem | None
     created_at: datetime
     run_at: datetime
+    handed_at: datetime | None
     started_at: datetime | None
     finished_at: datetime | None
     links: JobLinks

@@ -11,6 +11,9 @@ from afterward.errors import TaskError
 
 Executor: TypeAlias = Literal["loop", "thread", "process", "celery"]
 
+FOREIGN = "celery:"
+"""What the name of a task begins with that is Celery's own: what runs there knows nothing of jobs."""
+
 _BYTES: TypeAdapter[int] = TypeAdapter(ByteSize)
 
 

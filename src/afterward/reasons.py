@@ -37,6 +37,8 @@ class Cause(StrEnum):
     """No live worker that takes its queue knows its function."""
     unfit = "unfit"
     """Its arguments do not fit its function as the live workers have it."""
+    handed = "handed"
+    """It is with Celery, and has not begun there, as far as is known."""
     no_broker = "no_broker"
     """It is for a Celery worker, and no process that would publish it reaches the broker."""
     busy = "busy"

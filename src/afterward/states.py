@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from afterward.executors import FOREIGN
 from afterward.job import TERMINAL, Failure, Job, Status
 
 OVERDUE = timedelta(seconds=10)
@@ -45,8 +46,8 @@ _RULED_OUT = {
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """`word`: a status; or for a queued job `scheduled`, `retrying`, `waiting` or `held`, and for one that runs and was
-    asked to end `cancelling`. `detail` says more.
+    """`word`: a status; or for a queued job `scheduled`, `retrying`, `waiting`, `held` or `handed`, which is to Celery;
+    and for one that runs and was asked to end `cancelling`. `detail` says more.
     """
 
     word: str
@@ -57,7 +58,7 @@ def state_of(job: Job, now: datetime) -> State:
     """What can be told from the store alone. A job that an attempt has ended of is judged by its attempts, if given."""
     match job.status:
         case Status.queued:
-            return _queued(job, now)
+            return _queued(job, now) if job.handed_at is None else _handed(job, now, job.handed_at)
         case Status.running:
             return _running(job, now)
         case Status.failed:
@@ -81,6 +82,8 @@ def fails(job: Job) -> bool:
 
 def why_not(want: str, job: Job) -> str | None:
     """Why the status of a job rules out to `retry`, `cancel`, `hasten` or `run` it, and the mend; or None."""
+    if job.status is Status.queued and want == "hasten" and job.cancel_asked_at is not None:
+        return "it was asked to end; wait for its end"
     reason = _RULED_OUT[want].get(job.status)
     return None if reason is None else reason.format(job=job)
 
@@ -112,6 +115,14 @@ def _running(job: Job, now: datetime) -> State:
     return State("cancelling", f"{detail}; asked to end {span(now - job.cancel_asked_at)} ago")
 
 
+def _handed(job: Job, now: datetime, since: datetime) -> State:
+    heard = "not heard of since" if is_foreign(job) else "not begun there yet"
+    detail = f"with Celery for {span(now - since)}, {heard}"
+    if job.cancel_asked_at is not None:
+        detail = f"{detail}; asked to end {span(now - job.cancel_asked_at)} ago"
+    return State("handed", detail)
+
+
 def _queued(job: Job, now: datetime) -> State:
     if job.process is not None:
         return State("held", "waits for the end of the request that added it")
@@ -128,6 +139,11 @@ def _queued(job: Job, now: datetime) -> State:
         wanted = f"waits for a worker that knows {job.task}, serves queue {job.queue} and is free"
         return State("waiting", f"{said}due for {span(overdue)}: {wanted}")
     return State("queued", job.note or "")
+
+
+def is_foreign(job: Job) -> bool:
+    """Is it of a task that is Celery's own, of which is known only what Celery tells?"""
+    return job.task.startswith(FOREIGN)
 
 
 def last_trouble(job: Job) -> str:

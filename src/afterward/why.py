@@ -9,7 +9,7 @@ from datetime import datetime
 from afterward.job import TERMINAL, Job, Status
 from afterward.reasons import START_A_WORKER, Cause, Reason, resume, serve
 from afterward.sizes import many
-from afterward.states import OVERDUE, due_since, last_trouble, span, summary
+from afterward.states import OVERDUE, due_since, is_foreign, last_trouble, span, summary
 from afterward.stores.base import COUNTED
 from afterward.stores.seen import Pause, ProcessSeen, TaskSeen
 from afterward.workforce import Worker, able, room, workers_of
@@ -53,6 +53,8 @@ def why(job: Job, now: datetime, around: Surroundings) -> list[Reason]:
         return list(_running(job, now, around.processes))
     if job.expires_at is not None and job.expires_at <= now and job.process is None:
         return [_expired(job, now)]
+    if job.handed_at is not None:
+        return list(_handed(job, now, job.handed_at))
     workers = workers_of(around.processes)
     reasons = [*_waits(job, now, around), *_lacks_a_worker(job, workers, around.tasks)]
     return reasons or [_chance(job, now, able(job, workers), around)]
@@ -76,10 +78,35 @@ def _running(job: Job, now: datetime, processes: Iterable[ProcessSeen]) -> Itera
         yield _orphaned(job, "ran")
         return
     since = "" if job.started_at is None else f" since {_clock(job.started_at)}, for {span(now - job.started_at)}"
-    yield Reason(Cause.running, f"it runs{since}: attempt {job.attempt}, on {_name(process)}")
+    if job.handed_at is None:
+        yield Reason(Cause.running, f"it runs{since}: attempt {job.attempt}, on {_name(process)}")
+    elif is_foreign(job):
+        yield Reason(Cause.running, f"it runs with Celery{since}: attempt {job.attempt}; {_name(process)} follows it")
+    else:
+        again = f"{_name(process)} is publishing it once more"
+        yield Reason(Cause.handed, f"{_with_celery(now, job.handed_at)}, and has not begun there: {again}")
     if job.cancel_asked_at is not None:
-        asked = f"it was asked to end {span(now - job.cancel_asked_at)} ago, and has not ended yet"
-        yield Reason(Cause.asked_to_end, asked, _HOW_TO_END)
+        yield _asked(now, job.cancel_asked_at, None if is_foreign(job) else _HOW_TO_END)
+
+
+def _handed(job: Job, now: datetime, since: datetime) -> Iterator[Reason]:
+    """Its message is with Celery, and nothing is known of it since."""
+    mend = f"see that a Celery worker takes its queue; to have it published once more: afterward hasten {job.id}"
+    if is_foreign(job):
+        text, twice = f"{_with_celery(now, since)}; not heard of since", "published once more, though it may run twice"
+        yield Reason(Cause.handed, text, mend.replace("published once more", twice))
+    else:
+        yield Reason(Cause.handed, f"{_with_celery(now, since)}; no Celery worker has begun it yet", mend)
+    if job.cancel_asked_at is not None:
+        yield _asked(now, job.cancel_asked_at, None)
+
+
+def _with_celery(now: datetime, since: datetime) -> str:
+    return f"its message is with Celery since {_clock(since)}, for {span(now - since)}"
+
+
+def _asked(now: datetime, at: datetime, mend: str | None) -> Reason:
+    return Reason(Cause.asked_to_end, f"it was asked to end {span(now - at)} ago, and has not ended yet", mend)
 
 
 def _orphaned(job: Job, did: str) -> Reason:

@@ -26,6 +26,7 @@ from afterward.cli.commands import app
 from afterward.identity import new_id
 from afterward.job import Lease, NewJob, Outcome, Placement
 from afterward.job import Process as Joining
+from afterward.stores.handing import HandOver
 from afterward.stores.sql import load_migrations
 from afterward.stores.sqlite import SQLiteStore
 from afterward.stores.sqlite.connect import APPLICATION_ID
@@ -270,6 +271,19 @@ class World:
         async def put(store: SQLiteStore) -> None:
             await store.join(Joining(me := new_id(), 4711, "here"))
             await store.enqueue([(job, Placement.leased) for job in jobs], me)
+
+        self.with_store(put)
+        return [job.id for job in jobs]
+
+    def hand_over(self, *jobs: NewJob) -> list[str]:
+        """Store jobs that are in the hands of another system; their ids."""
+
+        async def put(store: SQLiteStore) -> None:
+            await store.join(Joining(me := new_id(), os.getpid(), "here"))
+            await store.enqueue([(job, Placement.leased) for job in jobs], me)
+            leases = [Lease(job.id, 1, me, job.task, job.arguments) for job in jobs]
+            assert all(await store.hand_over([HandOver(lease) for lease in leases]))
+            await store.leave(me)
 
         self.with_store(put)
         return [job.id for job in jobs]

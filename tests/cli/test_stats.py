@@ -13,7 +13,7 @@ from tests.cli.conftest import World
 from tests.support.waiting import wait_until
 
 PAGE = (Path(__file__).parents[2] / "docs" / "cli.md").read_text()
-NOTHING = {"depth": 0, "oldest_age": 0.0, "later": 0, "held": 0, "running": 0}
+NOTHING = {"depth": 0, "oldest_age": 0.0, "later": 0, "held": 0, "running": 0, "handed": 0}
 
 
 def new(queue: str = "default", task: str = "add", delay: float | None = None) -> NewJob:
@@ -41,9 +41,9 @@ def test_each_queue_is_counted_and_all_together(world: World) -> None:
     mail, slow, total = found["queues"].pop("mail"), found["queues"].pop("slow"), found["total"]
     ages = [counts.pop("oldest_age") for counts in (mail, slow, total)]
     assert found["queues"] == {}
-    assert mail == {"depth": 2, "later": 1, "held": 0, "running": 0}
-    assert slow == {"depth": 2, "later": 0, "held": 0, "running": 0}
-    assert total == {"depth": 4, "later": 1, "held": 0, "running": 0}
+    assert mail == {"depth": 2, "later": 1, "held": 0, "running": 0, "handed": 0}
+    assert slow == {"depth": 2, "later": 0, "held": 0, "running": 0, "handed": 0}
+    assert total == {"depth": 4, "later": 1, "held": 0, "running": 0, "handed": 0}
     assert ages[0] == pytest.approx(60, abs=20)
     assert ages[1] == pytest.approx(0, abs=20)
     assert ages[2] >= 60
@@ -76,6 +76,20 @@ def test_people_see_a_table(world: World) -> None:
     mail, slow, total = [line.split() for line in world.type("stats").stdout.splitlines()[1:-1]]
     assert (mail[:2], slow[:3], total[:3]) == (["mail", "1"], ["slow", "≥", "10,000"], ["total", "≥", "10,001"])
     assert slow[-3:] == total[-3:] == ["1", "0", "0"]
+
+
+def test_what_is_with_celery_has_a_column_where_there_is_any(world: World) -> None:
+    """And is in no other."""
+    world.hand_over(new("mail"), new("mail"))
+    world.enqueue_all(new("slow"))
+    assert [line.split() for line in world.type("stats").stdout.splitlines()] == [
+        ["queue", "depth", "oldest", "later", "held", "running", "handed"],
+        ["mail", "0", "0", "0", "0", "2"],
+        ["slow", "1", "0", "s", "0", "0", "0", "0"],
+        ["total", "1", "0", "s", "0", "0", "0", "2"],
+        ["0", "processes", "live"],
+    ]
+    assert counted(world)["total"]["handed"] == 2
 
 
 def test_the_name_of_a_queue_does_not_steer_a_terminal(world: World) -> None:

@@ -33,6 +33,7 @@ from afterward.job import (
 )
 from afterward.signatures import signature_of
 from afterward.stores.base import Wanted
+from afterward.stores.handing import HandOver
 from afterward.stores.seen import Served
 from afterward.stores.sqlite import SQLiteStore
 from tests.support.stores import Clock
@@ -193,6 +194,8 @@ class Painter:
         self.clock.now = self._now - 40
         await self.added(name="scheduled", delay=1800.0, arguments='{"order": 4900}', owner="ana@example.com")
         await self.added(Placement.held, "api", name="held", arguments='{"order": 4901}')
+        handed = await self.running(40, name="handed", task="shop.orders:ship", arguments='{"order": 4905}')
+        await self.store.hand_over([HandOver(handed)])
         for number in range(4):
             arguments = json.dumps({"month": number})
             await self.added(name="paused", task="shop.reports:build_report", queue="reports", arguments=arguments)

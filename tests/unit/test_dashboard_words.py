@@ -64,6 +64,8 @@ API = ProcessSeen("api", 1, "host", NOW, None, [])
             BEHIND, "behind",
         ),
         ([queue("mail", 9, 59)], [], [worker()], "Nothing is stuck. 0 jobs run, 9 are ready.", "calm"),
+        ([queue("mail", handed=1)], [], [worker()], "Nothing is stuck. 1 job is with Celery.", "calm"),
+        ([queue("mail", handed=2)], ["mail"], [], "Nothing is stuck. 2 jobs are with Celery.", "calm"),
     ],
 )  # fmt: skip
 def test_one_sentence_says_what_is_stuck(
@@ -129,6 +131,7 @@ FIRST = Attempt(1, "retry", at(2), at(5), Failure("OopsError", "no"))
             {"status": Status.failed, "attempt": 1, "attempts": (replace(FIRST, outcome="failed"),)},
             [(1, "failed", 2, 3)],
         ),
+        ({"attempt": 1, "started_at": at(10), "handed_at": at(10)}, [(1, "handed", 100, None)]),
         ({"status": Status.cancelled}, []),
         ({"status": Status.failed, "attempts": (replace(FIRST, started_at=None),)}, [(1, "retry", 5, None)]),
         # Clocks that were set back make no negative times.

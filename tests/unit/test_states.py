@@ -7,7 +7,7 @@ import pytest
 
 from afterward import Failure, Job, Status
 from afterward.job import Attempt
-from afterward.states import fails, progress_in, span, state_of
+from afterward.states import fails, progress_in, span, state_of, why_not
 
 NOW = datetime(2030, 1, 1, 12, tzinfo=UTC)
 
@@ -21,6 +21,7 @@ JUST_ADDED = Job(
     arguments="{}", result=None, failure=None, note=None, unique=None, process=None, created_at=NOW, run_at=NOW,
     started_at=None, finished_at=None,
 )  # fmt: skip
+HANDED = replace(JUST_ADDED, attempt=1, run_at=NOW - seconds(60), handed_at=NOW - seconds(30))
 FAILURE = Failure("OSError", "no route\nto host")
 LATER = replace(JUST_ADDED, run_at=NOW + seconds(30))
 RUNNING = replace(JUST_ADDED, status=Status.running, attempt=2, started_at=NOW - seconds(5))
@@ -56,6 +57,13 @@ CASES = [
         "queued",
         "released by a shutdown",
     ),
+    (HANDED, "handed", "with Celery for 30 s, not begun there yet"),
+    (replace(HANDED, task="celery:shop.add"), "handed", "with Celery for 30 s, not heard of since"),
+    (
+        replace(HANDED, task="celery:shop.add", cancel_asked_at=NOW - seconds(3)),
+        "handed",
+        "with Celery for 30 s, not heard of since; asked to end 3 s ago",
+    ),
     (RUNNING, "running", "attempt 2, for 5 s"),
     (
         replace(RUNNING, progress='{"current": 40, "total": 1000, "message": "resizing"}'),
@@ -87,6 +95,11 @@ CASES = [
 def test_how_far_a_job_is(data: str | None, words: str) -> None:
     """As much of it as it has said."""
     assert progress_in(data) == words
+
+
+def test_what_was_asked_to_end_is_not_hastened() -> None:
+    assert why_not("hasten", replace(HANDED, cancel_asked_at=NOW)) == "it was asked to end; wait for its end"
+    assert "due already" in (why_not("hasten", HANDED) or "")
 
 
 @pytest.mark.parametrize(("job", "word", "detail"), CASES)

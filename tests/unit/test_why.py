@@ -56,6 +56,9 @@ def among(*processes: ProcessSeen, **more: Any) -> Surroundings:
     return Surroundings(processes=processes, **more)
 
 
+WITH_CELERY = job(attempt=1, handed_at=ago(600))
+TAKEN_BY_NONE = "see that a Celery worker takes its queue; to have it published once more"
+SENT = "its message is with Celery since 2025-06-01 11:50:00 UTC, for 10 min"
 RUNS = job(status=Status.running, process="a", attempt=2, started_at=ago(180))
 LATER = NOW + timedelta(minutes=5)
 TRIED = (Attempt(1, "failed", ago(9), ago(5), OOPS),)
@@ -245,6 +248,36 @@ TABLE: dict[str, Row] = {
         "it should start any moment: 10,000 jobs or more stand before it, and 1 of 4 places in the loop is free",
         None,
     ),
+    "with Celery": (
+        WITH_CELERY, among(IDLE),
+        Cause.handed, f"{SENT}; no Celery worker has begun it yet",
+        f"{TAKEN_BY_NONE}: afterward hasten 0198",
+    ),
+    "with Celery, though its queue is paused, and nobody runs jobs": (
+        WITH_CELERY, among(pauses=[PAUSE]),
+        Cause.handed, f"{SENT}; no Celery worker has begun it yet",
+        f"{TAKEN_BY_NONE}: afterward hasten 0198",
+    ),
+    "a task of Celery's own, of which nothing is heard": (
+        replace(WITH_CELERY, task="celery:shop.send"), among(IDLE),
+        Cause.handed, f"{SENT}; not heard of since",
+        f"{TAKEN_BY_NONE}, though it may run twice: afterward hasten 0198",
+    ),
+    "a task of Celery's own, that runs": (
+        replace(RUNS, task="celery:shop.send", handed_at=ago(600)), among(IDLE),
+        Cause.running,
+        "it runs with Celery since 2025-06-01 11:57:00 UTC, for 3 min: attempt 2; host-a (pid 4711) follows it", None,
+    ),
+    "about to be published once more": (
+        replace(RUNS, handed_at=ago(600)), among(IDLE),
+        Cause.handed, f"{SENT}, and has not begun there: host-a (pid 4711) is publishing it once more", None,
+    ),
+    "with Celery, and expired": (
+        replace(WITH_CELERY, expires_at=ago(120)), among(IDLE),
+        Cause.expired,
+        "it has expired 2 min ago: no attempt of it begins any more, and it is cancelled when a worker looks for jobs",
+        "to have it run all the same, once it is cancelled: afterward retry 0198",
+    ),
     "to be published to Celery": (
         JOB, among(RELAY), Cause.soon, "it should be published to Celery any moment: nothing stands before it", None,
     ),
@@ -276,6 +309,13 @@ def test_of_one_that_was_asked_to_end_it_is_told_how_it_does() -> None:
     told = why(replace(RUNS, cancel_asked_at=ago(30)), NOW, among(IDLE))
     asked = Reason(Cause.asked_to_end, "it was asked to end 30 s ago, and has not ended yet", HOW_TO_END)
     assert told == [Reason(Cause.running, SINCE), asked]
+
+
+@pytest.mark.parametrize("the_job", [WITH_CELERY, replace(RUNS, handed_at=ago(600))])
+def test_what_celery_was_asked_to_end_is_not_ended_by_us(the_job: Job) -> None:
+    foreign = replace(the_job, task="celery:shop.send", cancel_asked_at=ago(30))
+    asked = Reason(Cause.asked_to_end, "it was asked to end 30 s ago, and has not ended yet")
+    assert why(foreign, NOW, among(IDLE))[1:] == [asked]
 
 
 def test_every_cause_is_in_the_table() -> None:

@@ -13,8 +13,9 @@ from pydantic import AfterValidator
 
 from afterward import Afterward, Job, Status
 from afterward.identity import new_id
-from afterward.job import Failed, Failure, Outcome, Process, Retry, Ruling
+from afterward.job import Failed, Failure, Lease, Outcome, Process, Retry, Ruling
 from afterward.stores.base import Answer, Store, Wanted
+from afterward.stores.handing import HandOver
 from afterward.web.dashboard import bulk
 from tests.support.documents import Document
 from tests.support.visiting import FROM_HERE, Visitor
@@ -61,10 +62,23 @@ class Shop:
 
     async def _end(self, id_: str, outcome: Outcome) -> None:
         store = self.tasks.life.store
+        assert await store.finish([(await self._claimed(id_), outcome)]) == [True]
+        await store.leave("worker")
+
+    async def _claimed(self, id_: str) -> Lease:
+        store = self.tasks.life.store
         await store.join(Process("worker", 1, "example"))
         [lease] = (await store.claim("worker", [Wanted(["shop:send"], 1, only=[id_])], new_id())).leases
-        assert await store.finish([(lease, outcome)]) == [True]
-        await store.leave("worker")
+        return lease
+
+    def hand_over(self, id_: str, *, is_followed: bool = False) -> None:
+        """As a process would that has published it to Celery."""
+        self.tasks.run_sync(self._hand_over(id_, is_followed=is_followed))
+
+    async def _hand_over(self, id_: str, *, is_followed: bool) -> None:
+        handed = HandOver(await self._claimed(id_), is_followed=is_followed)
+        assert await self.tasks.life.store.hand_over([handed]) == [True]
+        await self.tasks.life.store.leave("worker")
 
     def jobs(self, **filters: Any) -> list[Job]:
         return self.tasks.run_sync(self.tasks.list(**filters))
@@ -127,9 +141,15 @@ def test_what_is_not_possible_any_more_is_said_and_not_done(shop: Shop, caplog: 
 
 
 def test_only_what_is_possible_is_offered(shop: Shop) -> None:
-    waits, later, ended = shop.add(), shop.add(delay=60), shop.add()
+    waits, later, ended, handed, asked = shop.add(), shop.add(delay=60), shop.add(), shop.add(), shop.add()
     shop.cancel(ended)
-    for id_, offered in ((waits, {"cancel"}), (later, {"cancel", "hasten"}), (ended, {"retry"})):
+    shop.hand_over(handed)
+    shop.hand_over(asked, is_followed=True)
+    shop.cancel(asked)
+    expected: dict[str, set[str]] = {
+        waits: {"cancel"}, later: {"cancel", "hasten"}, ended: {"retry"}, handed: {"cancel", "hasten"}, asked: set(),
+    }  # fmt: skip
+    for id_, offered in expected.items():
         forms = [one.attributes["action"] for one in shop.visitor.see(f"/jobs/{id_}").all("form")]
         assert {form.rpartition("/")[2] for form in forms} == offered
 

@@ -9,7 +9,9 @@ from tests.support.gallery import MARKUP, Gallery
 from tests.support.visiting import Visitor
 
 ALL = ["", "?range=24h", "/jobs", "/failures", "/queues", "/workers", "/bulk?action=retry", "/bulk?action=cancel"]
-NAMED = ["asked", "cancelled", "failed", "held", "markup", "paused", "queued", "retrying", "running", "scheduled"]
+NAMED = [
+    "asked", "cancelled", "failed", "handed", "held", "markup", "paused", "queued", "retrying", "running", "scheduled",
+]  # fmt: skip
 
 
 def facts(page: Document) -> dict[str, str]:
@@ -37,6 +39,7 @@ def test_the_first_page_tells_of_each_queue(visitor: Visitor) -> None:
     assert rows["default"]["running"] == "2"
     assert rows["default"]["for later"] == "1"
     assert rows["default"]["held"] == "1"
+    assert (rows["default"]["with Celery"], rows["mail"]["with Celery"]) == ("1", "0")
     assert rows["mail"]["ready"] == "1"
     assert re.fullmatch(r"\d+ s", rows["mail"]["oldest"])
     for row in ("mail", "default", "reports"):
@@ -223,6 +226,7 @@ def test_the_attempts_of_a_job_are_shown_with_how_long_each_waited_and_ran(visit
         ("retrying", "It is tried again"),
         ("held", "request"),
         ("paused", "Queue reports is paused"),
+        ("handed", "Its message is with Celery since .*; no Celery worker has begun it yet"),
         ("asked", "It was asked to end"),
     ],
 )

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field, computed_field
 
@@ -68,6 +68,7 @@ def test_all_that_is_shown_of_a_job_that_has_succeeded() -> None:
         "error": None,
         "created_at": "2026-03-01T11:59:59Z",
         "run_at": "2026-03-01T11:59:59Z",
+        "handed_at": None,
         "started_at": "2026-03-01T11:59:59.500000Z",
         "finished_at": "2026-03-01T12:00:00Z",
         "links": {"self": "/jobs/0190", "events": "/jobs/0190/events", "cancel": None, "retry": None},
@@ -84,6 +85,9 @@ def test_all_that_is_shown_of_a_job_that_has_succeeded() -> None:
         ({"run_at": NOW - SECOND, "failures": 1, "attempt": 1}, "retrying"),
         ({"run_at": NOW, "deaths": 1, "attempt": 1}, "retrying"),
         ({"run_at": NOW, "attempt": 1, "note": "released"}, None),
+        ({"attempt": 1, "handed_at": NOW}, "handed over"),
+        ({"attempt": 2, "failures": 1, "handed_at": NOW}, "handed over"),
+        ({"status": Status.running, "attempt": 1, "handed_at": NOW}, None),
         ({"status": Status.running, "attempt": 1}, None),
         ({"status": Status.running, "attempt": 2, "failures": 1}, None),
         ({"status": Status.running, "attempt": 1, "cancel_asked_at": NOW}, "cancelling"),
@@ -93,7 +97,9 @@ def test_all_that_is_shown_of_a_job_that_has_succeeded() -> None:
 )
 def test_what_more_there_is_to_say_of_a_status(facts: dict[str, Any], detail: str | None) -> None:
     """It follows from the rest."""
-    assert shown(job(**facts))["detail"] == detail
+    document = shown(job(**facts))
+    assert document["detail"] == detail
+    assert document["handed_at"] == ("2026-03-01T12:00:00Z" if "handed_at" in facts else None)
 
 
 @pytest.mark.parametrize("status", Status)
@@ -207,10 +213,12 @@ FACTS = st.fixed_dictionaries(
         "run_at": TIMES,
         "started_at": st.none() | TIMES,
         "cancel_asked_at": st.none() | TIMES,
+        "handed_at": st.none() | TIMES,
     }
 )
 
 
+@settings(deadline=None)  # a machine that has much to do is no fault of it
 @given(FACTS, TIMES)
 def test_any_job_can_be_shown(facts: dict[str, Any], now: datetime) -> None:
     """Whatever its facts are, the document says whether it is done, and whoever is not to come again is not told to."""

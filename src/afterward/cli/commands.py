@@ -168,7 +168,7 @@ def stats(
     store: options.Store = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object, in one line.")] = False,
 ) -> None:
-    """Say of each queue how many jobs are ready, wait for their time, are held and run."""
+    """Say of each queue how many jobs are ready, wait for their time, are held, run, and are with Celery."""
     from afterward.cli.stats import count, print_stats
 
     with errors_told():

@@ -128,6 +128,8 @@ def why_not_now(job: Job, now: datetime, *, early: bool) -> str | None:
 def _why_not_yet(job: Job, now: datetime, *, early: bool) -> str | None:
     if job.process is not None:
         return "it is held by the request that added it; wait for the end of that"
+    if job.handed_at is not None:
+        return f"it is with Celery; to have it back, as another attempt: afterward hasten {job.id}"
     if job.expires_at is not None and job.expires_at <= now:
         return "it has expired"
     if job.run_at > now and not early:

@@ -115,6 +115,7 @@ def _times(job: Job, now: datetime) -> Iterable[tuple[str, str]]:
     times = (
         ("created", job.created_at),
         ("run at", job.run_at),
+        ("handed", job.handed_at),
         ("expires", job.expires_at),
         ("started", job.started_at),
         ("stop asked", job.cancel_asked_at),
@@ -180,6 +181,7 @@ def _facts(job: Job, now: datetime) -> dict[str, Any]:
         "cancel_asked_at": _iso(job.cancel_asked_at),
         "created_at": job.created_at.isoformat(),
         "run_at": job.run_at.isoformat(),
+        "handed_at": _iso(job.handed_at),
         "started_at": _iso(job.started_at),
         "finished_at": _iso(job.finished_at),
         "expires_at": _iso(job.expires_at),

@@ -57,17 +57,21 @@ def _sum(queues: Sequence[QueueStats]) -> QueueStats:
         later=sum(counts.later for counts in queues),
         held=sum(counts.held for counts in queues),
         running=sum(counts.running for counts in queues),
+        handed=sum(counts.handed for counts in queues),
     )
 
 
 def _table(queues: Sequence[QueueStats]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("queue", "depth", "oldest", "later", "held", "running"):
+    names = ["queue", "depth", "oldest", "later", "held", "running"]
+    if any(counts.handed for counts in queues):  # who has no Celery has no column of it
+        names.append("handed")
+    for name in names:
         table.add_column(name, overflow="fold", justify="left" if name == "queue" else "right")
     for counts in queues:
-        table.add_row(Text(printable(counts.queue)), *_cells([counts]))
+        table.add_row(Text(printable(counts.queue)), *list(_cells([counts]))[: len(names) - 1])
     if len(queues) > 1:
-        table.add_row(Text("total", "bold"), *_cells(queues))
+        table.add_row(Text("total", "bold"), *list(_cells(queues))[: len(names) - 1])
     return table
 
 
@@ -79,6 +83,7 @@ def _cells(queues: Sequence[QueueStats]) -> Iterator[str]:
     yield _counted(counts.later for counts in queues)
     yield f"{total.held:,}"
     yield f"{total.running:,}"
+    yield _counted(counts.handed for counts in queues)
 
 
 def _counted(numbers: Iterator[int]) -> str:

@@ -20,7 +20,7 @@ CANCELLED = "tag:afterward,2026:cancelled"
 
 _LONGEST_PAUSE_SECONDS = 30
 
-_Detail = Literal["scheduled", "retrying", "cancelling"]
+_Detail = Literal["scheduled", "retrying", "handed over", "cancelling"]
 
 
 def status_of(
@@ -47,6 +47,7 @@ def _facts_of(job: Job, base: str, now: datetime, is_admin: bool) -> dict[str, A
         "error": error_of(job, is_admin=is_admin),
         "created_at": job.created_at,
         "run_at": job.run_at,
+        "handed_at": job.handed_at,
         "started_at": job.started_at,
         "finished_at": job.finished_at,
         "links": links_of(job, base),
@@ -59,6 +60,8 @@ def detail_of(job: Job, now: datetime) -> _Detail | None:
         return None if job.cancel_asked_at is None else "cancelling"
     if job.status is not Status.queued:
         return None
+    if job.handed_at is not None:
+        return "handed over"
     if job.failures or job.deaths:
         return "retrying"
     return "scheduled" if job.run_at > now else None

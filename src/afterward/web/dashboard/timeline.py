@@ -48,6 +48,8 @@ def timeline(job: Job, now: datetime) -> Sequence[Step]:
 
 def _last(job: Job, since: datetime, now: datetime) -> Step | None:
     """What no attempt that has failed tells of: the one that runs or succeeded, or the wait for the next."""
+    if job.status is Status.queued and job.handed_at is not None:
+        return Step(job.attempt, "handed", None, None, _seconds(since, now), None, None)
     if job.status is Status.queued:
         return Step(job.attempt + 1, "waiting", None, None, _seconds(since, now), None, None)
     if job.status not in {Status.running, Status.succeeded} or job.started_at is None:

@@ -81,7 +81,9 @@ def _wait(number: str) -> str:
 
 def _calm(stats: Stats) -> str:
     running, waiting = sum(queue.running for queue in stats.queues), sum(queue.depth for queue in stats.queues)
-    later = sum(queue.later for queue in stats.queues)
+    later, handed = sum(queue.later for queue in stats.queues), sum(queue.handed for queue in stats.queues)
+    if not running and not waiting and handed:
+        return f"{many(handed, 'job')} {'is' if handed == 1 else 'are'} with Celery."
     if not running and not waiting:
         return "Nothing is to be done." if not later else f"{many(later, 'job')} {_for_its_time(later)}."
     return f"{many(running, 'job')} {'runs' if running == 1 else 'run'}, {waiting:,} {_are_ready(waiting)}."

@@ -24,7 +24,7 @@ EVENTS = 200
 
 _LONGEST = 20_000
 _TONES = {"item": "item", "warning": "warn", "error": "bad", "critical": "bad"}
-_HARMLESS = frozenset({Cause.scheduled, Cause.held, Cause.soon, Cause.running, Cause.asked_to_end})
+_HARMLESS = frozenset({Cause.scheduled, Cause.held, Cause.handed, Cause.soon, Cause.running, Cause.asked_to_end})
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +60,13 @@ async def job(visit: Visit) -> Response:
 def moves(job: Job, visit: Visit) -> Sequence[str]:
     """What a person can want of a job as it stands."""
     match job.status:
+        case Status.queued | Status.running if job.cancel_asked_at is not None:
+            return []
         case Status.queued:
-            return ["hasten", "cancel"] if job.run_at > visit.now and job.process is None else ["cancel"]
+            waits = job.handed_at is not None or job.run_at > visit.now
+            return ["hasten", "cancel"] if waits and job.process is None else ["cancel"]
         case Status.running:
-            return [] if job.cancel_asked_at else ["cancel"]
+            return ["cancel"]
         case Status.failed | Status.cancelled:
             return ["retry"]
         case _:

@@ -88,7 +88,7 @@ async def overview(visit: Visit) -> Response:
         ended={kind: _sum(ended.periods, kind) for kind in ("succeeded", "failed")},
         sampled=None if ended.sampled == ended.began else ended.sampled,
         waiting=[queue.depth for queue in stats.queues], later=[queue.later for queue in stats.queues],
-        running=sum(queue.running for queue in stats.queues),
+        running=sum(queue.running for queue in stats.queues), handed=[queue.handed for queue in stats.queues],
         workers=sum(1 for process in processes if process.served), groups=await store.failures(_GROUPS),
     )  # fmt: skip
 

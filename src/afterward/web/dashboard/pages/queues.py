@@ -39,4 +39,5 @@ async def queues(visit: Visit) -> Response:
         )
         for name in sorted({*counts, *pauses, *served, *own})
     ]
-    return visit.page("queues.html", page="queues", rows=rows)
+    is_handing = any(queue.handed for queue in stats.queues)
+    return visit.page("queues.html", page="queues", rows=rows, is_handing=is_handing)
