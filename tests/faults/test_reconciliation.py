@@ -227,8 +227,9 @@ async def test_a_job_that_is_stored_again_under_a_new_identity_is_begun_once(
             monkeypatch.undo()
             return asyncio.ensure_future(enqueue_twice(jobs, process))
 
-        await shop.note.enqueue("key~first")  # the worker has looked, and found nothing else
-        await soon(lambda: would_lease(shop.tasks))
+        await shop.note.enqueue("key~first")
+        await soon(lambda: shop.database.job("key~first").status == "succeeded")
+        await soon(lambda: would_lease(shop.tasks))  # it has looked, and found nothing else
         monkeypatch.setattr(store, "enqueue", enqueue_first)
         assert (await shop.post("/notes", key="key~1")).status_code == 202
         await soon(lambda: shop.database.job("key~1").status == "succeeded")

@@ -17,7 +17,10 @@ def intake_of(tasks: Afterward) -> Intake:
 def would_lease(tasks: Afterward) -> bool:
     """Would a job of a request be leased to the worker of this process at once?"""
     worker = intake_of(tasks).direct
-    return isinstance(worker, Worker) and not worker._backlog  # pyright: ignore[reportPrivateUsage]
+    if not isinstance(worker, Worker) or worker._backlog:  # pyright: ignore[reportPrivateUsage]
+        return False
+    free = worker._slots._free  # pyright: ignore[reportPrivateUsage] - none as long as a claim is under way
+    return all(free[task.executor] > 0 for task in worker._tasks.values())  # pyright: ignore[reportPrivateUsage]
 
 
 def are_followed(tasks: Afterward) -> bool:
