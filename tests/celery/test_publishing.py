@@ -56,7 +56,7 @@ async def test_one_that_is_known_by_its_name_alone_arrives_as_send_task_would_ha
 ) -> None:
     soon_over = datetime.now(UTC) + timedelta(hours=1)
     options: dict[str, Any] = {"queue": "packing", "priority": 6, "expires": soon_over}
-    celery.send_task("shop.pack", ["parcel", 3], {"wrap": True}, task_id="one", **options)
+    celery.send_task("shop.pack", ("parcel", 3), {"wrap": True}, task_id="one", **options)
     assert await publisher.publish([message("one", **options)]) == [None]
     theirs, ours = take(broker_url, "packing")
     assert {**ours.properties, "expiration": None} == {**theirs.properties, "expiration": None}
@@ -66,7 +66,7 @@ async def test_one_that_is_known_by_its_name_alone_arrives_as_send_task_would_ha
 async def test_one_of_our_own_arrives_so_too(celery: Celery, publisher: Publisher, broker_url: str) -> None:
     arguments = arguments_of(Start("0198", 2, "sender"))
     options: dict[str, Any] = {"queue": "packing", "priority": 6, "time_limit": 90}
-    celery.send_task("shop:pack", arguments, task_id="0198-2", ignore_result=True, **options)
+    celery.send_task("shop:pack", tuple(arguments), task_id="0198-2", ignore_result=True, **options)
     own = Message("shop:pack", arguments, {}, "0198-2", options, is_ours=True)
     assert await publisher.publish([own]) == [None]
     theirs, ours = take(broker_url, "packing")

@@ -59,7 +59,7 @@ def delete(url: str, queue: str) -> None:
 
 def message(task_id: str = "one", task: str = "shop.pack", **options: Any) -> Message:
     """A message of a task that is known by its name alone."""
-    return Message(task, ["parcel", 3], {"wrap": True}, task_id, options)
+    return Message(task, ("parcel", 3), {"wrap": True}, task_id, options)
 
 
 def messages(number: int, **options: Any) -> list[Message]:

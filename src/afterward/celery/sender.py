@@ -50,7 +50,7 @@ class Sender(_Producer):
         made = app.amqp.create_task_message(
             message.task_id,
             message.task,
-            list(message.args),
+            tuple(message.args),
             dict(message.kwargs),
             reply_to=app.thread_oid,
             time_limit=time_limit,
@@ -68,7 +68,7 @@ class Sender(_Producer):
         self._ignores_result = message.options.get("ignore_result", getattr(task, "ignore_result", None))
         # Told to ignore the result, it does not subscribe to it: nobody here would ever read it, or unsubscribe.
         options = {**message.options, "ignore_result": True, "retry": False, "add_to_parent": False}
-        send(list(message.args), dict(message.kwargs), task_id=message.task_id, producer=self, **options)
+        send(tuple(message.args), dict(message.kwargs), task_id=message.task_id, producer=self, **options)
 
     def publish(self, body: Any, **options: Any) -> Any:
         message = self._sending
