@@ -1,4 +1,4 @@
-"""What a worker claims into its slots, of which there are two kinds: for the loop and for threads."""
+"""What a worker claims into its slots: for the loop, for threads, for child processes."""
 
 import threading
 from collections.abc import Sequence
@@ -11,6 +11,9 @@ from afterward import Afterward
 from afterward.engine.worker import WorkerOptions
 from afterward.stores.base import Answer, Claimed, Wanted
 from afterward.stores.sqlite import SQLiteStore
+from tests.support.heavy import rest_in_thread
+from tests.support.heavy import where as where_
+from tests.support.said import items
 
 
 @pytest.mark.anyio
@@ -43,6 +46,29 @@ async def test_a_waiting_def_job_starts_as_soon_as_a_thread_is_free(
         finally:
             may_end.set()
     assert started == [1, 2]
+
+
+@pytest.mark.anyio
+async def test_a_job_for_a_child_process_is_claimed_when_one_is_free_and_then_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SQLiteStore, "reconcile_seconds", 30.0)
+    tasks = Afterward(f"sqlite:///{tmp_path}/jobs.db")
+    rest, where = (tasks.task(name=task.name, executor="process")(task.function) for task in (rest_in_thread, where_))
+
+    @tasks.task(name="quick")
+    async def quick() -> None: ...
+
+    async with tasks.running(WorkerOptions(children=1)):
+        first, second = await tasks.enqueue_many([rest.prepare(), where.prepare()])
+        while not await items(tasks, first):
+            await tasks.store.watch([first.id], 1)
+        await (await quick.enqueue()).result(timeout=10)
+        waits = await second.job()
+        assert waits is not None
+        assert (waits.status, waits.attempt) == ("queued", 0), "it is for whoever has a child free"
+        await tasks.cancel(first.id)
+        await second.result(timeout=20)
 
 
 @pytest.mark.anyio

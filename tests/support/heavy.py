@@ -82,6 +82,16 @@ def rest_in_thread() -> str:
     return "done in time"
 
 
+@tasks.task(executor="process")
+def is_asked(seconds: float) -> bool:
+    """Within so long."""
+    emit(os.getpid())
+    until = time.monotonic() + seconds
+    while time.monotonic() < until and not cancel_asked():
+        time.sleep(0.005)
+    return cancel_asked()
+
+
 @tasks.task(executor="process", timeout=0.3, max_attempts=1)
 def compute_for_ever() -> None:
     """In C, without letting go of the interpreter: nothing in its process can do anything."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
 
@@ -14,10 +13,7 @@ from afterward.errors import MemoryExceeded
 from afterward.observe import emit
 
 LOOK_SECONDS = 0.1
-"""From one look to the next, at least."""
-
-_PART_OF_TIME = 0.05
-"""What looking may take of the time of one processor: on a machine with many processes it is done less often."""
+"""Between two looks."""
 
 
 class MemoryWatch:
@@ -42,14 +38,13 @@ class MemoryWatch:
             self._watched.pop(pid, None)
 
     async def _look(self) -> None:
+        families = _Families()
         while self._watched:
-            began = time.monotonic()
             try:
-                self._tell(await asyncio.to_thread(taken_by, [*self._watched]))
+                self._tell(await asyncio.to_thread(families.taken_by, [*self._watched]))
             except Exception as error:  # noqa: BLE001 - whatever a system answers: the next look may be luckier
                 emit(logging.WARNING, "worker.memory_unseen", error)
-            took = time.monotonic() - began
-            await asyncio.sleep(max(LOOK_SECONDS - took, took / _PART_OF_TIME))
+            await asyncio.sleep(LOOK_SECONDS)
         self._looking = None
 
     def _tell(self, taken: Mapping[int, int]) -> None:
@@ -66,26 +61,43 @@ class MemoryWatch:
             self._looking = None
 
 
-def taken_by(roots: Iterable[int]) -> Mapping[int, int]:
-    """Resident bytes of each of these processes and all their descendants; nothing of one that is gone.
+class _Families:
+    """Who has started whom. Of each process that is asked once: it takes most of the time of a look."""
 
-    What several of them share counts for each.
-    """
+    def __init__(self) -> None:
+        self._parents: dict[int, int] = {}
+
+    def taken_by(self, roots: Iterable[int]) -> dict[int, int]:
+        """Resident bytes of each of these processes and all their descendants.
+
+        What several of them share counts for each.
+        """
+        import psutil
+
+        self._parents = {pid: self._parents[pid] if pid in self._parents else _parent_of(pid) for pid in psutil.pids()}
+        children: dict[int, list[int]] = {}
+        for pid, parent in self._parents.items():
+            children.setdefault(parent, []).append(pid)
+        return {root: sum(map(taken_alone, _family(root, children))) for root in roots}
+
+
+def _family(root: int, children: Mapping[int, Iterable[int]]) -> Iterable[int]:
+    family, found = [root], {root}
+    for pid in family:
+        new = [child for child in children.get(pid, ()) if child not in found]
+        family += new
+        found.update(new)
+    return family
+
+
+def _parent_of(pid: int) -> int:
+    """0 of one that is gone, or of which nobody is told."""
     import psutil
 
-    sizes: dict[int, int] = {}
-    children: dict[int, list[psutil.Process]] = {}
-    for process in psutil.process_iter(["ppid"]):
-        children.setdefault(process.info["ppid"], []).append(process)
-    for root in roots:
-        try:
-            family = [psutil.Process(root)]
-        except psutil.NoSuchProcess:
-            continue
-        for process in family:
-            family += children.get(process.pid, [])
-        sizes[root] = sum(_taken(process) for process in family)
-    return sizes
+    try:
+        return psutil.Process(pid).ppid()
+    except psutil.Error:
+        return 0
 
 
 def taken_alone(pid: int) -> int:
@@ -93,18 +105,8 @@ def taken_alone(pid: int) -> int:
     import psutil
 
     try:
-        return _taken(psutil.Process(pid))
-    except psutil.NoSuchProcess:
-        return 0
-
-
-def _taken(process: object) -> int:
-    import psutil
-
-    assert isinstance(process, psutil.Process)  # noqa: S101
-    try:
-        return process.memory_info().rss
-    except (psutil.NoSuchProcess, psutil.AccessDenied):
+        return psutil.Process(pid).memory_info().rss
+    except psutil.Error:
         return 0
 
 

@@ -60,7 +60,10 @@ class Host:
 
 
 class _Pipes(SubprocessStreamProtocol):
-    """Lets go of the pipes of a child that has ended, some time after: what it has started may hold them."""
+    """When a child has ended, what it has started is ended too; some time after, its pipes are let go of.
+
+    What has a session of its own goes on, and may hold them.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(limit=_PART_BYTES, loop=loop)
@@ -74,6 +77,7 @@ class _Pipes(SubprocessStreamProtocol):
     def process_exited(self) -> None:
         super().process_exited()
         if self._child is not None:
+            _kill_group(self._child.get_pid())  # now, for its number may be another's by and by
             self._here.call_later(_GONE_SECONDS, self._child.close)
 
 
@@ -199,6 +203,7 @@ class Child:
     def die(self) -> None:
         """As `kill`, without waiting for it."""
         if self.is_alive:
+            _kill_group(self.pid)
             self._process.kill()
 
     def ended(self) -> str:
@@ -269,6 +274,13 @@ class _Run:
     def _end_for_memory(self, taken: int) -> None:
         self._taken = taken
         self._child.die()
+
+
+def _kill_group(leader: int) -> None:
+    """Of a child, which has a session of its own."""
+    if sys.platform != "win32":
+        with contextlib.suppress(OSError):  # it is empty
+            os.killpg(leader, signal.SIGKILL)
 
 
 async def _hand_over(file: str, chunks: Chunks, stdin: asyncio.StreamWriter) -> None:
