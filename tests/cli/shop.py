@@ -49,6 +49,14 @@ def rest_in_thread(seconds: float) -> None:
     write("rested", f"ended {os.getpid()}")
 
 
+@tasks.task(executor="process")
+def rest_in_child(seconds: float) -> None:
+    """Takes its time, in a child process."""
+    write("rested", f"began {os.getpid()}")
+    time.sleep(seconds)
+    write("rested", f"ended {os.getpid()}")
+
+
 @tasks.task
 def count_on_in_thread() -> None:
     """Says how far it is, and goes on though it is asked to end."""

@@ -37,6 +37,15 @@ def test_a_killed_worker_is_replaced_and_its_job_is_run_by_another(world: World)
     assert supervisor.wait() == 0
 
 
+def test_each_worker_has_the_options_that_were_given(world: World) -> None:
+    supervisor = world.start("worker", "shop:app", "--processes", "2", "--children", "3", "--jobs-per-child", "7")
+    for pid in supervisor.workers(2):
+        words = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+        assert [words[words.index(option) + 1] for option in ("--children", "--jobs-per-child")] == ["3", "7"]
+    supervisor.send()
+    assert supervisor.wait() == 0
+
+
 @pytest.mark.parametrize("whom", ["the supervisor", "everyone"])
 def test_a_signal_ends_all_workers_in_their_grace(world: World, whom: str) -> None:
     """A supervisor passes SIGTERM on; a terminal or a service manager has sent it to everyone: it is one wish."""

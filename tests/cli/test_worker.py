@@ -76,6 +76,22 @@ def test_concurrency_and_threads_limit_what_runs_at_once(world: World, task: str
     assert [line.split()[0] for line in world.lines("rested")] == ["began", "ended"] * 3
 
 
+def test_children_limit_what_runs_in_child_processes_and_how_often(world: World) -> None:
+    """One at once, of which each runs two jobs."""
+    ids = [world.enqueue("rest_in_child", seconds=0.1) for _ in range(3)]
+    worker = world.start_worker("--children", "1", "--jobs-per-child", "2")
+
+    for job in ids:
+        world.wait_for_status(job, "succeeded")
+
+    lines = [line.split() for line in world.lines("rested")]
+    assert [what for what, _ in lines] == ["began", "ended"] * 3
+    pids = [pid for what, pid in lines if what == "began"]
+    assert pids[0] == pids[1] != pids[2]
+    worker.send()
+    assert worker.wait() == 0
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_what_runs_longer_than_the_grace_is_released_at_no_cost(world: World, number: signal.Signals) -> None:
     """The attempt is counted and nothing is held against the job; the worker has not failed."""

@@ -48,7 +48,7 @@ tenant: ContextVar[str] = ContextVar("tenant")
 tasks = Afterward("sqlite:///jobs.db", lease=timedelta(seconds=5), context_variables=[tenant])
 tasks.install(app)
 quiet = Afterward(log_level=None, version="2030-01-02")
-tasks.install(Starlette(), worker=False, queues={"mail"}, grace=3)
+tasks.install(Starlette(), worker=False, queues={"mail"}, grace=3, children=2, jobs_per_child=50)
 
 
 # Declaring
@@ -62,6 +62,11 @@ def double(number: int, *, times: int = 1) -> int:
 @tasks.task(max_attempts=3, timeout=timedelta(minutes=1), backoff=0.5, retry_on=[OSError], run_on_error=True)
 async def send(email: str, message: str = "") -> bool:
     return bool(email and message)
+
+
+@tasks.task(executor="process", memory="512MB")
+def compute(number: int) -> int:
+    return number
 
 
 @tasks.task(name="varied")
