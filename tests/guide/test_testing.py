@@ -2,6 +2,7 @@
 
 import asyncio
 import contextvars
+import os
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager
@@ -41,6 +42,7 @@ from afterward import (
     finish_sync,
 )
 from afterward.testing import AttemptFailed, Bench
+from tests.support import heavy
 from tests.support.opening import opened
 from tests.support.waiting import wait_until
 
@@ -77,6 +79,13 @@ def noting(app: FastAPI, note: Task[[str], Any]) -> FastAPI:
 
 
 # When a call returns, its tasks have run.
+
+
+def test_a_task_for_a_child_process_runs_in_the_process_of_the_test(tasks: Afterward, bench: Bench) -> None:
+    """What a test has replaced there, a child would not see."""
+    where = tasks.task(name=heavy.where.name, executor="process", memory=1)(heavy.where.function)
+    handle = where.enqueue_sync()
+    assert handle.result_sync() == os.getpid()
 
 
 def test_when_the_clients_call_returns_its_tasks_have_run(bench: Bench, noting: FastAPI, happened: list[str]) -> None:
