@@ -415,6 +415,7 @@ def _together(served: Sequence[Served]) -> Served:
         apart=sorted({task for one in served for task in one.apart}),
         relays=sorted({task for one in served for task in one.relays}),
         broker_trouble=next((one.broker_trouble for one in served if one.broker_trouble), ""),
+        hosted=sorted({task for one in served for task in one.hosted}),
     )
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Generator, Mapping
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from functools import cached_property
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from afterward.declaring import Declaring
 from afterward.engine.foreground import Foreground
+from afterward.engine.given import GivenWorker
 from afterward.engine.tidier import keep_tidy
 from afterward.engine.worker import Worker, WorkerOptions
 from afterward.errors import ConfigurationError, StoreError, StoreUnavailable
@@ -18,6 +19,7 @@ from afterward.job import Status
 from afterward.life import Life
 from afterward.observe import emit
 from afterward.signals import told_by_signals
+from afterward.task import CallOptions, Task, TaskOptions
 from afterward.web.tail import Tails
 
 if TYPE_CHECKING:
@@ -54,7 +56,26 @@ class Living(Declaring):
         """
         from afterward.celery.app import celery_app
 
-        return celery_app(self._celery_given)
+        app = celery_app(self._celery_given)
+        for task in self.tasks.values():
+            self._offer(task, app)
+        return app
+
+    def _register(
+        self, function: Callable[..., Any], name: str, options: TaskOptions, call_options: CallOptions
+    ) -> Task[..., Any]:
+        task = super()._register(function, name, options, call_options)
+        # A worker of your own app is started by its name, and asks for nothing here.
+        if "celery" in vars(self) or not isinstance(self._celery_given, str | None):
+            self._offer(task, self.celery)
+        return task
+
+    def _offer(self, task: Task[..., Any], app: Celery) -> None:
+        """Let Celery's workers run it, if they are to."""
+        if task.executor == "celery":
+            from afterward.celery.registered import register
+
+            register(app, task.name, self)
 
     def published(self) -> Mapping[str, Published]:
         """The tasks whose jobs are published to Celery's broker, by the names under which they are stored."""
@@ -99,10 +120,36 @@ class Living(Declaring):
             if not life.apps:  # the last of the apps that share these tasks
                 await life.liveness.stop()
 
-    def _check_serving(self) -> None:
-        """Raise `ConfigurationError` where no job could be run, or none be passed on that is to be."""
+    @asynccontextmanager
+    async def hosting(self) -> AsyncGenerator[GivenWorker]:
+        """Live, while the block lasts, and run what the worker is given: in a process of a Celery worker."""
+        self.check()
+        self._check_store()
+        life = self.life
+        life.apps += 1
+        try:
+            await life.liveness.start()
+            async with self.store.at_home(), self._tidying(life, prunes=False):
+                worker = self.make_worker(GivenWorker, WorkerOptions(grace=0.0))
+                serving = asyncio.create_task(_keep_running(worker), name="afterward-worker")
+                try:
+                    yield worker
+                finally:
+                    worker.stop()
+                    await serving
+        finally:
+            life.apps -= 1
+            if not life.apps:
+                await life.liveness.stop()
+
+    def _check_store(self) -> None:
+        """Raise `ConfigurationError` for one of which nobody runs jobs."""
         if (reason := self.store.refuses_workers) is not None:
             raise ConfigurationError(reason)
+
+    def _check_serving(self) -> None:
+        """Raise `ConfigurationError` where no job could be run, or none be passed on that is to be."""
+        self._check_store()
         for name, task in self.tasks.items():
             if task.executor == "celery":
                 try:

@@ -17,7 +17,6 @@ from typing import Any
 
 from afterward.app import Afterward
 from afterward.cli.exits import DONE, FAILURE
-from afterward.cli.lifespans import begin
 from afterward.cli.output import data_of
 from afterward.cli.reading import found_in
 from afterward.cli.target import Program, load
@@ -26,6 +25,7 @@ from afterward.cli.wishes import Wishes, ctrl_c_breaks_in
 from afterward.engine.foreground import Foreground
 from afterward.errors import AfterwardError, StoreUnavailable
 from afterward.job import Cancelled, Died, Failed, Job, Lease, Outcome, Released, Retry, Succeeded
+from afterward.lifespans import begin
 from afterward.states import span, summary, why_not
 
 

@@ -47,7 +47,7 @@ class Finisher:
         """An attempt has ended that began then."""
         if isinstance(outcome, Released) and outcome.unfit_for:
             self._pass_over(outcome.unfit_for)
-        elif (task := self._tasks[lease.task]).has_hooks:
+        elif (task := self._tasks.get(lease.task)) is not None and task.has_hooks:
             outcome = with_follow_up(task, lease, outcome)
         self._ended.append((lease, outcome))
         self._durations.append(time.monotonic() - began)

@@ -17,7 +17,7 @@ MOST_SUSPECTS = 100
 
 def is_suspect(task: Task[..., object], lease: Lease) -> bool:
     """Is it to run apart? One that runs in a child process of the pool does so by itself."""
-    return lease.deaths >= SUSPECT_AFTER and task.executor in {"loop", "thread"}
+    return lease.deaths >= SUSPECT_AFTER and task.executor != "process"
 
 
 class Suspects:

@@ -94,7 +94,7 @@ def failure_in(text: str, signature: str | None = None) -> Failure:
 def text_of_served(served: Served) -> str:
     """What a process serves, as the text that is stored."""
     queues = None if served.queues is None else list(served.queues)
-    sets = {"threaded": served.threaded, "apart": served.apart, "relays": served.relays}
+    sets = {"threaded": served.threaded, "apart": served.apart, "relays": served.relays, "hosted": served.hosted}
     lists = {name: sorted(names) for name, names in sets.items()}
     return json.dumps(asdict(replace(served, tasks=dict(served.tasks), queues=queues, **lists)))
 

@@ -78,7 +78,8 @@ class Served:
 
     `version`: of the application, as it says itself, or "". `threaded`, `apart`: those of the tasks that take a thread
     each, or one of so many `children`; the others take a place in the loop. `relays`: those of which it hands the jobs
-    to Celery; `broker_trouble`: why it cannot reach the broker, while it cannot, or "".
+    to Celery; `broker_trouble`: why it cannot reach the broker, while it cannot, or "". `hosted`: those that it runs as
+    a Celery worker: it claims none of their jobs.
     """
 
     tasks: Mapping[str, str]
@@ -91,6 +92,7 @@ class Served:
     apart: Collection[str] = ()
     relays: Collection[str] = ()
     broker_trouble: str = ""
+    hosted: Collection[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
