@@ -11,7 +11,7 @@ from afterward import Afterward
 from afterward.engine.worker import WorkerOptions
 from benchmarks.report import Figure, say, spread
 
-STEPS = 12_000_000
+STEPS = 40_000_000
 """So many make about a second."""
 
 WARM_STARTS = 200
