@@ -52,7 +52,7 @@ def order_for(task: Task[..., Any], lease: Lease, log_level: int | None) -> byte
     module, _, path = task.name_in_code.partition(":")
     apps = task.owner.apps.places() if needs_lifespan(task.dependencies) else []
     order = Order(sys.path, module, path, apps, log_level, stored_in(lease.arguments), lease)
-    return json.dumps({**order._asdict(), "lease": lease._asdict()}).encode() + b"\n"
+    return json.dumps({**order._asdict(), "lease": lease._asdict()}).encode()
 
 
 def order_in(line: bytes) -> Order:

@@ -93,9 +93,9 @@ class Pool:
         return await Child.start()
 
     def _give_back(self, child: Child, *, is_kept: bool) -> None:
-        if not child.is_alive:
+        if child.is_gone:
             return
-        if is_kept and child.is_fit and child.runs < self._jobs_per_child and not self._is_closing:
+        if is_kept and child.is_fit and child.is_alive and child.runs < self._jobs_per_child and not self._is_closing:
             self._idle[child] = asyncio.get_running_loop().call_later(IDLE_SECONDS, self._let_end, child)
         else:
             self._end(child)

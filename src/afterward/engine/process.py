@@ -82,7 +82,10 @@ class _Pipes(SubprocessStreamProtocol):
 
 
 class Child:
-    """Runs one attempt at a time. `runs`: how many it has begun to. `is_fit`: is it good for another?"""
+    """Runs one attempt at a time. `runs`: how many it was given. `is_fit`: is it good for another?
+
+    `is_gone`: it was killed, or has ended, and nothing is left of it here.
+    """
 
     def __init__(self, process: Process, lifeline: Lifeline) -> None:
         self._process = process
@@ -93,6 +96,7 @@ class Child:
         self._rest: list[bytes] = []
         self.runs = 0
         self.is_fit = True
+        self.is_gone = False
 
     @classmethod
     async def start(cls) -> Child:
@@ -134,7 +138,7 @@ class Child:
         self.is_fit = False
         answer: Answer | None = None
         try:
-            self._stdin.write(order_for(task, lease, voice.log_level))
+            self.tell(order_for(task, lease, voice.log_level))
             await self._begin(stored_in(lease.arguments), host.chunks)
             run = _Run(self, task, lease, voice)
             answer = await run.answer(host)
@@ -146,7 +150,7 @@ class Child:
 
     async def end(self) -> None:
         """Let it end the lifespans that it has begun, and then itself."""
-        self._stdin.write(END + b"\n")
+        self.tell(END)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_END_SECONDS):
                 await self._process.wait()
@@ -154,13 +158,8 @@ class Child:
 
     async def kill(self) -> None:
         """And all that it has started, but for what has a session of its own."""
-        if sys.platform != "win32":
-            with contextlib.suppress(OSError):
-                os.killpg(
-                    self.pid, signal.SIGKILL
-                )  # it leads a group: also when it has ended, as long as others are in it
-        if self.is_alive:
-            self._process.kill()
+        self.is_gone = True
+        self.die()
         await self._process.wait()
         self._stdin.close()
         self._lifeline.close()
@@ -197,8 +196,9 @@ class Child:
         return self._heard.popleft()
 
     def tell(self, line: bytes) -> None:
-        """One line, for it to hear."""
-        self._stdin.write(line + b"\n")
+        """One line, for it to hear; nobody hears it when it has ended."""
+        if self.is_alive:
+            self._stdin.write(line + b"\n")
 
     def die(self) -> None:
         """As `kill`, without waiting for it."""
