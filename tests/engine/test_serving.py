@@ -45,7 +45,9 @@ async def test_a_process_says_what_it_runs_jobs_of(tasks: Afterward) -> None:
     async with tasks.running(WorkerOptions(concurrency=5, threads=2, queues={"mail", "default"})):
         served = await served_by(tasks, concurrency=5)
     fingerprints = {name: task.arguments.fingerprint for name, task in tasks.tasks.items()}
-    assert served == Served(fingerprints, ["default", "mail"], 5, 2, "2.1", ["in_thread"], apart=[], relays=[], hosted=[])
+    assert served == Served(
+        fingerprints, ["default", "mail"], 5, 2, "2.1", ["in_thread"], apart=[], relays=[], hosted=[]
+    )
 
 
 async def test_several_workers_of_one_process_are_shown_as_one(tasks: Afterward) -> None:
