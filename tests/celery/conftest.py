@@ -1,11 +1,17 @@
 """Brokers, each test's own part of one, and what publishes to them."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
 from celery import Celery
 
 from afterward.celery.publisher import Publisher
+from afterward.engine.worker import WorkerOptions
+from servers.rabbitmq import RabbitMQ
+from servers.valkey import Valkey
+from tests.support import hosted
+from tests.support.celery_workers import Fleet, Place, worker
+from tests.support.processes import Process, Starter
 from tests.support.waiting import soon
 
 BROKERS = ["rabbitmq_url", "valkey_url"]
@@ -45,3 +51,36 @@ async def publisher(celery: Celery, publishing: Callable[[Celery], Publisher]) -
     publisher = publishing(celery)
     await soon(lambda: publisher.is_reachable, "the broker is reached")
     return publisher
+
+
+@pytest.fixture(scope="session")
+def prefork(
+    rabbitmq: RabbitMQ, starter: Starter, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Place, Process]]:
+    """A worker with the prefork pool, on RabbitMQ."""
+    folder = tmp_path_factory.mktemp("prefork")
+    with rabbitmq.host() as url:
+        place = Place(f"sqlite:///{folder}/jobs.db", url)
+        with worker(starter, place, "prefork", folder / "log") as process:
+            yield place, process
+
+
+@pytest.fixture(scope="session")
+def threads(
+    valkey: Valkey, starter: Starter, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Place, Process]]:
+    """A worker with the threads pool, on Redis."""
+    folder = tmp_path_factory.mktemp("threads")
+    with valkey.database() as url:
+        place = Place(f"sqlite:///{folder}/jobs.db", url)
+        with worker(starter, place, "threads", folder / "log") as process:
+            yield place, process
+
+
+@pytest.fixture(params=["prefork", "threads"])
+async def fleet(request: pytest.FixtureRequest) -> AsyncIterator[Fleet]:
+    """A worker of each pool, each on another broker, which tests share; and what passes jobs on to it."""
+    place, process = request.getfixturevalue(request.param)
+    tasks = hosted.front(place.store, place.broker)
+    async with tasks.running(WorkerOptions()):
+        yield Fleet(place, process, tasks)
