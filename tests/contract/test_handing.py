@@ -279,10 +279,13 @@ async def test_a_message_that_is_faster_than_its_sender_begins_it(relay: Living,
 
 
 @pytest.mark.parametrize("is_followed", [False, True])
-async def test_what_its_sender_has_begun_itself_is_handed_over_no_more(relay: Living, *, is_followed: bool) -> None:
-    """Where `hand_over` is repeated for its answer was lost, and the attempt runs by then."""
+async def test_what_its_sender_has_begun_itself_is_handed_over_no_more(
+    relay: Living, host: Living, *, is_followed: bool
+) -> None:
+    """Where `hand_over` is repeated for its answer was lost, and the attempt runs by then. Nor does another begin it."""
     lease = await handed(relay, followed=is_followed)
     await begun(relay, lease)
+    assert await begin(host, message(lease)) == [None]
     assert await relay.store.hand_over([HandOver(lease, 60.0, is_followed)]) == [False]
     assert (await get(relay.store, lease.id)).status is Status.running
 

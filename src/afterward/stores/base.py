@@ -325,7 +325,7 @@ class Store(Seen, Handing, Protocol):
     def claim(self, process: str, wanted: Sequence[Wanted], token: str) -> Answer[Claimed]:
         """queued → running, with one attempt more, for jobs that
 
-        - are due by the store's clock, or named by `only`; not expired, and held by nobody;
+        - are due by the store's clock, or named by `only`; not expired, held by nobody, and not handed over;
         - are of a queue that is not paused, unless they are named by `only`;
         - are of a wanted task and queue, and not marked unfit for it (others are passed over by index, not read);
         - are the most urgent: by priority (largest first), then due time, then age; as the store saw them when it last

@@ -87,7 +87,8 @@ class Handing(Protocol):
         A job that is followed stays so while it runs: where `leave`, `give_back` or `reap` would queue it, it is handed
         over again instead, no attempt ends and no death is counted, though it was asked to end. It is not given out by
         `take_back` any more, for its message has come.
-        Repeated: the same lease, as long as that attempt runs in the name of `process`.
+        Repeated: the same lease, as long as that attempt runs in the name of `process`; who gets a message twice has to
+        know by itself what it runs already.
         """
         ...
 
