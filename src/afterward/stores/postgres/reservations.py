@@ -50,11 +50,10 @@ async def lost(desk: Desk, connection: Connection, jobs: Sequence[NewJob]) -> se
 
 
 async def complete(desk: Desk, connection: Connection, jobs: Sequence[NewJob]) -> None:
-    """They are stored, or were before."""
-    told = [job.completes for job in jobs if job.completes is not None]
+    """They are stored, or were before. Of several that complete the same, the last says the answer."""
+    told = {job.completes.reservation: job.completes.answer for job in jobs if job.completes is not None}
     if told:
-        ids, answers = [one.reservation for one in told], [one.answer for one in told]
-        await connection.execute(desk["complete"], desk.now, ids, answers)
+        await connection.execute(desk["complete"], desk.now, list(told), list(told.values()))
 
 
 async def amend(desk: Desk, connection: Connection, reservation: str, answer: str) -> bool:
