@@ -20,6 +20,13 @@ class Leftovers:
     """It was looked for since this store object was made, and nothing more was found."""
 
 
+@dataclass(slots=True)
+class Sweep:
+    """How far what is kept of jobs in other hands has been looked at, job by job. Then it begins anew."""
+
+    after: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class Desk:
     """`clock`: None in life, where the server's clock is the store's. `looks`: those of beats at what is held."""
@@ -29,6 +36,7 @@ class Desk:
     bookmarks: Bookmarks = field(default_factory=Bookmarks)
     looks: Pace = field(default_factory=Pace)
     leftovers: Leftovers = field(default_factory=Leftovers)
+    swept: Sweep = field(default_factory=Sweep)
 
     @property
     def now(self) -> float | None:
@@ -41,7 +49,7 @@ class Desk:
 
 def desk_for(schema: str, clock: Callable[[], float] | None) -> Desk:
     """The queries, with the tables of a schema."""
-    queries = load_queries("afterward.stores.postgres")
+    queries = load_queries("afterward.stores.postgres") | load_queries("afterward.stores.postgres", "handing.sql")
     return Desk({name: in_schema(query, schema) for name, query in queries.items()}, clock)
 
 

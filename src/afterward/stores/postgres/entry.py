@@ -155,7 +155,7 @@ async def _enter_unique(desk: Desk, connection: Connection, one: Entering) -> St
 
 async def _makes_room(desk: Desk, connection: Connection, job: NewJob, holder: Row) -> bool:
     """Does the job that has the key give it up? One that waits and has expired does, and one that is replaced."""
-    waits = holder["status"] == "queued"
+    waits = holder["status"] == "queued" and not holder["is_followed"]
     if waits and holder["has_expired"]:
         await connection.execute(desk["cancel"], desk.now, holder["id"], "expired")
         return True

@@ -40,7 +40,8 @@ SELECT CAST(json_build_object(
 
 -- name: make_room
 -- Who has the unique key of a job that is to be stored gives it up: one that waits and has expired, and where that is
--- wanted ("replace") any other. queued -> cancelled; one that runs keeps its attempt, and gets no other.
+-- wanted ("replace") any other. queued -> cancelled; one that runs, or is followed, in other hands, keeps its attempt, and gets
+-- no other.
 WITH said AS MATERIALIZED (
     SELECT CAST($1 AS text)::json AS it
 ), home AS MATERIALIZED (
@@ -53,10 +54,10 @@ WITH said AS MATERIALIZED (
         AND ((said.it ->> 'replaces')::bool OR (j.status = 'queued' AND j.expires_at <= home.now))
     FOR UPDATE OF j
 ), gone AS (
-    DELETE FROM afterward.jobs j USING holder WHERE j.id = holder.id AND j.status = 'queued' RETURNING j.*
+    DELETE FROM afterward.jobs j USING holder WHERE j.id = holder.id AND j.status = 'queued' AND j.run_at <> 253402214400.75 RETURNING j.*
 ), replaced AS (
-    UPDATE afterward.jobs j SET replaced_by = said.it ->> 'id', expires_at = 0
-    FROM holder CROSS JOIN said WHERE j.id = holder.id AND j.status = 'running' RETURNING j.id
+    UPDATE afterward.jobs j SET replaced_by = said.it ->> 'id', expires_at = CASE WHEN j.run_at <> 253402214400.75 THEN 0 END
+    FROM holder CROSS JOIN said WHERE j.id = holder.id AND (j.status = 'running' OR j.run_at = 253402214400.75) RETURNING j.id
 ), cancelled AS (
     INSERT INTO afterward.finished (
         seq, run_at, created_at, started_at, finished_at, expires_at, timeout, priority, attempt, failures, deaths,

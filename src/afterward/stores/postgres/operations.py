@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from itertools import count
 from typing import Any, TypeAlias
 
 from afterward.job import Lease, Outcome
@@ -11,6 +12,7 @@ from afterward.stores.postgres import (
     claims,
     contents,
     entry,
+    handing,
     joining,
     life,
     looks,
@@ -100,6 +102,38 @@ async def _report_apart(desk: Desk, connection: Connection, operations: Sequence
         operation.answer = await streams.report(desk, connection, operation.items, waits=True)
 
 
+async def _hand_over(desk: Desk, connection: Connection, operations: Sequence[Operation]) -> None:
+    """One that has to wait for a transaction is left to another lane: whole, for it may be repeated."""
+    handed = [one for operation in operations for one in operation.items]
+    answers = iter(await handing.hand_over(desk, connection, handed, waits=False))
+    for operation in operations:
+        operation.answer = [next(answers) for _ in operation.items]
+        if None in operation.answer:
+            operation.kind = "hand_over_apart"
+
+
+async def _hand_over_apart(desk: Desk, connection: Connection, operations: Sequence[Operation]) -> None:
+    for operation in operations:
+        operation.answer = await handing.hand_over(desk, connection, operation.items, waits=True)
+
+
+async def _begin(desk: Desk, connection: Connection, operations: Sequence[Operation]) -> None:
+    """One that has to wait for a transaction is left to another lane: whole, for it may be repeated."""
+    messages = [message for operation in operations for message in operation.items]
+    answers, places = await handing.begin(desk, connection, messages, waits=False), count()
+    for operation in operations:
+        numbers = [next(places) for _ in operation.items]
+        operation.answer = [answers.get(number) for number in numbers]
+        if not answers.keys() >= set(numbers):
+            operation.kind = "begin_apart"
+
+
+async def _begin_apart(desk: Desk, connection: Connection, operations: Sequence[Operation]) -> None:
+    for operation in operations:
+        answers = await handing.begin(desk, connection, operation.items, waits=True)
+        operation.answer = [answers[number] for number in range(len(operation.items))]
+
+
 async def _notify(desk: Desk, connection: Connection, operations: Sequence[Operation]) -> None:
     """Once for all of them."""
     [(channel,), *_] = [operation.items for operation in operations]
@@ -130,6 +164,12 @@ CARRY_OUT: dict[str, CarryOut] = {
     "finish_apart": _finish_apart,
     "report": _report,
     "report_apart": _report_apart,
+    "hand_over": _hand_over,
+    "hand_over_apart": _hand_over_apart,
+    "begin": _begin,
+    "begin_apart": _begin_apart,
+    "take_back": _each(handing.take_back),
+    "followed": _each(handing.followed),
     "cancel": _each(moves.cancel),
     "retry": _each(moves.retry),
     "hasten": _each(moves.hasten),

@@ -4,13 +4,15 @@ INSERT INTO afterward.processes (id, pid, host, has_lock, joined_at)
 VALUES ($2, $3, $4, $5, coalesce($1::float8, extract(epoch FROM statement_timestamp())::float8)) ON CONFLICT (id) DO NOTHING;
 
 -- name: leave
--- running -> queued, or held -> queued: what is in the name of a process that leaves
-UPDATE afterward.jobs SET status = 'queued', process = NULL, token = NULL WHERE process = $1 AND cancel_asked_at IS NULL;
+-- running -> queued, or held -> queued: what is in the name of a process that leaves. (What was taken back from other hands, or
+-- is followed there, is handed over again so, and whoever follows it was asked to end it: migration 8.)
+UPDATE afterward.jobs SET status = 'queued', process = NULL, token = NULL
+WHERE process = $1 AND (cancel_asked_at IS NULL OR run_at = 253402214400.75);
 
 -- name: leave_asked
 -- running -> cancelled: the same of what has been asked to end. After the others: what is asked meanwhile is among these.
 WITH gone AS (
-    DELETE FROM afterward.jobs WHERE process = $2 AND cancel_asked_at IS NOT NULL RETURNING *
+    DELETE FROM afterward.jobs WHERE process = $2 AND cancel_asked_at IS NOT NULL AND run_at <> 253402214400.75 RETURNING *
 )
 INSERT INTO afterward.finished (
     seq, run_at, created_at, started_at, finished_at, expires_at, timeout, priority, attempt, failures, deaths, max_attempts,
@@ -69,14 +71,14 @@ FROM me;
 UPDATE afterward.jobs j SET status = 'queued', process = NULL, token = NULL
 FROM unnest($2::text[], $3::int[]) AS unknown (id, attempt)
 WHERE j.id = ANY (ARRAY[unknown.id]) AND j.attempt = unknown.attempt AND j.process IS NOT DISTINCT FROM $1
-    AND j.cancel_asked_at IS NULL RETURNING j.id;
+    AND (j.cancel_asked_at IS NULL OR j.run_at = 253402214400.75) RETURNING j.id;
 
 -- name: give_back_asked
 -- running -> cancelled: the same of what has been asked to end
 WITH gone AS (
     DELETE FROM afterward.jobs j USING unnest($3::text[], $4::int[]) AS unknown (id, attempt)
     WHERE j.id = ANY (ARRAY[unknown.id]) AND j.attempt = unknown.attempt AND j.process = $2
-        AND j.cancel_asked_at IS NOT NULL RETURNING j.*
+        AND j.cancel_asked_at IS NOT NULL AND j.run_at <> 253402214400.75 RETURNING j.*
 )
 INSERT INTO afterward.finished (
     seq, run_at, created_at, started_at, finished_at, expires_at, timeout, priority, attempt, failures, deaths, max_attempts,
@@ -103,6 +105,7 @@ DELETE FROM afterward.served s USING buried WHERE s.process = buried.id;
 -- name: adopt
 -- running -> queued (worker died), or cancelled where it was asked to end; queued and held -> queued: a page of what
 -- belongs to processes without a row.
+-- What was taken back from other hands, or is followed there, is handed over again, and has not died.
 -- A walk over the few distinct owners, not over the jobs.
 WITH RECURSIVE moment (now) AS (
     SELECT coalesce($1::float8, extract(epoch FROM statement_timestamp())::float8)
@@ -113,22 +116,24 @@ WITH RECURSIVE moment (now) AS (
     FROM owner WHERE owner.process IS NOT NULL
 ), orphan AS MATERIALIZED (
     SELECT found.* FROM owner CROSS JOIN LATERAL (
-        SELECT j.ctid AS address, j.id, j.attempt, j.status, j.started_at, j.cancel_asked_at FROM afterward.jobs j
-        WHERE j.process = owner.process LIMIT $2 FOR UPDATE SKIP LOCKED
+        SELECT j.ctid AS address, j.id, j.attempt, j.started_at,
+            j.status = 'running' AND j.run_at NOT BETWEEN 253402214400.5 AND 253402214400.75 AS has_died,
+            j.cancel_asked_at IS NOT NULL AND j.run_at <> 253402214400.75 AS is_over
+        FROM afterward.jobs j WHERE j.process = owner.process LIMIT $2 FOR UPDATE SKIP LOCKED
     ) found
     WHERE NOT EXISTS (SELECT 1 FROM afterward.processes p WHERE p.id = owner.process) LIMIT $2
 ), remembered AS (
     INSERT INTO afterward.attempts (job, number, outcome, started_at, ended_at, failure, signature)
-    SELECT id, attempt, 'died', started_at, now, $3, $6 FROM orphan, moment WHERE status = 'running' ON CONFLICT DO NOTHING
+    SELECT id, attempt, 'died', started_at, now, $3, $6 FROM orphan, moment WHERE has_died ON CONFLICT DO NOTHING
 ), moved AS (
     UPDATE afterward.jobs j SET
-        deaths = CASE WHEN j.status = 'running' THEN least(j.deaths + 1, greatest(j.deaths, $4::int)) ELSE j.deaths END,
-        due = CASE WHEN j.status = 'running' AND j.deaths + 1 >= $4::int THEN false ELSE j.due END,
-        run_at = CASE WHEN j.status = 'running' AND j.deaths + 1 >= $4::int THEN now + $5::float8 ELSE j.run_at END,
+        deaths = CASE WHEN has_died THEN least(j.deaths + 1, greatest(j.deaths, $4::int)) ELSE j.deaths END,
+        due = CASE WHEN has_died AND j.deaths + 1 >= $4::int THEN false ELSE j.due END,
+        run_at = CASE WHEN has_died AND j.deaths + 1 >= $4::int THEN now + $5::float8 ELSE j.run_at END,
         status = 'queued', process = NULL, token = NULL
-    FROM orphan, moment WHERE j.ctid = orphan.address AND orphan.cancel_asked_at IS NULL RETURNING 1
+    FROM orphan, moment WHERE j.ctid = orphan.address AND NOT is_over RETURNING 1
 ), gone AS (
-    DELETE FROM afterward.jobs j USING orphan WHERE j.ctid = orphan.address AND orphan.cancel_asked_at IS NOT NULL RETURNING j.*
+    DELETE FROM afterward.jobs j USING orphan WHERE j.ctid = orphan.address AND is_over RETURNING j.*, has_died
 ), cancelled AS (
     INSERT INTO afterward.finished (
         seq, run_at, created_at, started_at, finished_at, expires_at, timeout, priority, attempt, failures, deaths, max_attempts,
@@ -136,7 +141,7 @@ WITH RECURSIVE moment (now) AS (
     )
     SELECT
         seq, run_at, created_at, started_at, now, expires_at, timeout, priority, attempt, failures,
-        CASE WHEN status = 'running' THEN least(deaths + 1, greatest(deaths, $4::int)) ELSE deaths END, max_attempts, 'cancelled', id,
+        CASE WHEN has_died THEN least(deaths + 1, greatest(deaths, $4::int)) ELSE deaths END, max_attempts, 'cancelled', id,
         task, queue, unique_key, unfit_for, 'cancelled', failure, context, arguments, cancel_asked_at, signature
     FROM gone, moment RETURNING 1
 )
@@ -196,7 +201,8 @@ UNION ALL SELECT id, true FROM afterward.aliases WHERE id = ANY ($1::text[]);
 
 -- name: holder
 -- Who has a unique key, kept as it is until the end of the transaction.
-SELECT id, status, coalesce(expires_at <= coalesce($1::float8, extract(epoch FROM statement_timestamp())::float8), false) AS has_expired
+SELECT id, status, coalesce(expires_at <= coalesce($1::float8, extract(epoch FROM statement_timestamp())::float8), false) AS has_expired,
+    run_at = 253402214400.75 AS is_followed
 FROM afterward.jobs WHERE task = $2 AND unique_key = $3 AND replaced_by IS NULL FOR UPDATE;
 
 -- name: alive
@@ -208,13 +214,15 @@ SELECT id FROM afterward.processes WHERE id = ANY ($1::text[]);
 INSERT INTO afterward.aliases (id, job) VALUES ($1, $2) ON CONFLICT DO NOTHING;
 
 -- name: replace_running
--- It keeps its attempt, and gets no other: it has expired from the beginning of time, however clocks are set.
-UPDATE afterward.jobs SET replaced_by = $2, expires_at = 0 WHERE id = $1 AND status = 'running';
+-- It keeps its attempt, and gets no other: it has expired from the beginning of time, however clocks are set. What is
+-- followed, in other hands, does not expire as long as it is.
+UPDATE afterward.jobs SET replaced_by = $2, expires_at = CASE WHEN run_at <> 253402214400.75 THEN 0 END
+WHERE id = $1 AND (status = 'running' OR run_at = 253402214400.75);
 
 -- name: cancel
--- queued -> cancelled, held or not; with a note
+-- queued -> cancelled, held or not; with a note. Not what is followed, in other hands.
 WITH gone AS (
-    DELETE FROM afterward.jobs WHERE id = $2 AND status = 'queued' RETURNING *
+    DELETE FROM afterward.jobs WHERE id = $2 AND status = 'queued' AND run_at <> 253402214400.75 RETURNING *
 )
 INSERT INTO afterward.finished (
     seq, run_at, created_at, started_at, finished_at, expires_at, timeout, priority, attempt, failures, deaths, max_attempts,
@@ -227,14 +235,17 @@ SELECT
 FROM gone RETURNING id;
 
 -- name: ask_to_end
--- One that runs is asked to end; since when, the first who asked says.
+-- One that runs, or is followed, is asked to end; since when, the first who asked says.
 UPDATE afterward.jobs SET cancel_asked_at = coalesce(cancel_asked_at, $1::float8, extract(epoch FROM statement_timestamp())::float8)
-WHERE id = $2 AND status = 'running' RETURNING id;
+WHERE id = $2 AND (status = 'running' OR run_at = 253402214400.75) RETURNING id;
 
 -- name: hasten
--- What waits for its time is due now.
-UPDATE afterward.jobs SET due = true, run_at = coalesce($1::float8, extract(epoch FROM statement_timestamp())::float8)
-WHERE id = $2 AND status = 'queued' AND run_at > coalesce($1::float8, extract(epoch FROM statement_timestamp())::float8) RETURNING id;
+-- What waits for its time is due now. So is what is in other hands, and is so no more; though it was replaced there, it gets
+-- no other attempt.
+UPDATE afterward.jobs SET due = true, run_at = coalesce($1::float8, extract(epoch FROM statement_timestamp())::float8),
+    expires_at = CASE WHEN replaced_by IS NULL THEN expires_at ELSE 0 END
+WHERE id = $2 AND status = 'queued' AND run_at > coalesce($1::float8, extract(epoch FROM statement_timestamp())::float8)
+    AND cancel_asked_at IS NULL RETURNING id;
 
 -- name: expire
 -- queued -> cancelled: no attempt of them may begin any more
@@ -343,7 +354,7 @@ WITH RECURSIVE state AS MATERIALIZED (
 SELECT given.id, given.attempt, given.process, given.task, given.arguments, given.context, given.failures, given.deaths,
     given.max_attempts, given.timeout,
     has_more OR EXISTS (SELECT 1 FROM again) AS more,
-    (SELECT min(run_at) FROM afterward.jobs WHERE status = 'queued' AND NOT due) - now AS next_due,
+    (SELECT min(run_at) FROM afterward.jobs WHERE status = 'queued' AND NOT due AND run_at < 253402214400.5) - now AS next_due,
     EXISTS (
         SELECT 1 FROM lane WHERE (SELECT paused IS NULL OR lane.queue <> ALL (paused) FROM state) AND NOT EXISTS (
             SELECT 1 FROM wanted WHERE wanted.tasks ? lane.task AND (wanted.queues IS NULL OR wanted.queues ? lane.queue)
@@ -416,7 +427,7 @@ FROM state LEFT JOIN given ON true
 ORDER BY given.number, given.place;
 
 -- name: claim_named
--- queued -> running, for jobs that a person names, due or not.
+-- queued -> running, for jobs that a person names, due or not; not what is in other hands.
 WITH moment AS MATERIALIZED (
     SELECT coalesce($1::float8, extract(epoch FROM statement_timestamp())::float8) AS now
 ), wanted AS MATERIALIZED (
@@ -424,6 +435,7 @@ WITH moment AS MATERIALIZED (
 ), candidate AS MATERIALIZED (
     SELECT j.ctid AS address, wanted.room, j.priority, j.run_at, j.seq FROM afterward.jobs j CROSS JOIN wanted
     WHERE j.id = ANY ($5::text[]) AND wanted."only" ? j.id AND j.status = 'queued' AND j.process IS NULL
+        AND j.run_at NOT BETWEEN 253402214400.5 AND 253402214400.75
         AND wanted.tasks ? j.task AND (wanted.queues IS NULL OR wanted.queues ? j.queue) AND NOT wanted.unfit_for ? j.unfit_for
         AND EXISTS (SELECT 1 FROM afterward.processes p WHERE p.id = $2)
         AND NOT EXISTS (SELECT 1 FROM afterward.jobs a WHERE a.process = $2 AND a.token = $3 AND a.status = 'running')
@@ -472,6 +484,7 @@ FROM gone, moment RETURNING id;
 
 -- name: end_for_now
 -- running -> queued, or cancelled where it was asked to end. What a transaction of somebody else has locked is passed over.
+-- What was followed, in other hands, is so no more; though it was replaced there, it gets no other attempt.
 WITH moment AS MATERIALIZED (
     SELECT coalesce($1::float8, extract(epoch FROM statement_timestamp())::float8) AS now
 ), mine AS MATERIALIZED (
@@ -486,7 +499,9 @@ WITH moment AS MATERIALIZED (
 ), moved AS (
     UPDATE afterward.jobs j SET
         status = 'queued', process = NULL, token = NULL, due = mine.delay <= 0,
-        run_at = CASE WHEN mine.delay > 0 THEN now + mine.delay ELSE j.run_at END,
+        run_at = CASE WHEN mine.delay > 0 THEN now + mine.delay WHEN j.run_at BETWEEN 253402214400.5 AND 253402214400.75
+            THEN coalesce((SELECT h.run_at FROM afterward.handed h WHERE h.job = j.id), now) ELSE j.run_at END,
+        expires_at = CASE WHEN j.replaced_by IS NULL THEN j.expires_at ELSE 0 END,
         failures = j.failures + (mine.outcome = 'retry')::int, deaths = j.deaths + (mine.outcome = 'died')::int,
         failure = coalesce(mine.failure, j.failure), note = mine.note, unfit_for = mine.unfit_for,
         signature = CASE WHEN mine.failure IS NULL THEN j.signature ELSE mine.signed END,
@@ -718,8 +733,8 @@ WHERE f.id = $1 AND f.chunks IS NOT NULL;
 -- name: get
 -- Jobs by the ids that lead to them, with their attempts.
 SELECT asked.id AS asked, j.seq, j.id, j.task, j.queue, j.priority, j.status, j.attempt, j.failures, j.deaths, j.arguments, j.result,
-    j.failure, j.note, j.unique_key, j.process, j.created_at, j.run_at, j.started_at, j.finished_at, j.unfit_for, j.max_attempts,
-    j.timeout, j.expires_at, j.signature, o.owner, o.origin, j.cancel_asked_at, s.progress, (
+    j.failure, j.note, j.unique_key, j.process, j.created_at, coalesce(h.run_at, j.run_at) AS run_at, j.started_at, j.finished_at, j.unfit_for, j.max_attempts,
+    j.timeout, j.expires_at, j.signature, o.owner, o.origin, j.cancel_asked_at, s.progress, CASE WHEN j.status IN ('queued', 'running') THEN h.handed_at END AS handed_at, (
     SELECT json_agg(json_build_array(a.number, a.outcome, a.started_at, a.ended_at, a.failure, a.note, a.signature) ORDER BY a.number)
     FROM afterward.attempts a WHERE a.job = j.id
 ) AS attempts
@@ -735,14 +750,18 @@ FROM unnest($1::text[]) AS asked (id) CROSS JOIN LATERAL (
     FROM afterward.finished WHERE id = coalesce((SELECT job FROM afterward.aliases a WHERE a.id = asked.id), asked.id)
 ) j
 LEFT JOIN LATERAL (SELECT owner, origin FROM afterward.origins WHERE job = j.id OFFSET 0) o ON true
-LEFT JOIN LATERAL (SELECT progress FROM afterward.streams WHERE job = j.id OFFSET 0) s ON true;
+LEFT JOIN LATERAL (SELECT progress FROM afterward.streams WHERE job = j.id OFFSET 0) s ON true
+LEFT JOIN LATERAL (
+    SELECT k.run_at, k.handed_at FROM afterward.handed k
+    WHERE k.job = j.id AND k.attempt = j.attempt AND j.run_at BETWEEN 253402214400.5 AND 253402214400.75 OFFSET 0
+) h ON true;
 
 -- name: list
 -- Newest first. A null filter lets everything pass. What was stored before a time ($5) passes too: whoever reads stops
 -- there. Where the job that it is to begin after ($4) is gone, it begins with the one whose id is next below.
 SELECT j.seq, j.id, j.task, j.queue, j.priority, j.status, j.attempt, j.failures, j.deaths, j.arguments, j.result,
-    j.failure, j.note, j.unique_key, j.process, j.created_at, j.run_at, j.started_at, j.finished_at, j.unfit_for, j.max_attempts,
-    j.timeout, j.expires_at, j.signature, o.owner, o.origin, j.cancel_asked_at, s.progress
+    j.failure, j.note, j.unique_key, j.process, j.created_at, coalesce(h.run_at, j.run_at) AS run_at, j.started_at, j.finished_at, j.unfit_for, j.max_attempts,
+    j.timeout, j.expires_at, j.signature, o.owner, o.origin, j.cancel_asked_at, s.progress, CASE WHEN j.status IN ('queued', 'running') THEN h.handed_at END AS handed_at
 FROM (
     SELECT * FROM (
         (
@@ -774,6 +793,10 @@ FROM (
 ) AS j
 LEFT JOIN LATERAL (SELECT owner, origin FROM afterward.origins WHERE job = j.id OFFSET 0) o ON true
 LEFT JOIN LATERAL (SELECT progress FROM afterward.streams WHERE job = j.id OFFSET 0) s ON true
+LEFT JOIN LATERAL (
+    SELECT k.run_at, k.handed_at FROM afterward.handed k
+    WHERE k.job = j.id AND k.attempt = j.attempt AND j.run_at BETWEEN 253402214400.5 AND 253402214400.75 OFFSET 0
+) h ON true
 ORDER BY j.id DESC;
 
 -- name: few
@@ -935,6 +958,7 @@ GROUP BY lane.queue, lane.task, lane.unfit_for ORDER BY lane.queue, lane.task, l
 WITH RECURSIVE place AS MATERIALIZED (
     SELECT priority, run_at, seq FROM afterward.jobs
     WHERE id = coalesce((SELECT job FROM afterward.aliases WHERE id = $1), $1) AND status = 'queued'
+        AND run_at NOT BETWEEN 253402214400.5 AND 253402214400.75
 ), lane (queue, task, unfit_for) AS (
     (
         SELECT queue, task, unfit_for FROM afterward.jobs WHERE status = 'queued' AND due AND process IS NULL
@@ -982,7 +1006,8 @@ WITH RECURSIVE place AS MATERIALIZED (
 SELECT least($4, coalesce(sum(jobs), 0))::bigint FROM (SELECT jobs FROM ready UNION ALL SELECT jobs FROM overdue) counted;
 
 -- name: scheduled_counts
--- By queue: what has come due and was not made ready yet, since when, and what waits for its time; up to so many ($2).
+-- By queue: what has come due and was not made ready yet, since when, what waits for its time, and what is in other hands; up
+-- to so many ($2).
 WITH RECURSIVE moment AS MATERIALIZED (
     SELECT coalesce($1::float8, extract(epoch FROM statement_timestamp())::float8) AS now
 ), lane (queue) AS (
@@ -995,7 +1020,7 @@ WITH RECURSIVE moment AS MATERIALIZED (
         WHERE j.status = 'queued' AND NOT j.due AND j.process IS NULL AND j.queue > lane.queue ORDER BY j.queue LIMIT 1
     ) next
 )
-SELECT lane.queue, overdue.jobs AS overdue, overdue.since, later.jobs AS later
+SELECT lane.queue, overdue.jobs AS overdue, overdue.since, later.jobs AS later, handed.jobs AS handed
 FROM moment CROSS JOIN lane CROSS JOIN LATERAL (
     SELECT count(*) AS jobs, min(run_at) AS since FROM (
         SELECT j.run_at FROM afterward.jobs j
@@ -1004,11 +1029,27 @@ FROM moment CROSS JOIN lane CROSS JOIN LATERAL (
     ) found
 ) overdue CROSS JOIN LATERAL (
     SELECT count(*) AS jobs FROM (
+        (
+            SELECT 1 FROM afterward.jobs j
+            WHERE j.status = 'queued' AND NOT j.due AND j.process IS NULL AND j.queue = lane.queue AND j.run_at > now
+                AND j.run_at < 253402214400.5
+            ORDER BY j.run_at LIMIT $2
+        )
+        UNION ALL
+        (
+            SELECT 1 FROM afterward.jobs j
+            WHERE j.status = 'queued' AND NOT j.due AND j.process IS NULL AND j.queue = lane.queue AND j.run_at > 253402214400.75
+            ORDER BY j.run_at LIMIT $2
+        )
+        LIMIT $2
+    ) found
+) later CROSS JOIN LATERAL (
+    SELECT count(*) AS jobs FROM (
         SELECT 1 FROM afterward.jobs j
-        WHERE j.status = 'queued' AND NOT j.due AND j.process IS NULL AND j.queue = lane.queue AND j.run_at > now
+        WHERE j.status = 'queued' AND NOT j.due AND j.process IS NULL AND j.queue = lane.queue AND j.run_at BETWEEN 253402214400.5 AND 253402214400.75
         ORDER BY j.run_at LIMIT $2
     ) found
-) later ORDER BY lane.queue;
+) handed ORDER BY lane.queue;
 
 -- name: taken_counts
 -- What is held or run, by queue.

@@ -15,10 +15,10 @@ async def stats(desk: Desk, connection: Connection) -> Stats:
     """All queues, as they are at one moment."""
     async with connection.transaction(isolation="repeatable_read", readonly=True):
         now: float = await connection.fetchval(desk["now"], desk.now)
-        due, later = await _due_and_later(desk, connection)
+        due, later, handed = await _waiting(desk, connection)
         taken = {(row["queue"], row["status"]): row["jobs"] for row in await connection.fetch(desk["taken_counts"])}
         processes = len(await connection.fetch(desk["living"]))
-    return stats_of(due, later, taken, {}, now, processes)
+    return stats_of(due, later, taken, handed, now, processes)
 
 
 async def ahead(  # noqa: PLR0917 - a place, and what may stand before it
@@ -33,7 +33,7 @@ async def ahead(  # noqa: PLR0917 - a place, and what may stand before it
 
 async def waiting(desk: Desk, connection: Connection) -> list[Waits]:
     """What is due, by lane."""
-    due, _ = await _due_and_later(desk, connection)
+    due, _, _ = await _waiting(desk, connection)
     return due
 
 
@@ -42,9 +42,11 @@ async def joined(desk: Desk, connection: Connection) -> list[Joined]:
     return [Joined(*row) for row in await connection.fetch(desk["living"])]
 
 
-async def _due_and_later(desk: Desk, connection: Connection) -> tuple[list[Waits], dict[str, int]]:
+async def _waiting(desk: Desk, connection: Connection) -> tuple[list[Waits], dict[str, int], dict[str, int]]:
+    """What is due, by lane; and by queue, what waits for its time, and what is in other hands."""
     lanes = await connection.fetch(desk["lane_counts"], COUNTED)
     scheduled = await connection.fetch(desk["scheduled_counts"], desk.now, COUNTED)
     due = [Waits(row["queue"], row["task"], row["unfit_for"] != "", row["jobs"], row["since"]) for row in lanes]
     due += [Waits(row["queue"], "", False, row["overdue"], row["since"]) for row in scheduled if row["overdue"]]
-    return due, {row["queue"]: row["later"] for row in scheduled if row["later"]}
+    later, handed = [{row["queue"]: row[sort] for row in scheduled if row[sort]} for sort in ("later", "handed")]
+    return due, later, handed

@@ -16,6 +16,7 @@ from afterward.faults import Crash
 from afterward.job import Job, Lease, NewJob, Outcome, Placement, Process, Report, Ruling, Status, Stored
 from afterward.stores.base import Answer, Beat, Chunk, Claimed, Reaped, Schema, Stats, Tidied, Wanted
 from afterward.stores.batch import Operation
+from afterward.stores.handing import Followed, HandOver, Start, TakenBack
 from afterward.stores.outcomes import leaves_work
 from afterward.stores.postgres import entry, life, moves
 from afterward.stores.postgres.address import Address, address_of
@@ -31,6 +32,7 @@ from afterward.stores.postgres.connection import (
     translated,
 )
 from afterward.stores.postgres.desk import desk_for
+from afterward.stores.postgres.handing import Message
 from afterward.stores.postgres.joining import Joining, identity_of
 from afterward.stores.postgres.lane import Lane
 from afterward.stores.postgres.lanes import Lanes
@@ -252,6 +254,18 @@ class PostgresStore:
 
     def drop(self, reservations: Sequence[str]) -> Answer[None]:
         return self._ask("apart", "drop", (reservations,))
+
+    def hand_over(self, handed: Sequence[HandOver]) -> Answer[list[bool]]:
+        return self._telling(self._ask("writes", "hand_over", handed), [one.lease.id for one in handed])
+
+    def begin(self, process: str, starts: Sequence[Start]) -> Answer[list[Lease | None]]:
+        return self._ask("writes", "begin", [Message(process, start) for start in starts])
+
+    def take_back(self, process: str, tasks: Collection[str], limit: int) -> Answer[TakenBack]:
+        return self._ask("apart", "take_back", (process, tasks, limit))
+
+    def followed(self, tasks: Collection[str], after: str, limit: int) -> Answer[list[Followed]]:
+        return self._ask("surveys", "followed", (tasks, after, limit))
 
     def tidy(self, ages: Mapping[Status, float], jobs: int, chunks: int) -> Answer[Tidied]:
         return self._ask("apart", "tidy", (ages, jobs, chunks))
