@@ -79,7 +79,7 @@ WITH moment AS MATERIALIZED (
                 (j.status = 'running' AND j.process IS NOT DISTINCT FROM s.sender AND j.token IS DISTINCT FROM 'begun')
                 OR (
                     j.status = 'queued' AND j.run_at BETWEEN 253402214400.5 AND 253402214400.75
-                    AND EXISTS (SELECT 1 FROM afterward.handed h WHERE h.job = j.id AND h.attempt = j.attempt)
+                    AND EXISTS (SELECT 1 FROM afterward.handed h WHERE h.job = j.id AND h.attempt = j.attempt OFFSET 0)
                 )
             )
         FOR UPDATE OF j SKIP LOCKED
