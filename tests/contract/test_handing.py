@@ -282,7 +282,7 @@ async def test_a_message_that_is_faster_than_its_sender_begins_it(relay: Living,
 async def test_what_its_sender_has_begun_itself_is_handed_over_no_more(
     relay: Living, host: Living, *, is_followed: bool
 ) -> None:
-    """Where `hand_over` is repeated for its answer was lost, and the attempt runs by then. Nor does another begin it."""
+    """Where `hand_over` is repeated for its answer was lost, and it runs by then. Nor does another begin it."""
     lease = await handed(relay, followed=is_followed)
     await begun(relay, lease)
     assert await begin(host, message(lease)) == [None]
