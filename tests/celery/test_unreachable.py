@@ -12,7 +12,7 @@ from celery import Celery
 from afterward.celery.publisher import Publisher
 from servers.rabbitmq import RabbitMQ
 from servers.valkey import Valkey
-from tests.support.fleet import count, message, messages
+from tests.support.fleet import count, message, messages, proxied
 from tests.support.proxy import Proxy
 from tests.support.waiting import soon
 
@@ -26,7 +26,7 @@ UNREACHABLE = "the broker cannot be reached"
 @pytest.fixture
 def proxy(broker_url: str) -> Iterator[Proxy]:
     """The network between a publisher and its broker."""
-    with Proxy(int(broker_url.rpartition(":")[2].partition("/")[0])) as proxy:
+    with proxied(broker_url) as (proxy, _):
         yield proxy
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from kombu import Connection, Queue
 
 from afterward.celery.messages import Message, start_of
 from afterward.stores.handing import Start
+from tests.support.proxy import Proxy
 
 
 class Found(NamedTuple):
@@ -39,10 +42,13 @@ def take(url: str, queue: str = "celery") -> list[Found]:
 
 
 def count(url: str, queue: str = "celery") -> int:
-    """How many messages wait in a queue that is there."""
+    """How many messages wait in a queue."""
     with Connection(url, transport_options={"read_timeout": 20}) as connection:
         channel: Any = connection.channel()
-        return int(channel.queue_declare(queue, passive=True).message_count)
+        try:
+            return int(channel.queue_declare(queue, passive=True).message_count)
+        except connection.channel_errors:  # on Redis a queue with nothing in it is not there
+            return 0
 
 
 def declare(url: str, queue: Queue) -> None:
@@ -55,6 +61,13 @@ def delete(url: str, queue: str) -> None:
     """Remove a queue, with all that waits in it."""
     with Connection(url, transport_options={"read_timeout": 20}) as connection, connection.channel() as channel:
         Queue(queue)(channel).delete()
+
+
+@contextmanager
+def proxied(url: str) -> Generator[tuple[Proxy, str]]:
+    """A network to a broker, and the broker's URL through there."""
+    with Proxy(int(url.rpartition(":")[2].partition("/")[0])) as proxy:
+        yield proxy, proxy.url(url)
 
 
 def message(task_id: str = "one", task: str = "shop.pack", **options: Any) -> Message:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -22,5 +22,14 @@ async def soon(condition: Callable[[], T], what: str = "", seconds: float = 5) -
     deadline = time.monotonic() + seconds
     while not (value := condition()):
         assert time.monotonic() < deadline, f"waited {seconds} s, in vain, until {what or 'the condition holds'}"
+        await asyncio.sleep(0.005)
+    return value
+
+
+async def told(ask: Callable[[], Awaitable[T]], what: str = "", seconds: float = 5) -> T:
+    """`soon`, of what has to be asked for: the first true answer."""
+    deadline = time.monotonic() + seconds
+    while not (value := await ask()):
+        assert time.monotonic() < deadline, f"waited {seconds} s, in vain, until {what or 'the answer is true'}"
         await asyncio.sleep(0.005)
     return value

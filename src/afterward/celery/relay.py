@@ -55,7 +55,7 @@ class Relay:
     ) -> None:
         self._store = store
         self._liveness = liveness
-        self._publisher = Publisher(app, self._hear)
+        self.publisher = Publisher(app, self._hear)
         self._published = published
         self._wake = wake
         self._queues = queues
@@ -70,7 +70,7 @@ class Relay:
     async def run(self) -> None:
         """Pass on what is taken, until `stop`: then what is under way is confirmed or released."""
         self._loop = asyncio.get_running_loop()
-        self._publisher.start()
+        self.publisher.start()
         with self._liveness.serving(self._served):
             try:
                 await self._take_back_until_stopped()
@@ -78,7 +78,7 @@ class Relay:
                 self._stopped.set()
                 while self._taken or self._passing:  # also when this is cancelled: each is confirmed, or let go
                     await asyncio.wait(self._passing) if self._passing else await asyncio.sleep(0)
-                await self._publisher.stop()
+                await self.publisher.stop()
 
     def stop(self) -> None:
         """Take nothing more, and let `run` come to its end. Lawful twice, and before `run`. On its loop."""
@@ -105,13 +105,13 @@ class Relay:
             threads=0,
             version=self._version,
             relays=sorted(published),
-            broker_trouble=self._publisher.trouble or "",
+            broker_trouble=self.publisher.trouble or "",
         )
 
     # afterward.engine.elsewhere.Elsewhere
 
     def wants(self) -> Collection[str]:
-        is_open = self._loop is not None and self._publisher.is_reachable and not self._stopped.is_set()
+        is_open = self._loop is not None and self.publisher.is_reachable and not self._stopped.is_set()
         return self._published().keys() if is_open else ()
 
     def unfit(self) -> Collection[str]:
@@ -155,7 +155,7 @@ class Relay:
         """Publish a message of each; None for each that the broker has confirmed, else why it has not."""
         messages = await self._messages(leases)
         sendable = [message for message in messages if isinstance(message, Message)]
-        said = iter(await self._publisher.publish(sendable) if sendable else [])
+        said = iter(await self.publisher.publish(sendable) if sendable else [])
         return [next(said) if isinstance(message, Message) else message for message in messages]
 
     async def _messages(self, leases: Sequence[Lease]) -> list[Message | str]:
@@ -171,15 +171,20 @@ class Relay:
         """The broker has confirmed these. Of some, nothing more will ever be heard: they have succeeded by that."""
         published = self._published()
         over = [lease for lease in leases if lease.task in published and published[lease.task].is_over]
+        for lease in over:
+            emit(
+                logging.INFO,
+                "job.published",
+                job_id=lease.id,
+                task=lease.task,
+                attempt=lease.attempt,
+                reason="it has succeeded by that, for nothing tells what becomes of it",
+            )
+        going_on = [lease for lease in leases if lease not in over]
         await asyncio.gather(
-            self._hand_over([self._handed(lease, FIRST_LOOK_SECONDS) for lease in leases if lease not in over]),
+            self._hand_over([_handed(published.get(lease.task), lease, FIRST_LOOK_SECONDS) for lease in going_on]),
             self._finish([(lease, Succeeded()) for lease in over]),
         )
-
-    def _handed(self, lease: Lease, again: float, *, is_sent: bool = True) -> HandOver:
-        one = self._published().get(lease.task)
-        republishes = one is None or one.republishes
-        return HandOver(lease, again if republishes else None, one is not None and one.is_followed, is_sent)
 
     async def _hand_over(self, handed: Sequence[HandOver]) -> None:
         """Of one that was faster, and has begun already, nothing is left to be said."""
@@ -215,7 +220,7 @@ class Relay:
 
     def _delay(self, lease: Lease) -> float:
         """One that the broker refuses is tried less often each time; all others as soon as there is a broker."""
-        return min(60.0, 2.0 ** min(lease.attempt, 6)) if self._publisher.is_reachable else 1.0
+        return min(60.0, 2.0 ** min(lease.attempt, 6)) if self.publisher.is_reachable else 1.0
 
     async def _finish(self, ends: Sequence[tuple[Lease, Outcome]]) -> None:
         if ends:
@@ -270,10 +275,10 @@ class Relay:
         """Send those once more that may be lost; the others stay where they are."""
         messages = await self._messages(leases)
         sendable = {number: message for number, message in enumerate(messages) if isinstance(message, Message)}
-        waiting = await self._publisher.backlog(list(sendable.values()))
+        waiting = await self.publisher.backlog(list(sendable.values()))
         looked = {number: after(waited[number], length) for number, length in zip(sendable, waiting, strict=True)}
         again = [number for number, look in looked.items() if look.sends]
-        reasons = await self._publisher.publish([sendable[number] for number in again]) if again else []
+        reasons = await self.publisher.publish([sendable[number] for number in again]) if again else []
         sent = {number for number, reason in zip(again, reasons, strict=True) if reason is None}
         for number in sent:
             emit(
@@ -285,9 +290,12 @@ class Relay:
                 waited=waited[number],
             )
         pauses = {number: look.again for number, look in looked.items() if number in sent or not look.sends}
+        published = self._published()
         await self._hand_over(
             [
-                self._handed(lease, pauses.get(number, FIRST_LOOK_SECONDS), is_sent=number in sent)
+                _handed(
+                    published.get(lease.task), lease, pauses.get(number, FIRST_LOOK_SECONDS), is_sent=number in sent
+                )
                 for number, lease in enumerate(leases)
             ]
         )
@@ -307,6 +315,11 @@ class Relay:
                 pause = pause_after(failures)
                 emit(logging.WARNING, "relay.store_unavailable", reason=str(error), retry_in=pause)
                 await asyncio.sleep(pause)
+
+
+def _handed(published: Published | None, lease: Lease, again: float, *, is_sent: bool = True) -> HandOver:
+    republishes = published is None or published.republishes
+    return HandOver(lease, again if republishes else None, published is not None and published.is_followed, is_sent)
 
 
 def _message(published: Published | None, lease: Lease, job: Job) -> Message | str:

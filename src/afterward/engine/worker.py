@@ -302,7 +302,8 @@ class Worker:
     def _wanted_elsewhere(self, limit: int) -> list[Wanted]:
         if self.elsewhere is None or not limit or not (tasks := self.elsewhere.wants()):
             return []
-        return [Wanted(frozenset(tasks), limit, self._options.queues, self.elsewhere.unfit())]
+        half = max(1, self._options.passed_on // 2)  # so that some are claimed while others are passed on
+        return [Wanted(frozenset(tasks), min(limit, half), self._options.queues, self.elsewhere.unfit())]
 
     def _begin(self, lease: Lease, limits: dict[Executor, int], *, is_elsewhere: bool) -> None:
         """Start what was claimed, or have it passed on, in one of the slots that were set apart."""
