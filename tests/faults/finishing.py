@@ -42,6 +42,9 @@ async def deposit(cents: int) -> int:
     return cents
 
 
+deposit_apart = tasks.task(max_attempts=1, name="deposit_apart", executor="process")(deposit.function)
+
+
 @tasks.task(max_attempts=1, name="deposit_in_a_thread")
 def deposit_in_a_thread(cents: int) -> int:
     with contextmanager(SORT.opener(URL))() as session:
@@ -58,7 +61,7 @@ def deposit_in_a_thread(cents: int) -> int:
 async def work() -> None:
     ended = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
-    async with tasks.running(WorkerOptions()):
+    async with tasks.running(WorkerOptions(children=1)):
         await ended.wait()
 
 

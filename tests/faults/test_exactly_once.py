@@ -83,6 +83,25 @@ async def test_a_suspect_ends_itself_in_a_process_of_its_own(postgres_server: Se
         assert _rows(url) == ["5 by attempt 3"]
 
 
+@pytest.mark.anyio
+@pytest.mark.parametrize(("point", "attempt"), [("before_commit", 2), ("before_return", 1)])
+async def test_jobs_end_themselves_in_a_child_process_that_is_kept_and_killed(
+    postgres_server: Server, work: Work, point: str, attempt: int
+) -> None:
+    """Two in one child, which dies in the second: before its commit, and it is done again; or after, and it is done."""
+    with postgres_server.database() as url:
+        async with _store_with_a_job(url, "deposit_apart") as (store, job):
+            worker = work(url, "AsyncSession on asyncpg", f"{point}:2")
+            assert (await _soon_ended(store, job.id)).attempt == 1
+            second = NewJob(new_id(), "deposit_apart", "default", 0, '{"cents":7}')
+            await store.enqueue([(second, Placement.free)], None)
+            ended = await _soon_ended(store, second.id)
+            await soon(lambda: len(worker.events("job.finished") + worker.events("job.refused")) == 2 + attempt - 1)
+            await asyncio.to_thread(worker.stop)
+        assert (ended.attempt, ended.deaths) == (attempt, attempt - 1)
+        assert _rows(url) == ["5 by attempt 1", f"7 by attempt {attempt}"]
+
+
 async def _rows_after_a_kill(url: str, work: Work, sort: str, crash: str) -> list[str]:
     name = "deposit" if SORTS[sort].is_async else "deposit_in_a_thread"
     async with _store_with_a_job(url, name) as (store, job):
