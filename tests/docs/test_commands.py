@@ -9,6 +9,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import celery.bin.celery
+import celery.bin.worker
 import click
 import gunicorn.config
 import pytest
@@ -86,6 +88,9 @@ def test_the_command_exists_with_its_options(command: Command) -> None:
             _check_options(_options(vars(uvicorn)["main"]), rest)
         case "gunicorn":
             known = {option for setting in _gunicorn_settings() for option in setting.cli or ()}
+            _check_options(known, rest)
+        case "celery":
+            known = _options(celery.bin.celery.celery) | _options(celery.bin.worker.worker)
             _check_options(known, rest)
         case "pip":
             _check_packages(rest)

@@ -12,15 +12,19 @@ import yaml
 from tests.support.pages import DOCS, REPOSITORY, BrokenPage, Page, all_pages, parse, read, run
 
 PAGES = {str(path.relative_to(REPOSITORY)): path for path in all_pages()}
+SERVERS = {"DATABASE_URL": "postgres_url", "AFTERWARD_CELERY_URL": "valkey_url"}
+"""Where a page's code finds them, and what gives the test its own."""
+
 LANGUAGES = {"", "console", "diff", "dockerfile", "ini", "javascript", "json", "python", "sh", "text", "toml", "yaml"}
 
 
 @pytest.mark.parametrize("name", [name for name, path in PAGES.items() if read(path).of("python")])
 def test_the_code_of_the_page_runs(name: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    """In a process of its own, with warnings as errors, in an empty folder; with a database, where it asks for one."""
+    """In a process of its own, with warnings as errors, in an empty folder; with the servers that it asks for."""
     page = read(PAGES[name])
-    asks = any("DATABASE_URL" in block.code for block in page.of("python"))
-    run(page, tmp_path, **({"DATABASE_URL": request.getfixturevalue("postgres_url")} if asks else {}))
+    code = "".join(block.code for block in page.blocks)
+    asked = {variable: fixture for variable, fixture in SERVERS.items() if variable in code}
+    run(page, tmp_path, **{variable: request.getfixturevalue(fixture) for variable, fixture in asked.items()})
 
 
 @pytest.mark.parametrize("name", PAGES)

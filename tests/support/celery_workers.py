@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -47,6 +49,17 @@ def worker(starter: Starter, place: Place, pool: str, output: Path, slots: int =
         yield process
     finally:
         process.kill()
+
+
+@contextmanager
+def on_page(app: str) -> Generator[None]:
+    """A worker of the app that a page of the documentation makes, for its proof; killed in the end."""
+    command = [sys.executable, "-m", "celery", "-A", app, "worker", "--pool", "threads", *_SMALL]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+        try:
+            yield
+        finally:
+            process.kill()
 
 
 @dataclass(frozen=True)

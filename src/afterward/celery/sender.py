@@ -57,7 +57,7 @@ class Sender(_Producer):
             create_sent_event=app.conf.task_send_sent_event,
             ignore_result=True,
         )
-        app.amqp.send_task_message(self, message.task, made, retry=False, **options)
+        app.amqp.send_task_message(self, message.task, made, serializer="json", retry=False, **options)
 
     def _apply(self, app: Any, message: Message) -> None:
         """By the task itself where `app` knows it, which may have ways of its own."""
