@@ -97,10 +97,10 @@ WITH moment AS MATERIALIZED (
     FROM kept, moment WHERE j.ctid = kept.address
     RETURNING j.id, j.attempt, j.process, j.task, j.arguments, j.context, j.failures, j.deaths, j.max_attempts, j.timeout, j.run_at
 ), forgotten AS (
-    DELETE FROM afterward.handed h USING begun WHERE h.job = begun.id AND begun.run_at <> 253402214400.75
+    DELETE FROM afterward.handed h USING begun WHERE h.job = ANY (ARRAY[begun.id]) AND begun.run_at <> 253402214400.75
 ), left_alone AS (
     UPDATE afterward.handed h SET again_at = NULL FROM begun
-    WHERE h.job = begun.id AND begun.run_at = 253402214400.75 AND h.again_at IS NOT NULL
+    WHERE h.job = ANY (ARRAY[begun.id]) AND begun.run_at = 253402214400.75 AND h.again_at IS NOT NULL
 )
 SELECT id, attempt, process, task, arguments, context, failures, deaths, max_attempts, timeout FROM begun;
 
@@ -198,7 +198,7 @@ WITH moment AS MATERIALIZED (
     ) held
 ), shown AS (
     UPDATE afterward.finished f SET run_at = mine.run_at FROM mine
-    WHERE f.id = mine.job AND f.run_at BETWEEN 253402214400.5 AND 253402214400.75
+    WHERE f.id = ANY (ARRAY[mine.job]) AND f.run_at BETWEEN 253402214400.5 AND 253402214400.75
 ), forgotten AS (
     DELETE FROM afterward.handed h USING mine WHERE h.ctid = mine.address
 ), astray AS MATERIALIZED (
