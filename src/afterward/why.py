@@ -153,8 +153,13 @@ def _later(job: Job, now: datetime) -> Reason:
 
 def _lacks_a_worker(job: Job, workers: Sequence[Worker], tasks: Iterable[TaskSeen]) -> Iterator[Reason]:
     """Why nobody who lives could run it, had they all room for it."""
+    hosts = [worker for worker in workers if job.task in worker.served.hosted]
+    workers = [worker for worker in workers if worker.claims]
     takes = [worker for worker in workers if worker.takes(job.queue)]
     knows = [worker for worker in workers if worker.knows(job.task)]
+    if hosts and not knows:
+        yield _no_relay(job)
+        return
     if not workers:
         yield Reason(Cause.no_worker, "no live process runs jobs of this store", START_A_WORKER)
         return
@@ -172,6 +177,11 @@ def _no_queue(job: Job, workers: Sequence[Worker]) -> Reason:
     taken = sorted({queue for worker in workers for queue in worker.served.queues or ()})
     text = f"no live worker takes queue {job.queue}; those that live take {_listed(taken)}"
     return Reason(Cause.no_queue, text, serve(job.queue))
+
+
+def _no_relay(job: Job) -> Reason:
+    text = f"Celery workers run function {job.task}, but no live process passes its jobs on to them"
+    return Reason(Cause.no_worker, text, START_A_WORKER)
 
 
 def _unknown_task(job: Job, tasks: Iterable[TaskSeen]) -> Reason:

@@ -21,9 +21,14 @@ class Worker(NamedTuple):
         """Does it take jobs from this queue?"""
         return self.served.queues is None or queue in self.served.queues
 
+    @property
+    def claims(self) -> bool:
+        """Does it claim jobs at all, or pass them on? A Celery worker does neither."""
+        return len(self.served.tasks) > len(self.served.hosted)
+
     def knows(self, task: str) -> bool:
-        """Does it know this function?"""
-        return task in self.served.tasks
+        """Does it know this function, and claim its jobs? A Celery worker waits for their messages."""
+        return task in self.served.tasks and task not in self.served.hosted
 
     def fits(self, job: Job) -> bool:
         """Does it know the job's function, and one that its arguments are not known to misfit?"""

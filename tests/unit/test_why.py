@@ -42,6 +42,8 @@ PUBLISHED_SOON = "it is published as soon as it can be"
 PUBLISHES: dict[str, Any] = {"concurrency": 0, "threads": 0, "relays": ["shop:send"]}
 RELAY = process(**PUBLISHES)
 CUT_OFF = process("c", broker_trouble="amqp://broker: refused", **PUBLISHES)
+HOST = process("d", tasks={"shop:send": "v1"}, concurrency=1, threads=0, threaded=[], hosted=["shop:send"])
+NOBODY_PASSES_ON = "Celery workers run function shop:send, but no live process passes its jobs on to them"
 OTHERS = {"shop:pack": "v1"}
 SERVER = ProcessSeen("w", 80, "web", ago(900), None, ())
 PAUSE = Pause("mail", ago(60), "ada")
@@ -166,6 +168,22 @@ TABLE: dict[str, Row] = {
         JOB, among(SERVER, process(tasks={})),
         Cause.no_worker, "no live process runs jobs of this store",
         "start the application, or: afterward worker MODULE:NAME",
+    ),
+    "nobody but Celery workers runs its function, and nobody passes it on to them": (
+        JOB, among(HOST), Cause.no_worker, NOBODY_PASSES_ON, "start the application, or: afterward worker MODULE:NAME",
+    ),
+    "nobody passes it on, though others run jobs": (
+        JOB, among(HOST, process("b", tasks=OTHERS)),
+        Cause.no_worker, NOBODY_PASSES_ON, "start the application, or: afterward worker MODULE:NAME",
+    ),
+    "a Celery worker takes no queue of the store": (
+        job(task="shop:pack"), among(HOST),
+        Cause.no_worker, "no live process runs jobs of this store",
+        "start the application, or: afterward worker MODULE:NAME",
+    ),
+    "a Celery worker that is full is for what is with Celery": (
+        JOB, among(replace(HOST, running=["r0"]), RELAY),
+        Cause.soon, "it should be published to Celery any moment: nothing stands before it", None,
     ),
     "nobody takes its queue": (
         JOB, among(process(queues=["b", "a", "d"]), process("b", queues=["a", "c"])),
