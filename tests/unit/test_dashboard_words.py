@@ -31,13 +31,16 @@ def queue(name: str = "default", depth: int = 0, age: float = 0.0, **counts: int
 
 
 def worker(queues: list[str] | None = None, running: int = 0) -> ProcessSeen:
-    return ProcessSeen("w", 1, "host", NOW, Served({}, queues, 2, 1), [str(number) for number in range(running)])
+    return ProcessSeen(
+        "w", 1, "host", NOW, Served({"shop:send": "v"}, queues, 2, 1), [str(number) for number in range(running)]
+    )
 
 
 BEHIND = (
     "The queue mail is behind: its oldest job has waited for 4 min, "
     "and 1 worker runs 3 of the 3 jobs there is room for."
 )
+HOST = ProcessSeen("h", 1, "host", NOW, Served({"shop:send": "v"}, None, 2, 0, hosted=["shop:send"]), [])
 API = ProcessSeen("api", 1, "host", NOW, None, [])
 
 
@@ -50,6 +53,7 @@ API = ProcessSeen("api", 1, "host", NOW, None, [])
         ([queue(depth=2, running=1)], [], [worker()], "Nothing is stuck. 1 job runs, 2 are ready.", "calm"),
         ([queue(depth=1, running=2)], [], [worker()], "Nothing is stuck. 2 jobs run, 1 is ready.", "calm"),
         ([queue(depth=1)], [], [], "No worker is alive, and 1 job waits.", "stuck"),
+        ([queue(depth=1)], [], [HOST], "No worker is alive, and 1 job waits.", "stuck"),
         ([queue(depth=1), queue("b", 2)], [], [API], "No worker is alive, and 3 jobs wait.", "stuck"),
         ([queue(depth=COUNTED)], [], [API], "No worker is alive, and 10,000+ jobs wait.", "stuck"),
         (

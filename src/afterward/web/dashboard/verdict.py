@@ -12,6 +12,7 @@ from afterward.states import span
 from afterward.stores.base import QueueStats, Stats
 from afterward.stores.seen import Pause, ProcessSeen
 from afterward.web.dashboard.wording import counted, summed
+from afterward.workforce import workers_of
 
 LATE_SECONDS = 60.0
 """A queue whose oldest job has waited for longer is behind."""
@@ -35,7 +36,7 @@ def verdict(stats: Stats, paused: Sequence[Pause], processes: Sequence[ProcessSe
 
 def serves(process: ProcessSeen, queue: str) -> bool:
     """Does this process run jobs of this queue?"""
-    return process.served is not None and (process.served.queues is None or queue in process.served.queues)
+    return any(worker.claims and worker.takes(queue) for worker in workers_of([process]))
 
 
 def _troubles(
@@ -43,7 +44,7 @@ def _troubles(
 ) -> Iterator[Verdict]:
     pauses = {pause.queue: pause for pause in paused}
     unpaused = [queue for queue in waiting if queue.queue not in pauses]
-    if unpaused and not any(process.served for process in processes):
+    if unpaused and not any(worker.claims for worker in workers_of(processes)):
         total = summed(queue.depth for queue in unpaused)
         yield Verdict(f"No worker is alive, and {_wait(total)}.", "stuck", mend=START_A_WORKER)
     for queue in unpaused:
