@@ -5,7 +5,7 @@ VALUES ($2, $3, $4, $5, coalesce($1::float8, extract(epoch FROM statement_timest
 
 -- name: leave
 -- running -> queued, or held -> queued: what is in the name of a process that leaves. (What was taken back from other hands, or
--- is followed there, is handed over again so, and whoever follows it was asked to end it: migration 8.)
+-- is followed there, is handed over again so, and whoever follows it was asked to end it: migration 9.)
 UPDATE afterward.jobs SET status = 'queued', process = NULL, token = NULL
 WHERE process = $1 AND (cancel_asked_at IS NULL OR run_at = 253402214400.75);
 
