@@ -7,9 +7,10 @@ import pytest
 
 from afterward.identity import new_id
 from afterward.job import Cancelled, EventKind, Failure, NewEvent, Process, Report, Retry, Ruling, Status, Succeeded
+from afterward.stores.handing import HandOver, Start
 from afterward.stores.postgres import PostgresStore
 from afterward.stores.sql import load_migrations
-from tests.support.stores import OOPS, Living, ids, ids_of, new_job
+from tests.support.stores import OOPS, Living, get, ids, ids_of, new_job
 
 pytestmark = pytest.mark.anyio
 
@@ -53,6 +54,12 @@ SELECT (SELECT count(*) FROM afterward.origins), (SELECT count(*) FROM afterward
 """
 
 QUEUED_AGAIN = "UPDATE afterward.jobs SET status = 'queued', process = NULL, token = NULL, due = true WHERE id = $1"
+
+
+CLAIMED_BY_NAME = """
+UPDATE afterward.jobs SET status = 'running', process = 'of the version before', token = 'token', attempt = attempt + 1
+WHERE id = $1 AND status = 'queued' AND process IS NULL
+"""
 
 
 async def run(url: str, *statements: str, job: str = "") -> None:
@@ -129,7 +136,7 @@ async def test_who_could_use_the_tables_can_use_the_new_ones(postgres_url: str, 
         url,
         *(
             f"SELECT * FROM afterward.{table} FOR UPDATE; DELETE FROM afterward.{table}"
-            for table in ("origins", "streams", "events", "served", "tasks", "pauses", "reservations")
+            for table in ("origins", "streams", "events", "served", "tasks", "pauses", "reservations", "handed")
         ),
     )
 
@@ -150,6 +157,33 @@ async def test_what_was_asked_to_end_and_is_queued_again_by_the_version_before_e
     await living.look()
     assert await store.asked_to_end(living.id) == {lease.id: 2}
     assert await store.finish([(again, Cancelled("stopped"))]) == [True]
+    await store.leave(living.id)
+    await store.close()
+
+
+@pytest.mark.parametrize("is_swept_first", [True, False], ids=["while it runs", "once it waits again"])
+async def test_what_is_in_other_hands_and_the_version_before_claims_by_its_name_is_not_stuck(
+    postgres_url: str, *, is_swept_first: bool
+) -> None:
+    """That one knows nothing of other hands, and lets such a job wait; but a person may name it."""
+    store = PostgresStore(postgres_url)
+    await store.open()
+    living = Living(store, new_id())
+    await store.join(Process(living.id, 1, "example"))
+    lease = await living.leased(new_job())
+    assert await store.hand_over([HandOver(lease, 60.0)]) == [True]
+    was_due = (await get(store, lease.id)).run_at
+    await run(postgres_url, CLAIMED_BY_NAME, job=lease.id)
+    if is_swept_first:
+        await store.take_back(living.id, ["app:send"], 10)
+    await store.reap([], 2, 1.0)
+    if not is_swept_first:
+        assert (await living.claim()).leases == []
+        await store.take_back(living.id, ["app:send"], 10)
+    [again] = (await living.claim()).leases
+    assert (again.id, again.attempt) == (lease.id, 3)
+    assert (await get(store, lease.id)).run_at == was_due
+    assert await store.begin(living.id, [Start(lease.id, 1, living.id)]) == [None]
     await store.leave(living.id)
     await store.close()
 

@@ -6,8 +6,12 @@ import psycopg
 import pytest
 
 from afterward.identity import new_id
-from afterward.job import Completion, EventKind, NewEvent, Process, Report, Status, Succeeded
-from afterward.stores.postgres import PostgresStore
+from afterward.job import Completion, EventKind, NewEvent, Process, Report, Ruling, Status, Succeeded
+from afterward.stores.handing import HandOver, Start
+from afterward.stores.postgres import PostgresStore, handing
+from afterward.stores.postgres.address import address_of
+from afterward.stores.postgres.connection import connect
+from afterward.stores.postgres.desk import desk_for
 from afterward.stores.seen import Reserved
 from tests.support.stores import Living, get, new_job
 
@@ -108,6 +112,98 @@ async def test_an_end_with_something_to_say_waits_with_what_it_says(postgres_url
         assert stream is not None
         assert (stream.status, stream.last) == (Status.succeeded, 1)
     finally:
+        await store.leave(living.id)
+        await store.close()
+
+
+@pytest.mark.anyio
+async def test_what_is_handed_over_while_it_is_locked_holds_up_no_other(postgres_url: str) -> None:
+    store = PostgresStore(postgres_url)
+    await store.open()
+    living = Living(store, new_id())
+    await store.join(Process(living.id, 1, "example"))
+    first, second, third = [HandOver(await living.leased(new_job()), 60.0) for _ in range(3)]
+    try:
+        async with await psycopg.AsyncConnection.connect(postgres_url) as other:
+            await other.execute("SELECT 1 FROM afterward.jobs WHERE id = %s FOR UPDATE", [first.lease.id])
+            waiting = store.hand_over([first, second])
+            assert await asyncio.wait_for(store.hand_over([third]), 3) == [True]
+            assert not waiting.done()
+            assert (await get(store, first.lease.id)).status is Status.running
+        assert await waiting == [True, True]
+    finally:
+        await store.leave(living.id)
+        await store.close()
+
+
+@pytest.mark.anyio
+async def test_what_is_due_again_and_locked_is_passed_over(postgres_url: str) -> None:
+    """It is given out the next time."""
+    store = PostgresStore(postgres_url)
+    await store.open()
+    living = Living(store, new_id())
+    await store.join(Process(living.id, 1, "example"))
+    first, second = [HandOver(await living.leased(new_job()), 0.0) for _ in range(2)]
+    await store.hand_over([first, second])
+    try:
+        async with await psycopg.AsyncConnection.connect(postgres_url) as other:
+            await other.execute("SELECT 1 FROM afterward.jobs WHERE id = %s FOR UPDATE", [first.lease.id])
+            taken = await asyncio.wait_for(store.take_back(living.id, ["app:send"], 2), 3)
+            assert [lease.id for lease in taken.leases] == [second.lease.id]
+        taken = await store.take_back(living.id, ["app:send"], 2)
+        assert [lease.id for lease in taken.leases] == [first.lease.id]
+    finally:
+        await store.leave(living.id)
+        await store.close()
+
+
+@pytest.mark.anyio
+async def test_a_message_that_comes_while_its_job_is_about_to_be_handed_over_begins_it(postgres_url: str) -> None:
+    """It is neither dropped, nor does it hold up another."""
+    store = PostgresStore(postgres_url)
+    await store.open()
+    living = Living(store, new_id())
+    await store.join(Process(living.id, 1, "example"))
+    leases = [await living.leased(new_job()) for _ in range(3)]
+    starts = [Start(lease.id, 1, living.id) for lease in leases]
+    connection = await connect(address_of(postgres_url), 5.0)
+    try:
+        async with connection.transaction():
+            handed = [HandOver(leases[0], None)]
+            assert await handing.hand_over(desk_for("afterward", None), connection, handed) == [True]
+            waiting = store.begin(living.id, starts[:2])
+            assert await asyncio.wait_for(store.begin(living.id, starts[2:]), 3) == leases[2:]
+            assert not waiting.done()
+        assert await waiting == leases[:2]
+        assert (await get(store, leases[0].id)).handed_at is None
+    finally:
+        await connection.close()
+        await store.leave(living.id)
+        await store.close()
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("is_followed", [False, True])
+async def test_what_is_about_to_be_handed_over_is_cancelled_as_it_is_then(
+    postgres_url: str, *, is_followed: bool
+) -> None:
+    store = PostgresStore(postgres_url)
+    await store.open()
+    living = Living(store, new_id())
+    await store.join(Process(living.id, 1, "example"))
+    lease = await living.leased(new_job())
+    connection = await connect(address_of(postgres_url), 5.0)
+    try:
+        async with connection.transaction():
+            handed = [HandOver(lease, None, is_followed)]
+            assert await handing.hand_over(desk_for("afterward", None), connection, handed) == [True]
+            waiting = store.cancel([lease.id])
+            assert [job.status for job in await store.list()] == [Status.running]
+            assert not waiting.done()
+        assert await waiting == [Ruling.asked if is_followed else Ruling.done]
+        assert (await get(store, lease.id)).status is (Status.queued if is_followed else Status.cancelled)
+    finally:
+        await connection.close()
         await store.leave(living.id)
         await store.close()
 

@@ -25,11 +25,13 @@ from afterward.job import (
     Succeeded,
 )
 from afterward.stores.base import Store, Wanted
+from afterward.stores.handing import HandOver, Start
 from afterward.stores.postgres import (
     PostgresStore,
     claims,
     contents,
     entry,
+    handing,
     life,
     looks,
     moves,
@@ -52,18 +54,31 @@ MANY = 300
 SMALL = {"migrations", "pauses", "processes", "served", "store", "tasks"}
 """Tables that are read from end to end: they have a row or two for each process, queue or task."""
 
-TABLES = ("jobs", "finished", "attempts", "aliases", "files", "chunks", "origins", "streams", "events", "reservations")
+TABLES = (
+    "jobs",
+    "finished",
+    "attempts",
+    "aliases",
+    "files",
+    "chunks",
+    "origins",
+    "streams",
+    "events",
+    "reservations",
+    "handed",
+)
 
 CALLS = {"enqueue_ringing"}
 """Of a procedure, which has no plan; what is in it is another query's text."""
 
 OTHERS: dict[str, str] = {
-    "jobs": "task <> 'app:own'",
+    "jobs": "(task <> 'app:own' OR queue = 'others')",
     "finished": "task <> 'app:own'",
     "origins": "owner <> 'own'",
     "streams": "progress IS NULL",
     "events": "kind <> 'progress'",
     "reservations": "scope <> 'own'",
+    "handed": "(task <> 'app:own' OR queue = 'others')",
 }
 
 READ = """
@@ -136,12 +151,25 @@ async def put_unwanted(opened: Opened) -> None:
     asked = new_job(owner="others", origin="{}")
     await store.enqueue([(new_job(), Placement.leased), (asked, Placement.leased)], "other")
     assert await store.cancel([asked.id]) == [Ruling.asked]
+    await hand_unwanted_over(store)
     await store.reserve(new_id(), "others", "k", "f", "other")
     for is_linked in (True, False):
         file = new_file()
         await store.put_chunk(file.id, 0, b"a", "other", is_last=True)
         if is_linked:
             await put(store, new_job(task="app:a", files=(file,)))
+
+
+async def hand_unwanted_over(store: Store) -> None:
+    """Not due again; never; followed, begun or not; cancelled since."""
+    jobs = [new_job(task="app:own", queue="others"), *(new_job(task="app:a") for _ in range(5))]
+    await store.enqueue([(job, Placement.leased) for job in jobs], "other")
+    leases = [Lease(job.id, 1, "other", job.task, job.arguments) for job in jobs]
+    again, is_followed = (600, 600, None, None, 60, 600), (False, False, False, True, True, False)
+    handed = [HandOver(*one) for one in zip(leases, again, is_followed, strict=True)]
+    assert await store.hand_over(handed) == [True] * len(jobs)
+    [_] = await store.begin("other", [Start(jobs[4].id, 1, "other")])
+    assert await store.cancel([jobs[5].id]) == [Ruling.done]
 
 
 async def multiply(connection: Connection, times: int) -> None:
@@ -155,6 +183,7 @@ async def multiply(connection: Connection, times: int) -> None:
         "origins": "'job', it.job || '-' || n",
         "streams": "'job', it.job || '-' || n, 'id', it.id + 1000 * n",
         "events": "'stream', it.stream + 1000 * n",
+        "handed": "'job', it.job || '-' || n",
         "reservations": "'id', it.id || '-' || n, 'key', it.key || n",
         "chunks": "'file', it.file || '-' || n",
     }
@@ -273,6 +302,13 @@ class Own:
         await store.enqueue([(self.held, Placement.held)], "worker")
         await store.enqueue([(job, Placement.leased) for job in running], "worker")
         self.leases = [Lease(job.id, 1, "worker", job.task, job.arguments) for job in running]
+        given = [new_job(task="app:own") for _ in range(AT_ONCE)]
+        await store.enqueue([(job, Placement.leased) for job in given], "worker")
+        self.handed = [
+            HandOver(Lease(job.id, 1, "worker", job.task, job.arguments), 30.0, is_followed=number % 2 > 0)
+            for number, job in enumerate(given)
+        ]
+        assert await store.hand_over(self.handed) == [True] * AT_ONCE
         clock.advance(60)
         return self
 
@@ -316,6 +352,33 @@ class Own:
         [stream, _] = await streams.events(opened.desk, opened.connection, [(self.old.id, 0), (self.held.id, 0)], 10)
         assert stream is not None
         assert stream.last == 2
+
+    async def hand_all_over(self, opened: Opened) -> None:
+        handed = [HandOver(lease, 60.0) for lease in self.leases]
+        for _ in range(2):
+            assert await handing.hand_over(opened.desk, opened.connection, handed, waits=False) == [True] * AT_ONCE
+
+    async def begin_all(self, opened: Opened) -> None:
+        messages = [handing.Message("worker", Start(one.lease.id, 1, "worker")) for one in self.handed]
+        for _ in range(2):
+            begun = await handing.begin(opened.desk, opened.connection, messages, waits=False)
+            assert all(begun[number] == one.lease for number, one in enumerate(self.handed))
+
+    async def begin_none(self, opened: Opened) -> None:
+        messages = [handing.Message("worker", Start(one.lease.id, 2, "worker")) for one in self.handed]
+        begun = await handing.begin(opened.desk, opened.connection, messages, waits=False)
+        assert begun == dict.fromkeys(range(AT_ONCE))
+
+    async def take_back(self, opened: Opened) -> None:
+        asked = opened.desk.now, "worker", ["app:own", "app:unknown"], 10
+        assert len(await opened.connection.fetch(opened.desk["take_back"], *asked)) == 10
+
+    async def follow(self, opened: Opened) -> None:
+        assert len(await handing.followed(opened.desk, opened.connection, ["app:own"], "", 10)) == 10
+
+    async def show_what_is_handed_over(self, opened: Opened) -> None:
+        jobs = await looks.get(opened.desk, opened.connection, [one.lease.id for one in self.handed])
+        assert all(job is not None and job.handed_at is not None for job in jobs)
 
     async def ask_to_end(self, opened: Opened) -> None:
         assert await moves.cancel(opened.desk, opened.connection, [self.leases[0].id]) == [Ruling.asked]
@@ -403,12 +466,23 @@ async def test_an_operation_reads_the_same_whatever_else_there_is(opened: Opened
     assert await opened.reads(operation) <= few + 10
 
 
-@pytest.mark.parametrize("name", ["finish_all", "queue_all_again", "be_refused", "give_back", "report_all"])
+READ_FOR_EACH = {
+    "finish_all": 6,
+    "queue_all_again": 6,
+    "be_refused": 6,
+    "give_back": 6,
+    "report_all": 6,
+    "hand_all_over": 8,  # what is kept of each is looked up as well; and all of it is done again
+    "begin_all": 15,
+}
+
+
+@pytest.mark.parametrize("name", READ_FOR_EACH)
 async def test_many_attempts_are_each_looked_up(opened: Opened, name: str) -> None:
     """Also where the statistics were taken when there was nothing."""
     await analysed_when_empty(opened)
     operation = getattr(await Own(opened).make(), name)
-    assert await opened.reads(operation) <= 6 * AT_ONCE
+    assert await opened.reads(operation) <= READ_FOR_EACH[name] * AT_ONCE
 
 
 async def test_a_claim_reads_what_it_gives_and_not_what_waits_behind_it(opened: Opened) -> None:
@@ -420,6 +494,32 @@ async def test_a_claim_reads_what_it_gives_and_not_what_waits_behind_it(opened: 
     await multiply(opened.connection, MANY)
     await opened.connection.execute("VACUUM")
     assert await opened.reads(claim) <= few
+
+
+async def test_what_is_kept_in_vain_is_looked_for_a_page_at_a_time(
+    opened: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However much is in other hands; and all of it goes, page by page."""
+    monkeypatch.setattr(handing, "SWEPT", 100)
+
+    async def take_back(opened: Opened) -> None:
+        await handing.take_back(opened.desk, opened.connection, "worker", ["app:unknown"], 10)
+
+    await put_unwanted(opened)
+    await multiply(opened.connection, MANY)
+    await opened.connection.execute("VACUUM ANALYZE")
+    assert await opened.reads(take_back) < 6 * handing.SWEPT
+    kept = await opened.connection.fetchval("SELECT count(*) FROM afterward.handed")
+    assert await opened.connection.fetchval(KEPT_IN_VAIN) == MANY + 1
+    for _ in range(2 * kept // handing.SWEPT):
+        await take_back(opened)
+    assert await opened.connection.fetchval(KEPT_IN_VAIN) == 0
+    assert await opened.connection.fetchval("SELECT count(*) FROM afterward.handed") == kept - MANY - 1
+
+
+KEPT_IN_VAIN = """
+SELECT count(*) FROM afterward.handed h WHERE NOT EXISTS (SELECT 1 FROM afterward.jobs j WHERE j.id = h.job)
+"""
 
 
 @pytest.mark.parametrize("status", ["running", "cancelled"])
