@@ -75,7 +75,7 @@ class Living(Declaring):
         if task.executor == "celery":
             from afterward.celery.registered import register
 
-            register(app, task.name, self)
+            register(app, task.name, self, is_ours=app is not self._celery_given)
 
     def published(self) -> Mapping[str, Published]:
         """The tasks whose jobs are published to Celery's broker, by the names under which they are stored."""

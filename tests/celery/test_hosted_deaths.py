@@ -121,3 +121,27 @@ async def test_a_warm_shutdown_waits_for_what_runs_and_leaves(
             assert ended is not None
             assert ended.attempt == 1
             assert len(await tasks.store.processes()) == 1
+
+
+async def test_a_message_that_is_revoked_before_it_began_cancels_its_job(fleet: Fleet, tmp_path: Path) -> None:
+    """As `celery control revoke` does it: a person has said that it is not to run."""
+    done = str(tmp_path / "done")
+    running = [await fleet.add(hosted.work_while, done) for _ in range(2)]
+    for job in running:
+        await fleet.until_said(job)
+    waiting = await fleet.add(hosted.work_while, done)
+    fleet.tasks.celery.control.revoke(waiting.id, reply=True, timeout=SECONDS, destination=None, limit=1)
+    (tmp_path / "done").touch()
+    with pytest.raises(JobCancelled):
+        await waiting.result(timeout=SECONDS)
+    assert await fleet.said(waiting) == []
+    for job in running:
+        await job.result(timeout=SECONDS)
+
+
+async def test_a_message_that_is_revoked_and_terminated_cancels_its_job(preforked: Fleet) -> None:
+    job = await preforked.add(hosted.heed_nothing)
+    await preforked.until_said(job)
+    preforked.tasks.celery.control.revoke(job.id, terminate=True, reply=True, timeout=SECONDS, limit=1)
+    with pytest.raises(JobCancelled):
+        await job.result(timeout=SECONDS)

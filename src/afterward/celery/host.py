@@ -13,10 +13,10 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Coroutine
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Any, Protocol
 
 from celery.exceptions import SoftTimeLimitExceeded
 from starlette.applications import Starlette
@@ -26,11 +26,12 @@ from afterward.celery.kept import Kept
 from afterward.engine.given import GivenWorker
 from afterward.engine.patience import pause_after
 from afterward.errors import AfterwardError, StoreUnavailable
-from afterward.job import Job, Lease, Status
+from afterward.job import Job, Lease, Ruling, Status
 from afterward.life import Life
 from afterward.lifespans import begin
 from afterward.observe import emit
 from afterward.stores.handing import Start
+from afterward.task import Task
 
 PATIENCE_SECONDS = 30.0
 """How long a message waits in its place of the pool for a store that does not answer, before it is put back."""
@@ -44,6 +45,11 @@ class Hosted(Protocol):
 
     life: Life
     apps: Apps
+    tasks: dict[str, Task[..., Any]]
+
+    async def get(self, job: str, /) -> Job | None: ...
+
+    async def cancel(self, job: str, /) -> Ruling: ...
 
     def hosting(self) -> AbstractAsyncContextManager[GivenWorker]:
         """Live, while the block lasts, and run what its worker is given."""
@@ -72,9 +78,16 @@ class Host:
         """Be ready for messages."""
         self._thread.start()
 
-    def prepare(self, hosted: Hosted) -> None:
-        """Begin its lifespans and join its store before the first message comes. Whoever runs one hears of trouble."""
-        asyncio.run_coroutine_threadsafe(self._workers.get(hosted), self._loop)
+    async def prepare(self, hosted: Hosted) -> None:
+        """On its loop: be ready for its messages. Where that fails, it is tried again for each that comes."""
+        try:
+            await self._workers.get(hosted)
+        except AfterwardError as error:
+            emit(logging.WARNING, "host.not_ready", reason=str(error))
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run a coroutine on its loop, and wait for nothing. From any thread."""
+        asyncio.run_coroutine_threadsafe(work, self._loop)
 
     def stop(self) -> None:
         """Leave the stores: what still runs is released. Lawful twice; it does not wait for ever."""

@@ -14,7 +14,7 @@ from afterward.celery.host import Host
 
 _mutex = threading.Lock()
 _host: Host | None = None
-_slots = 1
+_slots: int | None = None
 """How many tasks the pool of this process runs at once, where they run in this process."""
 
 
@@ -23,8 +23,8 @@ def host() -> Host:
     global _host  # noqa: PLW0603 - there is one, as there is one process
     with _mutex:
         if _host is None or _host.pid != os.getpid():
-            is_child = _is_child()
-            _host = Host(slots=1 if is_child else _slots, is_alone=is_child)
+            is_alone = is_child()
+            _host = Host(slots=1 if is_alone else _slots or 1, is_alone=is_alone)
             _host.start()
         return _host
 
@@ -37,15 +37,21 @@ def refusal() -> str | None:
     return f"a pool of {kind} has no threads, and an event loop needs one; start it with --pool prefork or threads"
 
 
-def _is_child() -> bool:
+def is_run_here() -> bool:
+    """Does this process run what its messages say, and not some that it forks?"""
+    return _slots is not None or is_child()
+
+
+def is_child() -> bool:
     """Is this a child of the prefork pool, which runs one task at a time?"""
     return bool(process.current_process().daemon)
 
 
-@signals.worker_ready.connect
-def _hear_of_pool(sender: Any, **_: Any) -> None:
+def hear_of_pool(worker: Any) -> None:
+    """A worker has begun, in this process."""
     global _slots  # noqa: PLW0603 - as above
-    _slots = int(sender.controller.concurrency)
+    if not worker.pool_cls.__module__.endswith("prefork"):
+        _slots = int(worker.concurrency)
 
 
 @signals.worker_process_shutdown.connect

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
+from celery import signals
+from celery.app import app_or_default
 from celery.exceptions import Reject
 
 from afterward.celery.host import Hosted
 from afterward.celery.messages import start_of
-from afterward.celery.pools import host, refusal
+from afterward.celery.pools import hear_of_pool, host, is_child, is_run_here, refusal
+from afterward.celery.revoked import cancel_revoked
 
 _NEVER_SECONDS = 10 * 365 * 86400
 """A time limit that is none: where a task has none of its own, it has that of its app."""
@@ -30,8 +33,16 @@ _hosted: WeakKeyDictionary[Any, dict[str, Hosted]] = WeakKeyDictionary()
 """Of each Celery app, what the tasks of these names belong to."""
 
 
-def register(app: Any, name: str, hosted: Hosted) -> None:
-    """Let the workers of a Celery app run this task. Of several by one name, the newest counts."""
+_made_here: WeakSet[Any] = WeakSet()
+
+
+def register(app: Any, name: str, hosted: Hosted, *, is_ours: bool) -> None:
+    """Let the workers of a Celery app run this task. Of several by one name, the newest counts.
+
+    `is_ours`: the app was made for afterward, and is nobody else's.
+    """
+    if is_ours:
+        _made_here.add(app)
     known = _hosted.setdefault(app, {})
     is_new = name not in known
     known[name] = hosted
@@ -39,9 +50,14 @@ def register(app: Any, name: str, hosted: Hosted) -> None:
         app.task(_run, bind=True, name=name, **_OPTIONS)
 
 
-def hosted_by(app: Any) -> list[Hosted]:
-    """Whose tasks the workers of a Celery app run."""
-    return list(dict.fromkeys(_hosted.get(app, {}).values()))
+def prepare(app: Any) -> None:
+    """Be seen, and ready for messages, from the start: where all that the app's workers run is ours.
+
+    A worker of a user's own app may never be given any of it, and is left as it is until then.
+    """
+    if app in _made_here:
+        for hosted in dict.fromkeys(_hosted[app].values()):
+            host().spawn(host().prepare(hosted))
 
 
 def _run(task: Any, *args: Any) -> None:
@@ -51,3 +67,24 @@ def _run(task: Any, *args: Any) -> None:
         raise Reject(reason, requeue=False)
     if not host().run(_hosted[task.app][task.name], start):
         raise Reject("the store could not be asked", requeue=True)
+
+
+@signals.task_revoked.connect
+def _hear_of_revoked(sender: Any, request: Any, *, terminated: bool, expired: bool, **_: Any) -> None:
+    hosted = _hosted.get(sender.app, {}).get(sender.name)
+    if hosted is not None and not expired:
+        cancel_revoked(hosted, sender.name, start_of(request.args), has_begun=terminated)
+
+
+@signals.worker_process_init.connect
+def _hear_of_child(**_: Any) -> None:
+    """In a child of the prefork pool, whose app is the current one; and in a pool that is no process of its own."""
+    if is_child():
+        prepare(app_or_default())
+
+
+@signals.worker_ready.connect
+def _hear_of_worker(sender: Any, **_: Any) -> None:
+    hear_of_pool(sender.controller)
+    if is_run_here():
+        prepare(sender.app)
