@@ -24,7 +24,11 @@ from tests.support.insides import would_lease
 
 VERSION = int(os.environ.get("APP_VERSION", "1"))
 
-tasks = Afterward(lease=float(os.environ.get("APP_LEASE", "10")), keep=float(os.environ.get("APP_KEEP", "86400")))
+BROKER = os.environ.get("APP_BROKER")
+
+tasks = Afterward(
+    lease=float(os.environ.get("APP_LEASE", "10")), keep=float(os.environ.get("APP_KEEP", "86400")), celery=BROKER
+)
 app = FastAPI()
 if int(os.environ.get("APP_INSTALLED", "1")):
     tasks.install(
@@ -225,6 +229,33 @@ def holds_its_process(key: str) -> None:
         ctypes.PyDLL(None).sleep(600)
 
 
+# Tasks that a Celery fleet runs.
+
+if BROKER:
+    celery_app = tasks.celery
+    celery_app.conf.update(json.loads(os.environ.get("APP_CELERY", "{}")))
+
+    @tasks.task(executor="celery", backoff=0.05)
+    def slow_fleet(key: str, seconds: float = 0.0) -> str:
+        with recorded(key):
+            time.sleep(seconds)
+            return key
+
+    @tasks.task(executor="celery", backoff=0.05)
+    def waits_fleet(key: str, until: str) -> str:
+        """Until there is this file."""
+        with recorded(key):
+            while not Path(until).exists():
+                time.sleep(0.005)
+            return key
+
+    @tasks.task(executor="celery", backoff=0.05)
+    async def slow_fleet_async(key: str, seconds: float = 0.0) -> str:
+        with recorded(key):
+            await asyncio.sleep(seconds)
+            return key
+
+
 class Strange(BaseException):
     """Not an `Exception`."""
 
@@ -315,7 +346,7 @@ def _add(background_tasks: BackgroundTasks, names: str, key: str, request: Reque
     for number, name in enumerate(names.split("+")):
         task: Task[..., Any] = tasks.tasks[name if name in tasks.tasks else f"{__name__}:{name}"]
         arguments: dict[str, Any] = {"key": f"{key}-{number}" if several else key}
-        for option, kind in (("seconds", float), ("kind", str)):
+        for option, kind in (("seconds", float), ("kind", str), ("until", str)):
             if option in query and option in task.function.__annotations__:
                 arguments[option] = kind(request.query_params[option])
         if "delay" in query:

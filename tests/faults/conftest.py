@@ -1,14 +1,16 @@
 """Real processes, killed for real."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from servers.postgres import Server
 from tests.support.database import Database
+from tests.support.fleet_site import FleetSite
 from tests.support.processes import Starter
 from tests.support.served_site import ServedSite
 from tests.support.site import Site
@@ -24,6 +26,32 @@ def site(tmp_path: Path, starter: Starter) -> Iterator[Site]:
     print(site.outputs())
     assert site.not_hit() == []
     _check_what_holds_always(site)
+
+
+@pytest.fixture(params=["rabbitmq_url", "valkey_url"], ids=["rabbitmq", "redis"])
+def broker_url(request: pytest.FixtureRequest) -> str:
+    """The URL of an empty broker, of each kind."""
+    return request.getfixturevalue(request.param)
+
+
+FleetAt = Callable[..., FleetSite]
+
+
+@pytest.fixture
+def fleet_at(tmp_path: Path, starter: Starter) -> Iterator[FleetAt]:
+    """Makes a site at the broker of a URL, with these settings of its Celery app."""
+    sites: list[FleetSite] = []
+    with ExitStack() as ending:
+
+        def make(broker: str, **settings: Any) -> FleetSite:
+            sites.append(FleetSite(tmp_path, starter, ending, broker, settings))
+            return sites[-1]
+
+        yield make
+    for site in sites:
+        print(site.outputs())
+        assert site.not_hit() == []
+        _check_what_holds_always(site)
 
 
 @pytest.fixture(scope="session")

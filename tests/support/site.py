@@ -5,7 +5,7 @@ import json
 import select
 import signal
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -183,7 +183,14 @@ class Site:
         waiting.wait_until(trier.is_free, "it gives the lock back", 30)
         return False
 
-    def _start(self, role: str, listening: socket.socket | None, crash: str, settings: dict[str, Any]) -> Process:
+    def _start(
+        self,
+        role: str,
+        listening: socket.socket | None,
+        crash: str,
+        settings: dict[str, Any],
+        command: Sequence[str] = (),
+    ) -> Process:
         environment = {
             **environment_of_users(),
             "AFTERWARD_URL": settings.pop("url", self.url),
@@ -194,9 +201,8 @@ class Site:
             environment["AFTERWARD_CRASH"] = crash
         output = self.folder / f"output-{len(self._outputs)}-{role}.txt"
         self._outputs.append(output)
-        process = self._starter.start(
-            "tests.faults.serve", role, environment=environment, output=output, listening=listening
-        )
+        program, *arguments = command or ("tests.faults.serve", role)
+        process = self._starter.start(program, *arguments, environment=environment, output=output, listening=listening)
         self._ending.callback(process.kill)
         self.processes.append(process)
         if crash:

@@ -192,6 +192,7 @@ class Relay:
             return
         self._liveness.holdings.leave((one.lease.id, one.lease.attempt) for one in handed)
         answers = await self._until_answered(lambda: self._store.hand_over(handed))
+        crash_point("after_hand_over")
         if is_enabled(logging.INFO):
             for one, accepted in zip(handed, answers, strict=True):
                 if accepted and one.is_sent:
