@@ -1,5 +1,7 @@
 """A job for Celery is published by whatever process runs jobs, and handed over once the broker has confirmed it."""
 
+import asyncio
+import signal
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -20,7 +22,10 @@ from afterward.reasons import Cause
 from afterward.stores.base import Store
 from afterward.stores.handing import Start
 from servers.ports import free_port
+from tests.support import hosted
+from tests.support.celery_workers import Place
 from tests.support.fleet import count, proxied, take
+from tests.support.processes import Starter
 from tests.support.stores import new_job
 from tests.support.waiting import soon, told
 
@@ -227,6 +232,34 @@ def looks_of(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     monkeypatch.setattr(relay.publisher, "backlog", counted)
     return looks
+
+
+async def test_one_that_was_confirmed_as_its_process_died_is_published_again_as_another_attempt(
+    tmp_path: Path, starter: Starter, valkey_url: str
+) -> None:
+    """It died before it could hand the job over; whoever has the first message begins nothing by it."""
+    place = Place(f"sqlite:///{tmp_path}/jobs.db", valkey_url)
+    tasks = hosted.front(place.store, place.broker)
+    async with tasks.running(None):
+        [job] = await tasks.enqueue_many([hosted.fail.prepare()])
+        dying = starter.start(
+            "afterward",
+            *("worker", "tests.support.hosted:tasks"),
+            environment={**place.environment, "AFTERWARD_CRASH": "after_publish:1"},
+            output=tmp_path / "log",
+        )
+        assert await asyncio.to_thread(dying.wait) == -signal.SIGKILL
+    async with tasks.running(WorkerOptions()):
+
+        async def handed_over() -> bool:
+            found = await tasks.get(job.id)
+            return found is not None and found.handed_at is not None
+
+        await told(handed_over, seconds=20)
+        first, second = (found.start for found in take(valkey_url))
+        assert [first.attempt, second.attempt] == [1, 2]
+        begun = await tasks.store.begin(second.sender, [first, second])
+        assert [lease is not None for lease in begun] == [False, True]
 
 
 async def test_several_processes_publish_each_job_once(tmp_path: Path, broker_url: str) -> None:

@@ -136,7 +136,9 @@ class Publisher:
             request.tell(request.otherwise(_UNREACHABLE if self._link is None else _BLOCKED))
             return
         try:
-            request.tell(request.work(request.deadline))
+            answer = request.work(request.deadline)
+            self._see_block()  # before whoever asked goes on
+            request.tell(answer)
         except Exception as error:  # noqa: BLE001 - a mistake of ours must not end the thread
             emit(logging.ERROR, "celery.publisher_broken", error)
             self._lose(BrokerLost(f"{type(error).__name__}: {error}"))

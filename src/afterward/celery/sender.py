@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import celery
 from kombu import common, messaging
 
 from afterward.celery.messages import Message
@@ -13,6 +14,9 @@ from afterward.errors import ConfigurationError
 
 _Producer: Any = messaging.Producer
 _common: Any = common
+
+_UNSAID = None if celery.VERSION >= (5, 7) else False
+"""What Celery says of the result of a task that is known by its name alone. None leaves it to the worker's own."""
 
 
 class Sender(_Producer):
@@ -65,7 +69,8 @@ class Sender(_Producer):
         if task is not None and app.conf.task_always_eager:
             raise ConfigurationError("Celery is told to run tasks at once, in place of sending them: task_always_eager")
         send = partial(app.send_task, message.task) if task is None else task.apply_async
-        self._ignores_result = message.options.get("ignore_result", getattr(task, "ignore_result", None))
+        said = _UNSAID if task is None else task.ignore_result
+        self._ignores_result = message.options.get("ignore_result", said)
         # Told to ignore the result, it does not subscribe to it: nobody here would ever read it, or unsubscribe.
         options = {**message.options, "ignore_result": True, "retry": False, "add_to_parent": False}
         send(tuple(message.args), dict(message.kwargs), task_id=message.task_id, producer=self, **options)
