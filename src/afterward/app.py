@@ -88,7 +88,6 @@ class Afterward(Showing):
         self.log_level = log_level
         self.version = os.environ.get("AFTERWARD_APP_VERSION", "") if version is None else version
         self._celery_given = celery or os.environ.get("AFTERWARD_CELERY_URL") or None
-        self.foreign = {}
         self._lifespan_seen = False
 
     def install(

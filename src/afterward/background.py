@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, TypeVar, overload
 
 from fastapi import BackgroundTasks as StockBackgroundTasks
 from fastapi import Depends
 from fastapi.requests import HTTPConnection
 from starlette.background import BackgroundTask as StockBackgroundTask
 
-from afterward.calls import CALLS, call_of, calls_in
+from afterward.calls import CALLS, call_of, calls_in, durable_of
+from afterward.foreign import CeleryTaskLike, SignatureLike
 from afterward.handle import JobHandle
 from afterward.onlookers import Participant
 from afterward.request import Call
@@ -49,21 +50,24 @@ class BackgroundTasks(StockBackgroundTask, Participant):
     @overload
     def add_task(self, func: Task[P, R], /, *args: P.args, **kwargs: P.kwargs) -> JobHandle[R]: ...
     @overload
+    def add_task(self, func: CeleryTaskLike | SignatureLike, /, *args: Any, **kwargs: Any) -> JobHandle[Any]: ...
+    @overload
     def add_task(self, func: Callable[P, Any], /, *args: P.args, **kwargs: P.kwargs) -> None: ...
     def add_task(self, /, *args: Any, **kwargs: Any) -> JobHandle[Any] | None:
         """Run `func` after the response, with these arguments.
 
-        For a durable task: its handle, with the id under which the job can be found. Raises `ArgumentError` when the
-        arguments do not fit the function or cannot be stored, `NotInARequest` outside of one.
+        For a durable task: its handle, with the id under which the job can be found. So it is for a task of the Celery
+        app that `Afterward(celery=…)` was given, and for a signature of one. Raises `ArgumentError` when the arguments
+        do not fit the function or cannot be stored, `NotInARequest` outside of one.
         """
         # No parameter of its own has a name, for the function may have one of the same: `func`, too.
         func: Any = args[0] if args else kwargs.get("func")
-        if not isinstance(func, Task):
+        task = durable_of(func, self._calls)
+        if task is None:
             self._stock.add_task(*args, **kwargs)
             return None
         if not args:
             del kwargs["func"]
-        task = cast("Task[..., Any]", func)
         return call_of(task, self._calls).add(task, args[1:], kwargs, self)
 
     async def __call__(self) -> None:
@@ -104,14 +108,15 @@ class BackgroundTask(StockBackgroundTask, Participant):
         def __init__(self, /, *args: Any, **kwargs: Any) -> None:
             self.job = None
             func = args[0] if args else kwargs.get("func")
-            if not isinstance(func, Task):
+            task = durable_of(func, None)
+            if task is None:
                 super().__init__(*args, **kwargs)
                 return
             if not args:
                 del kwargs["func"]
-            super().__init__(func)
+            super().__init__(task)
             self.args, self.kwargs = args[1:], kwargs
-            self.job = call_of(func, None).add(func, self.args, kwargs, self)
+            self.job = call_of(task, None).add(task, self.args, kwargs, self)
 
     def runs_in_memory(self) -> bool:
         return self.job is None

@@ -9,6 +9,7 @@ from typing import Any, cast
 from starlette.types import Scope
 
 from afterward.errors import NotInARequest
+from afterward.foreign import is_of_celery
 from afterward.job import NewJob
 from afterward.request import Call
 from afterward.task import Joinable, Owner, Task
@@ -59,6 +60,25 @@ def watch_in_request(owner: object, joined: Joined) -> None:
     call = CALLS.get({}).get(cast("Owner", owner))
     if call is not None:
         call.watch(joined)
+
+
+def durable_of(thing: Any, calls: dict[Owner, Call] | None) -> Task[..., Any] | None:
+    """What is added, as a task to be stored: a task is one, and what is of Celery; None for any other function.
+
+    `calls`: as for `call_of`. What is of Celery is a task of the first `Afterward` that was given a broker, and stays
+    any other function where none was.
+    """
+    if isinstance(thing, Task):
+        return cast("Task[..., Any]", thing)
+    if not is_of_celery(thing):
+        return None
+    owners = calls or CALLS.get({})
+    if not owners:
+        raise NotInARequest(
+            f"{thing!r:.100} was added outside of a request of an app that its Afterward is installed on; call "
+            f"tasks.install(app) where the app is made, or use `await tasks.celery_task(…).enqueue(…)` elsewhere"
+        )
+    return next((task for owner in owners if (task := owner.foreign_task(thing)) is not None), None)
 
 
 def call_of(task: Task[..., Any], calls: dict[Owner, Call] | None) -> Call:

@@ -138,6 +138,10 @@ class Declaring(Looking):
     def answer_with(self, job: str, /) -> bool:
         """If the calling code runs in a request: let its response, if it is this id, become the status of the job."""
 
+    @abstractmethod
+    def foreign_task(self, thing: Any, /) -> Task[..., Any] | None:
+        """A Celery task, or a signature of one, as a task to be added; None where nothing is handed over to Celery."""
+
     def check(self) -> None:
         """Raise `TaskError` for a task that cannot work, though it could be declared."""
         for task in self.tasks.values():

@@ -19,12 +19,14 @@ from afterward.job import Status
 from afterward.life import Life
 from afterward.observe import emit
 from afterward.signals import told_by_signals
-from afterward.task import CallOptions, Task, TaskOptions
+from afterward.task import CallOptions, Seconds, Task, TaskOptions, seconds
 from afterward.web.tail import Tails
 
 if TYPE_CHECKING:
     from celery import Celery
 
+    from afterward.celery.follower import Follower
+    from afterward.celery.foreign import CeleryTask, ForeignTasks
     from afterward.celery.messages import Published
     from afterward.celery.relay import Relay
 
@@ -41,8 +43,6 @@ class Living(Declaring):
     _ages: dict[Status, float]
     log_level: int | None
     version: str
-    foreign: dict[str, Published]
-    """The tasks that are published, and are no functions of ours."""
     _celery_given: Celery | str | None
 
     @cached_property
@@ -86,7 +86,33 @@ class Living(Declaring):
             for name, task in list(self.tasks.items())
             if task.executor == "celery"
         }
-        return {**own, **self.foreign}
+        return {**own, **self.foreign.published(own)}
+
+    @cached_property
+    def foreign(self) -> ForeignTasks:
+        """The tasks of the Celery app that are no functions of ours. Raises as `celery`."""
+        from afterward.celery.foreign import ForeignTasks
+
+        smaller_first = self._begins_with_smallest
+        return ForeignTasks(self, self.celery, smaller_first=smaller_first, max_bytes=self._max_bytes)
+
+    def celery_task(self, task: Any, /, *, republish_after: Seconds | None = None) -> CeleryTask:
+        """An existing Celery task, which can be added and enqueued as any other: a task of your app, or its name.
+
+        A name is for one that only the code of your fleet has. `republish_after`: seconds after which a message of
+        which nothing was heard is published once more. Celery cannot tell a message that was lost from one that waits,
+        and so the task may run twice; by default, the status says that nothing was heard, and nothing else is done.
+
+        Raises `TaskError` for anything else, and `ConfigurationError` for a task of another app.
+        """
+        return self.foreign.declare(task, None if republish_after is None else seconds(republish_after))
+
+    def foreign_task(self, thing: Any, /) -> CeleryTask | None:
+        """A Celery task, or a signature, as a task to be added; None where no broker was given.
+
+        Raises `ConfigurationError` for one of another app than `Afterward(celery=…)`.
+        """
+        return None if self._celery_given is None else self.foreign.task_for(thing)
 
     @cached_property
     def _begins_with_smallest(self) -> bool:
@@ -194,15 +220,19 @@ class Living(Declaring):
     @asynccontextmanager
     async def _relaying(self, worker: Worker, options: WorkerOptions) -> AsyncGenerator[None]:
         """What the worker claims for a Celery fleet is passed on, if there may be any."""
-        if self._celery_given is None and not self.foreign:
+        if self._celery_given is None:
             yield
             return
         relay = self._relay(worker, options)
         worker.elsewhere = relay
         relaying = asyncio.create_task(relay.run(), name="afterward-relay")
+        follower = self._follower(relay)
+        following = asyncio.create_task(follower.run(), name="afterward-follower")
         try:
             yield
         finally:
+            follower.stop()
+            await following
             relay.stop()
             await relaying
 
@@ -218,6 +248,15 @@ class Living(Declaring):
             queues=options.queues,
             version=self.version,
         )
+
+    def _follower(self, relay: Relay) -> Follower:
+        from afterward.celery.follower import Follower
+
+        def followed() -> list[str]:
+            return [name for name, one in self.published().items() if one.is_followed]
+
+        revoke = relay.publisher.revoke
+        return Follower(self.store, self._liveness, self.celery, followed, revoke, limit=self._max_bytes)
 
     @asynccontextmanager
     async def _tidying(self, life: Life, *, prunes: bool) -> AsyncGenerator[None]:

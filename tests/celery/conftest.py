@@ -1,6 +1,7 @@
 """Brokers, each test's own part of one, and what publishes to them."""
 
 from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 
 import pytest
 from celery import Celery
@@ -9,9 +10,10 @@ from afterward.celery.publisher import Publisher
 from afterward.engine.worker import WorkerOptions
 from servers.rabbitmq import RabbitMQ
 from servers.valkey import Valkey
-from tests.support import hosted
+from tests.support import hosted, their_fleet
 from tests.support.celery_workers import Fleet, Place, worker
 from tests.support.processes import Process, Starter
+from tests.support.their_fleet import Brokerage, Shop
 from tests.support.waiting import soon
 
 BROKERS = ["rabbitmq_url", "valkey_url"]
@@ -84,3 +86,33 @@ async def fleet(request: pytest.FixtureRequest) -> AsyncIterator[Fleet]:
     tasks = hosted.front(place.store, place.broker)
     async with tasks.running(WorkerOptions()):
         yield Fleet(place, process, tasks)
+
+
+@pytest.fixture(scope="session")
+def theirs_on_rabbitmq(
+    rabbitmq: RabbitMQ, valkey: Valkey, starter: Starter, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Brokerage]:
+    """A fleet of somebody else's, which takes messages from RabbitMQ and keeps results in Redis."""
+    output = tmp_path_factory.mktemp("theirs") / "log"
+    with rabbitmq.host() as url, valkey.database() as results:
+        place = Brokerage(url, results)
+        with their_fleet.worker(starter, place, output):
+            yield place
+
+
+@pytest.fixture(scope="session")
+def theirs_on_redis(valkey: Valkey, starter: Starter, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Brokerage]:
+    """The same with Redis for both."""
+    output = tmp_path_factory.mktemp("theirs") / "log"
+    with valkey.database() as url, valkey.database() as results:
+        place = Brokerage(url, results)
+        with their_fleet.worker(starter, place, output):
+            yield place
+
+
+@pytest.fixture(params=["theirs_on_rabbitmq", "theirs_on_redis"], ids=["rabbitmq", "redis"])
+async def shop(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Shop]:
+    """An application that hands tasks over to such a fleet, which tests share."""
+    shop = Shop(tmp_path / "jobs.db", request.getfixturevalue(request.param))
+    async with shop.running():
+        yield shop

@@ -17,7 +17,7 @@ from afterward.celery.messages import Message, task_id_of
 from afterward.celery.relay import Relay
 from afterward.engine.worker import Worker, WorkerOptions
 from afterward.errors import ConfigurationError
-from afterward.job import Job, Lease, Placement, Status
+from afterward.job import Job, Lease, NewEvent, Placement, Status, Succeeded
 from afterward.reasons import Cause
 from afterward.stores.base import Store
 from afterward.stores.handing import Start
@@ -326,11 +326,23 @@ class Theirs:
 
     is_followed: bool = True
     republishes: bool = False
-    is_over: bool = False
+    republish_after: float | None = None
+    ended: Succeeded | None = None
     fingerprint: str = ""
+
+    def end(self, lease: Lease) -> Succeeded | None:
+        return self.ended
+
+    def line(self, lease: Lease) -> NewEvent | None:
+        return None
 
     def message(self, lease: Lease, job: Job) -> Message:
         return Message("theirs.pack", [job.queue], {}, task_id_of(lease.id, lease.attempt), {"queue": "theirs"})
+
+
+def publish(site: Site, theirs: Theirs) -> None:
+    """Let that be what is published."""
+    site.tasks.published = lambda: {"celery:theirs.pack": theirs}  # type: ignore[method-assign]
 
 
 async def add_theirs(site: Site) -> str:
@@ -343,7 +355,7 @@ async def add_theirs(site: Site) -> str:
 async def test_a_task_of_somebody_else_s_is_published_by_its_own_message_and_followed(
     site: Site, broker_url: str
 ) -> None:
-    site.tasks.foreign["celery:theirs.pack"] = Theirs()
+    publish(site, Theirs())
     async with site.running():
         job = await add_theirs(site)
         await site.handed_over(job)
@@ -356,7 +368,7 @@ async def test_a_task_of_somebody_else_s_is_published_by_its_own_message_and_fol
 async def test_one_of_which_nothing_more_is_heard_has_succeeded_once_it_is_confirmed(
     site: Site, broker_url: str
 ) -> None:
-    site.tasks.foreign["celery:theirs.pack"] = Theirs(is_followed=False, is_over=True)
+    publish(site, Theirs(is_followed=False, ended=Succeeded()))
     async with site.running():
         [ended] = await site.tasks.ended([await add_theirs(site)], timeout=10)
     assert ended is not None
@@ -365,7 +377,8 @@ async def test_one_of_which_nothing_more_is_heard_has_succeeded_once_it_is_confi
 
 
 async def test_one_that_has_no_message_is_tried_again_later(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    site.tasks.foreign["celery:theirs.pack"] = theirs = Theirs()
+    theirs = Theirs()
+    publish(site, theirs)
 
     def refuse(lease: Lease, job: Job) -> Message:
         raise ValueError("there is no such task any more")

@@ -178,6 +178,13 @@ class Link:
             self._declaring = None
             return 0 if "NOT_FOUND" in str(error) else None
 
+    def revoke(self, task_ids: Sequence[str]) -> None:
+        """Have all workers that listen end these tasks, or not begin them. Raises `BrokerLost`."""
+        mailbox: Any = self._app.control.mailbox(self._connection)
+        mailbox.producer_pool = None  # which has connections of its own, that may hang
+        with self._telling_loss():
+            mailbox.abcast("revoke", {"task_id": list(task_ids), "terminate": True, "signal": "SIGTERM"})
+
     def look(self) -> None:
         """Show that this side is there, and see that the other is. Raises `BrokerLost`."""
         with self._telling_loss():

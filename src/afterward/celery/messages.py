@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from afterward.job import Job, Lease
+from afterward.job import Job, Lease, NewEvent, Succeeded
 from afterward.stores.handing import Start
 
 
@@ -29,8 +29,7 @@ class Published(Protocol):
     """A kind of task whose jobs are published: what is said of one of them, and what is known of it afterwards.
 
     `is_followed`: what runs it there knows nothing of the store. `republishes`: its message may be sent once more, when
-    it has not begun for a while. `is_over`: that the broker has confirmed it is all that is ever heard of it: then the
-    job has succeeded.
+    it has not begun for a while; `republish_after`: for what is followed, after so many seconds, whatever waits.
     """
 
     @property
@@ -40,7 +39,7 @@ class Published(Protocol):
     def republishes(self) -> bool: ...
 
     @property
-    def is_over(self) -> bool: ...
+    def republish_after(self) -> float | None: ...
 
     @property
     def fingerprint(self) -> str:
@@ -49,6 +48,14 @@ class Published(Protocol):
 
     def message(self, lease: Lease, job: Job) -> Message:
         """Raises whatever it likes where there is none: the job is released then, with what was raised as its note."""
+        ...
+
+    def end(self, lease: Lease) -> Succeeded | None:
+        """How its job has ended by being confirmed, where that is all that is ever heard of it; else None."""
+        ...
+
+    def line(self, lease: Lease) -> NewEvent | None:
+        """What the log of its job is to tell of its being published, if anything."""
         ...
 
 

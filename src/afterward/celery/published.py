@@ -23,7 +23,7 @@ class Own:
 
     is_followed = False
     republishes = True
-    is_over = False
+    republish_after = None
 
     def __init__(self, task: Task[..., Any], *, smaller_first: bool) -> None:
         self._task = task
@@ -44,6 +44,12 @@ class Own:
         if timeout is not None:
             options["time_limit"] = timeout + MARGIN_SECONDS
         return Message(lease.task, arguments_of(start), {}, task_id_of(lease.id, lease.attempt), options, is_ours=True)
+
+    def end(self, lease: Lease) -> None:
+        """It is begun by its message, and ends as any attempt."""
+
+    def line(self, lease: Lease) -> None:
+        """A message that comes twice begins once: there is nothing to be told."""
 
 
 def urgency(priority: int, *, smaller_first: bool) -> int:

@@ -97,6 +97,10 @@ class Publisher:
         """How many messages wait in the queue that each would go to; None where that is not known."""
         return await self._ask(lambda _: self._lengths(messages), lambda _: [None] * len(messages))
 
+    async def revoke(self, task_ids: Sequence[str]) -> bool:
+        """Have all workers that hear of it end these tasks, or not begin them; False when nobody can be told."""
+        return await self._ask(lambda _: self._revoke(task_ids), lambda _: False)
+
     async def _ask(self, work: Callable[[float], T], otherwise: Callable[[str], Any]) -> T:
         if self._thread is None or self._pid != os.getpid():
             return otherwise("nothing is published here any more")
@@ -170,6 +174,15 @@ class Publisher:
         except BrokerLost as error:
             self._lose(error)
             return [None] * len(messages)
+
+    def _revoke(self, task_ids: Sequence[str]) -> bool:
+        assert self._link is not None  # noqa: S101 - asked only where there is one
+        try:
+            self._link.revoke(task_ids)
+        except BrokerLost as error:
+            self._lose(error)
+            return False
+        return True
 
     def _look(self) -> None:
         try:

@@ -9,13 +9,14 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, TypeVar
 
-from afterward.celery.again import FIRST_LOOK_SECONDS, after
+from afterward.celery.again import FIRST_LOOK_SECONDS, Again, after
+from afterward.celery.lines import reports_of
 from afterward.celery.messages import Message, Published
 from afterward.celery.publisher import Publisher
 from afterward.engine.patience import pause_after
 from afterward.errors import StoreError
 from afterward.faults import crash_point
-from afterward.job import Job, Lease, Outcome, Released, Succeeded
+from afterward.job import Job, Lease, Outcome, Released, Report
 from afterward.liveness import Liveness
 from afterward.observe import emit, is_enabled
 from afterward.stores.base import Store
@@ -155,6 +156,7 @@ class Relay:
         """Publish a message of each; None for each that the broker has confirmed, else why it has not."""
         messages = await self._messages(leases)
         sendable = [message for message in messages if isinstance(message, Message)]
+        await self._tell_of_others(leases)
         said = iter(await self.publisher.publish(sendable) if sendable else [])
         return [next(said) if isinstance(message, Message) else message for message in messages]
 
@@ -170,8 +172,9 @@ class Relay:
     async def _hand_over_or_end(self, leases: Sequence[Lease]) -> None:
         """The broker has confirmed these. Of some, nothing more will ever be heard: they have succeeded by that."""
         published = self._published()
-        over = [lease for lease in leases if lease.task in published and published[lease.task].is_over]
-        for lease in over:
+        ends = {lease: published[lease.task].end(lease) for lease in leases if lease.task in published}
+        over = [(lease, end) for lease, end in ends.items() if end is not None]
+        for lease, _ in over:
             emit(
                 logging.INFO,
                 "job.published",
@@ -180,11 +183,21 @@ class Relay:
                 attempt=lease.attempt,
                 reason="it has succeeded by that, for nothing tells what becomes of it",
             )
-        going_on = [lease for lease in leases if lease not in over]
+        going_on = [lease for lease in leases if ends.get(lease) is None]
         await asyncio.gather(
             self._hand_over([_handed(published.get(lease.task), lease, FIRST_LOOK_SECONDS) for lease in going_on]),
-            self._finish([(lease, Succeeded()) for lease in over]),
+            self._finish(over),
         )
+
+    async def _tell_of_others(self, leases: Sequence[Lease]) -> None:
+        """Of what may run twice, for an attempt before may have been published, the log tells it: before it is."""
+        published = self._published()
+        lines = [(lease, published[lease.task].line(lease)) for lease in leases if lease.task in published]
+        await self._report([(lease, Report(1, (line,))) for lease, line in lines if line is not None])
+
+    async def _report(self, reports: Sequence[tuple[Lease, Report]]) -> None:
+        if reports:
+            await self._until_answered(lambda: self._store.report(reports))
 
     async def _hand_over(self, handed: Sequence[HandOver]) -> None:
         """Of one that was faster, and has begun already, nothing is left to be said."""
@@ -277,8 +290,13 @@ class Relay:
         messages = await self._messages(leases)
         sendable = {number: message for number, message in enumerate(messages) if isinstance(message, Message)}
         waiting = await self.publisher.backlog(list(sendable.values()))
-        looked = {number: after(waited[number], length) for number, length in zip(sendable, waiting, strict=True)}
+        published = self._published()
+        looked = {
+            number: _again(published.get(leases[number].task), waited[number], length)
+            for number, length in zip(sendable, waiting, strict=True)
+        }
         again = [number for number, look in looked.items() if look.sends]
+        await self._tell_again([(leases[number], waited[number]) for number in again], published)
         reasons = await self.publisher.publish([sendable[number] for number in again]) if again else []
         sent = {number for number, reason in zip(again, reasons, strict=True) if reason is None}
         for number in sent:
@@ -291,7 +309,6 @@ class Relay:
                 waited=waited[number],
             )
         pauses = {number: look.again for number, look in looked.items() if number in sent or not look.sends}
-        published = self._published()
         await self._hand_over(
             [
                 _handed(
@@ -300,6 +317,15 @@ class Relay:
                 for number, lease in enumerate(leases)
             ]
         )
+
+    async def _tell_again(self, again: Sequence[tuple[Lease, float]], published: Mapping[str, Published]) -> None:
+        """Of what may run twice by being sent again, the log tells it: before it is."""
+        lines = [
+            (lease, f"it is published once more, for nothing was heard of it for {waited:.0f} s; it may run twice")
+            for lease, waited in again
+            if (one := published.get(lease.task)) is not None and one.is_followed
+        ]
+        await self._report(await self._until_answered(lambda: asyncio.ensure_future(reports_of(self._store, lines))))
 
     # the store
 
@@ -318,9 +344,19 @@ class Relay:
                 await asyncio.sleep(pause)
 
 
+def _again(published: Published | None, waited: float, waiting: int | None) -> Again:
+    """What is followed is sent again when its user has said, though it may wait there."""
+    if published is None or published.republish_after is None:
+        return after(waited, waiting)
+    return Again(sends=True, again=published.republish_after)
+
+
 def _handed(published: Published | None, lease: Lease, again: float, *, is_sent: bool = True) -> HandOver:
-    republishes = published is None or published.republishes
-    return HandOver(lease, again if republishes else None, published is not None and published.is_followed, is_sent)
+    if published is None:
+        return HandOver(lease, again, is_sent=is_sent)
+    if published.is_followed:
+        return HandOver(lease, published.republish_after, is_followed=True, is_sent=is_sent)
+    return HandOver(lease, again if published.republishes else None, is_sent=is_sent)
 
 
 def _message(published: Published | None, lease: Lease, job: Job) -> Message | str:
