@@ -10,12 +10,12 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 from fastapi import FastAPI
 from httpx import ASGITransport, AsyncClient
 
-from afterward import Afterward, BackgroundTasks
+from afterward import Afterward, BackgroundTasks, JobHandle
 from afterward.job import TERMINAL, EventKind, Job
 from tests.support import theirs
 from tests.support.processes import Process, Starter, environment_of_users
@@ -85,7 +85,7 @@ class Shop:
         async def add(background_tasks: BackgroundTasks) -> dict[str, str]:
             assert self._adding is not None
             task, args, kwargs = self._adding
-            handle: Any = background_tasks.add_task(task, *args, **kwargs)
+            handle = cast("JobHandle[Any]", background_tasks.add_task(task, *args, **kwargs))
             return {"job": handle.id}
 
     @asynccontextmanager
