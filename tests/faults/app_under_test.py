@@ -11,7 +11,7 @@ import signal
 import subprocess
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,6 +21,7 @@ from fastapi.responses import StreamingResponse
 from afterward import Afterward, BackgroundTasks, EndedJob, Task, current_job
 from tests.support.effects import recorded
 from tests.support.insides import would_lease
+from tests.support.ticking import Ticker
 
 VERSION = int(os.environ.get("APP_VERSION", "1"))
 
@@ -360,6 +361,22 @@ def _add(background_tasks: BackgroundTasks, names: str, key: str, request: Reque
 @app.get("/health")
 async def health() -> str:
     return "well"
+
+
+ticker = Ticker()
+
+
+@app.get("/ticking")
+async def tick_on(seconds: float) -> None:
+    """Have the loop watched for so long."""
+    watching = ExitStack()
+    watching.enter_context(ticker.ticking())
+    asyncio.get_running_loop().call_later(seconds, watching.close)
+
+
+@app.get("/longest")
+async def longest() -> dict[str, float]:
+    return {"seconds": ticker.longest}
 
 
 @app.get("/leasing")
