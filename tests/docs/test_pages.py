@@ -12,7 +12,7 @@ import yaml
 from tests.support.pages import DOCS, REPOSITORY, BrokenPage, Page, all_pages, parse, read, run
 
 PAGES = {str(path.relative_to(REPOSITORY)): path for path in all_pages()}
-SERVERS = {"DATABASE_URL": "postgres_url", "AFTERWARD_CELERY_URL": "valkey_url"}
+SERVERS = {"DATABASE_URL": "postgres_url", "AFTERWARD_CELERY_URL": "valkey_url", "BROKER_URL": "valkey_url"}
 """Where a page's code finds them, and what gives the test its own."""
 
 LANGUAGES = {"", "console", "diff", "dockerfile", "ini", "javascript", "json", "python", "sh", "text", "toml", "yaml"}

@@ -52,9 +52,9 @@ def worker(starter: Starter, place: Place, pool: str, output: Path, slots: int =
 
 
 @contextmanager
-def on_page(app: str) -> Generator[None]:
+def on_page(app: str, *options: str) -> Generator[None]:
     """A worker of the app that a page of the documentation makes, for its proof; killed in the end."""
-    command = [sys.executable, "-m", "celery", "-A", app, "worker", "--pool", "threads", *_SMALL]
+    command = [sys.executable, "-m", "celery", "-A", app, "worker", "--pool", "threads", *_SMALL, *options]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
         try:
             yield
