@@ -15,6 +15,7 @@ from afterward.engine.given import GivenWorker
 from afterward.engine.tidier import keep_tidy
 from afterward.engine.worker import Worker, WorkerOptions
 from afterward.errors import ConfigurationError, StoreError, StoreUnavailable
+from afterward.executors import FOREIGN
 from afterward.job import Status
 from afterward.life import Life
 from afterward.observe import emit
@@ -113,6 +114,13 @@ class Living(Declaring):
         Raises `ConfigurationError` for one of another app than `Afterward(celery=…)`.
         """
         return None if self._celery_given is None else self.foreign.task_for(thing)
+
+    def task_named(self, name: str, /) -> Task[..., Any] | None:
+        """The task whose jobs are stored under this name, of Celery too; None where none is known here."""
+        own = super().task_named(name)
+        if own is not None or self._celery_given is None or not name.startswith(FOREIGN):
+            return own
+        return self.foreign.named(name.removeprefix(FOREIGN))
 
     @cached_property
     def _begins_with_smallest(self) -> bool:

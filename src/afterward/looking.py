@@ -70,8 +70,12 @@ class Looking:
             self._intake.put_sync(jobs)
         return handles
 
+    def task_named(self, name: str, /) -> Task[..., Any] | None:
+        """The task whose jobs are stored under this name; None where none is known here."""
+        return self.tasks.get(name)
+
     def _handle_of(self, job: NewJob) -> JobHandle[Any]:
-        task = self.tasks.get(job.task)
+        task = self.task_named(job.task)
         if task is None:
             raise TaskError(f"task {job.task} is none of this Afterward's; enqueue it with the one that declares it")
         return task.handle(job.id)

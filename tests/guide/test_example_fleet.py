@@ -43,8 +43,8 @@ class Shop:
         output = self._folder / "uvicorn.txt"
         output.unlink(missing_ok=True)
         self.web = self._start("uvicorn", "examples.fleet.app:app", "--host", "127.0.0.1", "--port", "0")
-        found = wait_until(lambda: re.search(r"http://127\.0\.0\.1:\d+", self.web.output()), "the app listens", 30)
-        self._address = found[0]
+        found = wait_until(lambda: re.findall(r"http://127\.0\.0\.1:\d+", self.web.output()), "the app listens", 30)
+        self._address: str = found[0]
 
     def _start(self, program: str, *arguments: str) -> Process:
         output = self._folder / f"{program}.txt"

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, cast
 
 from kombu.utils import json
 
+from afterward.arguments import ArgumentCodec
 from afterward.blame import type_name
 from afterward.errors import ArgumentError
 from afterward.sameness import difference
@@ -102,6 +103,14 @@ def load(text: str) -> Called:
     """The call that is stored as `text`."""
     stored: dict[str, Any] = _json.loads(text)
     return Called(**stored)
+
+
+class CalledArguments(ArgumentCodec):
+    """The arguments of a Celery task, in the calls that are stored of it."""
+
+    def load(self, data: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        called = load(data)
+        return tuple(called.args), dict(called.kwargs)
 
 
 def _check(given: dict[str, Any], task: str) -> None:

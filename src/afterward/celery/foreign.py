@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from typing import Any, cast
 
 from celery.utils.time import maybe_make_aware
 
+from afterward.arguments import ArgumentCodec
 from afterward.celery.backend import silence_of
-from afterward.celery.called import Called, Signed, dump, load, signed
+from afterward.celery.called import Called, CalledArguments, Signed, dump, load, signed
 from afterward.celery.lines import line_of
 from afterward.celery.messages import Message, task_id_of
 from afterward.celery.published import DEFAULT_QUEUE, urgency
@@ -52,6 +54,12 @@ class CeleryTask(Task[..., Any]):
         self._executor = "celery"
         self._memory = None
         self._signature = Signed(name, Called(), is_immutable=False)
+
+    @cached_property
+    def arguments(self) -> ArgumentCodec:
+        """Checked by Celery, and stored as it has them: here they are only read, by those who look."""
+        task = self.app.tasks.get(self.celery_name)
+        return CalledArguments(_anything if task is None else task.run, self.name)
 
     def with_signature(self, signature: Any) -> CeleryTask:
         """A copy of it, of which a call is this signature."""
@@ -128,8 +136,8 @@ class CeleryTask(Task[..., Any]):
         return getattr(self.app.tasks.get(self.celery_name), name, None)
 
 
-def _anything() -> Any:
-    """What a Celery task returns: nobody here knows."""
+def _anything(*_args: Any, **_kwargs: Any) -> Any:
+    """What a Celery task takes and returns, as far as is known here."""
 
 
 _IN_THE_JOB = frozenset({"countdown", "eta", "expires", "producer", "connection", "publisher", "retry", "retry_policy"})
@@ -263,13 +271,17 @@ class ForeignTasks:
         """A task of the app, or a signature of one, as what can be added. Raises `ConfigurationError`."""
         self._check_app(thing)
         name = signed(thing).task if is_signature(thing) else str(thing.name)
-        if name not in self._declared and name not in self._app.tasks:
+        task = self.named(name)
+        if task is None:
             raise ConfigurationError(
                 f"the Celery task {name!r} is not known here: import the module that has it, or declare it, where the "
                 f'processes that publish it do, too: tasks.celery_task("{name}")'
             )
-        task = self._task(name)
         return task.with_signature(thing) if is_signature(thing) else task
+
+    def named(self, name: str) -> CeleryTask | None:
+        """The task of this name in Celery, where it is known here."""
+        return self._task(name) if name in self._declared or name in self._app.tasks else None
 
     def published(self, own: Mapping[str, Any]) -> Mapping[str, Foreign]:
         """What is published, by the names under which it is stored; but for what is `own` to the owner."""
