@@ -212,6 +212,23 @@ WITH moment AS MATERIALIZED (
 )
 SELECT count(*) AS jobs, max(job) AS last FROM page;
 
+-- name: bring_back
+-- These attempts, of jobs in other hands, are so no more: each is due when it was before, and one that was replaced there gets no
+-- other attempt. What a transaction of somebody else has locked is passed over.
+WITH mine AS MATERIALIZED (
+    SELECT held.* FROM unnest($1::text[], $2::int[], $3::text[]) AS e (id, attempt, process) CROSS JOIN LATERAL (
+        SELECT j.ctid AS address, j.id FROM afterward.jobs j
+        WHERE j.id = e.id AND j.attempt = e.attempt AND j.process IS NOT DISTINCT FROM e.process AND j.status = 'running'
+            AND j.run_at BETWEEN 253402214400.5 AND 253402214400.75
+        FOR UPDATE SKIP LOCKED
+    ) held
+), forgotten AS (
+    DELETE FROM afterward.handed h USING mine WHERE h.job = ANY (ARRAY[mine.id]) RETURNING h.job, h.run_at
+)
+UPDATE afterward.jobs j SET
+    run_at = coalesce(forgotten.run_at, j.created_at), expires_at = CASE WHEN j.replaced_by IS NULL THEN j.expires_at ELSE 0 END
+FROM mine LEFT JOIN forgotten ON forgotten.job = mine.id WHERE j.ctid = mine.address;
+
 -- name: followed
 -- Jobs of these tasks that are followed, by their ids, after one. Who has taken one back has not begun it.
 SELECT found.* FROM unnest($1::text[]) AS t (task) CROSS JOIN LATERAL (

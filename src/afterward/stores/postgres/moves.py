@@ -37,7 +37,7 @@ async def finish(desk: Desk, connection: Connection, ends: Sequence[End], *, wai
     """running → succeeded, failed, cancelled or queued, for attempts that still hold their jobs.
 
     What another transaction has locked is passed over at first. `waits`: it is waited for then, one by one; else it is
-    answered with None.
+    answered with None. What is in other hands, and to be queued again, is brought back from there first.
     """
     answers: list[bool | None] = [False] * len(ends)
     left = list(enumerate(ends))
@@ -48,7 +48,9 @@ async def finish(desk: Desk, connection: Connection, ends: Sequence[End], *, wai
         for number, (lease, _) in now:
             answers[number] = lease.id in accepted
         if refused:
-            locked = await _look_at_refused(desk, connection, refused, answers)
+            locked, elsewhere = await _look_at_refused(desk, connection, refused, answers)
+            if elsewhere:
+                locked += await _end_elsewhere(desk, connection, elsewhere, answers)
             if waits:
                 await _wait_for(desk, connection, locked)
                 left += locked
@@ -64,13 +66,29 @@ def _one_of_each_job(ends: Sequence[Numbered]) -> tuple[list[Numbered], list[Num
 
 async def _look_at_refused(
     desk: Desk, connection: Connection, refused: Sequence[Numbered], answers: list[bool | None]
-) -> list[Numbered]:
-    """Accept what ended just so before; the ends of those that hold their jobs, which somebody else had locked."""
+) -> tuple[list[Numbered], list[Numbered]]:
+    """Accept what ended just so before; the ends of those that hold their jobs, which somebody else had locked, or
+    which are in other hands.
+    """
     rows = await connection.fetch(desk["refused"], *_columns_of_refused([end for _, end in refused]))
     looked_at = list(zip(refused, rows, strict=True))
     for (number, _), row in looked_at:
         answers[number] = None if row["holds"] else row["did"]
-    return [one for one, row in looked_at if row["holds"]]
+    holding = [(one, row["is_elsewhere"] and not is_final(one[1][1])) for one, row in looked_at if row["holds"]]
+    return [one for one, is_there in holding if not is_there], [one for one, is_there in holding if is_there]
+
+
+async def _end_elsewhere(
+    desk: Desk, connection: Connection, elsewhere: Sequence[Numbered], answers: list[bool | None]
+) -> list[Numbered]:
+    """End attempts of jobs in other hands, which are so no more; those that somebody else had locked."""
+    ends = [end for _, end in elsewhere]
+    async with connection.transaction():
+        await connection.execute(desk["bring_back"], *_fences(ends))
+        accepted = await _end_all(desk, connection, ends)
+    for number, (lease, _) in elsewhere:
+        answers[number] = True if lease.id in accepted else None
+    return [one for one in elsewhere if one[1][0].id not in accepted]
 
 
 async def _wait_for(desk: Desk, connection: Connection, locked: Sequence[Numbered]) -> None:

@@ -484,7 +484,7 @@ FROM gone, moment RETURNING id;
 
 -- name: end_for_now
 -- running -> queued, or cancelled where it was asked to end. What a transaction of somebody else has locked is passed over.
--- What was followed, in other hands, is so no more; though it was replaced there, it gets no other attempt.
+-- So is what is followed, in other hands.
 WITH moment AS MATERIALIZED (
     SELECT coalesce($1::float8, extract(epoch FROM statement_timestamp())::float8) AS now
 ), mine AS MATERIALIZED (
@@ -494,14 +494,13 @@ WITH moment AS MATERIALIZED (
     CROSS JOIN LATERAL (
         SELECT j.ctid AS address, j.cancel_asked_at IS NOT NULL AS is_asked FROM afterward.jobs j
         WHERE j.id = e.id AND j.attempt = e.attempt AND j.process IS NOT DISTINCT FROM e.process AND j.status = 'running'
+            AND j.run_at NOT BETWEEN 253402214400.5 AND 253402214400.75
         FOR UPDATE SKIP LOCKED
     ) held
 ), moved AS (
     UPDATE afterward.jobs j SET
         status = 'queued', process = NULL, token = NULL, due = mine.delay <= 0,
-        run_at = CASE WHEN mine.delay > 0 THEN now + mine.delay WHEN j.run_at BETWEEN 253402214400.5 AND 253402214400.75
-            THEN coalesce((SELECT h.run_at FROM afterward.handed h WHERE h.job = j.id), now) ELSE j.run_at END,
-        expires_at = CASE WHEN j.replaced_by IS NULL THEN j.expires_at ELSE 0 END,
+        run_at = CASE WHEN mine.delay > 0 THEN now + mine.delay ELSE j.run_at END,
         failures = j.failures + (mine.outcome = 'retry')::int, deaths = j.deaths + (mine.outcome = 'died')::int,
         failure = coalesce(mine.failure, j.failure), note = mine.note, unfit_for = mine.unfit_for,
         signature = CASE WHEN mine.failure IS NULL THEN j.signature ELSE mine.signed END,
@@ -532,12 +531,18 @@ WITH moment AS MATERIALIZED (
 SELECT id FROM ended;
 
 -- name: refused
--- Of attempts whose end was refused: do they still hold their job, which was locked? Or is it just how they ended?
+-- Of attempts whose end was refused: do they still hold their job, which was locked, or is followed? Or is it just how they
+-- ended?
 SELECT
     EXISTS (
         SELECT 1 FROM afterward.jobs j
         WHERE j.id = e.id AND j.attempt = e.attempt AND j.process IS NOT DISTINCT FROM e.process AND j.status = 'running'
     ) AS holds,
+    EXISTS (
+        SELECT 1 FROM afterward.jobs j
+        WHERE j.id = e.id AND j.attempt = e.attempt AND j.process IS NOT DISTINCT FROM e.process AND j.status = 'running'
+            AND j.run_at BETWEEN 253402214400.5 AND 253402214400.75
+    ) AS is_elsewhere,
     CASE WHEN e.outcome = 'succeeded' THEN EXISTS (
         SELECT 1 FROM afterward.finished f
         WHERE f.id = e.id AND f.attempt = e.attempt AND f.status = 'succeeded' AND f.result IS NOT DISTINCT FROM e.result
