@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from contextvars import ContextVar
 from typing import Any, cast
 
 from starlette.types import Scope
 
-from afterward.errors import NotInARequest
+from afterward.errors import ConfigurationError, NotInARequest
 from afterward.foreign import is_of_celery
 from afterward.job import NewJob
+from afterward.observe import emit
 from afterward.request import Call
 from afterward.task import Joinable, Owner, Task
 from afterward.transactions.joined import Joined
@@ -65,8 +67,8 @@ def watch_in_request(owner: object, joined: Joined) -> None:
 def durable_of(thing: Any, calls: dict[Owner, Call] | None) -> Task[..., Any] | None:
     """What is added, as a task to be stored: a task is one, and what is of Celery; None for any other function.
 
-    `calls`: as for `call_of`. What is of Celery is a task of the first `Afterward` that was given a broker, and stays
-    any other function where none was.
+    `calls`: as for `call_of`. What is of Celery is any other function where nothing is handed over to Celery. Raises
+    `ConfigurationError` where it is of another app than those to which something is.
     """
     if isinstance(thing, Task):
         return cast("Task[..., Any]", thing)
@@ -78,7 +80,23 @@ def durable_of(thing: Any, calls: dict[Owner, Call] | None) -> Task[..., Any] | 
             f"{thing!r:.100} was added outside of a request of an app that its Afterward is installed on; call "
             f"tasks.install(app) where the app is made, or use `await tasks.celery_task(…).enqueue(…)` elsewhere"
         )
-    return next((task for owner in owners if (task := owner.foreign_task(thing)) is not None), None)
+    refusal: ConfigurationError | None = None
+    for owner in owners:
+        try:
+            if (task := owner.foreign_task(thing)) is not None:
+                return task
+        except ConfigurationError as error:
+            refusal = refusal or error
+    if refusal is not None:
+        raise refusal
+    emit(
+        logging.WARNING,
+        "task.in_memory",
+        task=str(getattr(thing, "name", None) or getattr(thing, "task", "")),
+        reason="a Celery task was added, and runs here, in memory only, as with fastapi.BackgroundTasks; give its app, "
+        "Afterward(celery=…), to have it handed over",
+    )
+    return None
 
 
 def call_of(task: Task[..., Any], calls: dict[Owner, Call] | None) -> Call:

@@ -409,13 +409,14 @@ def _together(served: Sequence[Served]) -> Served:
         else sorted({q for one in served for q in one.queues or ()}),
         concurrency=sum(one.concurrency for one in served),
         threads=sum(one.threads for one in served),
-        version=served[-1].version if served else "",
+        version=next((one.version for one in reversed(served) if one.version), ""),
         threaded=sorted({task for one in served for task in one.threaded}),
         children=sum(one.children for one in served),
         apart=sorted({task for one in served for task in one.apart}),
         relays=sorted({task for one in served for task in one.relays}),
         broker_trouble=next((one.broker_trouble for one in served if one.broker_trouble), ""),
         hosted=sorted({task for one in served for task in one.hosted}),
+        results_trouble=next((one.results_trouble for one in served if one.results_trouble), ""),
     )
 
 

@@ -235,6 +235,7 @@ class Living(Declaring):
         worker.elsewhere = relay
         relaying = asyncio.create_task(relay.run(), name="afterward-relay")
         follower = self._follower(relay)
+        relay.tell_followed = follower.hear
         following = asyncio.create_task(follower.run(), name="afterward-follower")
         try:
             yield

@@ -54,7 +54,7 @@ def why(job: Job, now: datetime, around: Surroundings) -> list[Reason]:
     if job.expires_at is not None and job.expires_at <= now and job.process is None:
         return [_expired(job, now)]
     if job.handed_at is not None:
-        return list(_handed(job, now, job.handed_at))
+        return list(_handed(job, now, job.handed_at, around.processes))
     workers = workers_of(around.processes)
     reasons = [*_waits(job, now, around), *_lacks_a_worker(job, workers, around.tasks)]
     return reasons or [_chance(job, now, able(job, workers), around)]
@@ -85,20 +85,32 @@ def _running(job: Job, now: datetime, processes: Iterable[ProcessSeen]) -> Itera
     else:
         again = f"{_name(process)} is publishing it once more"
         yield Reason(Cause.handed, f"{_with_celery(now, job.handed_at)}, and has not begun there: {again}")
+    if is_foreign(job) and (unheard := _unheard(processes)) is not None:
+        yield unheard
     if job.cancel_asked_at is not None:
         yield _asked(now, job.cancel_asked_at, None if is_foreign(job) else _HOW_TO_END)
 
 
-def _handed(job: Job, now: datetime, since: datetime) -> Iterator[Reason]:
+def _handed(job: Job, now: datetime, since: datetime, processes: Iterable[ProcessSeen]) -> Iterator[Reason]:
     """Its message is with Celery, and nothing is known of it since."""
     mend = f"see that a Celery worker takes its queue; to have it published once more: afterward hasten {job.id}"
     if is_foreign(job):
         text, twice = f"{_with_celery(now, since)}; not heard of since", "published once more, though it may run twice"
-        yield Reason(Cause.handed, text, mend.replace("published once more", twice))
+        yield _unheard(processes) or Reason(Cause.handed, text, mend.replace("published once more", twice))
     else:
         yield Reason(Cause.handed, f"{_with_celery(now, since)}; no Celery worker has begun it yet", mend)
     if job.cancel_asked_at is not None:
         yield _asked(now, job.cancel_asked_at, None)
+
+
+def _unheard(processes: Iterable[ProcessSeen]) -> Reason | None:
+    """Nobody hears of any job that is followed, for nobody can read what Celery keeps of them."""
+    followers = [worker for worker in workers_of(processes) if worker.served.relays]
+    if not followers or not all(worker.served.results_trouble for worker in followers):
+        return None
+    where = _listed([_name(worker.process) for worker in followers])
+    text = f"Celery's result back end cannot be read, from {where}: {followers[0].served.results_trouble}"
+    return Reason(Cause.handed, f"{text}; what became of it is heard of as soon as it can be", "see that it runs")
 
 
 def _with_celery(now: datetime, since: datetime) -> str:

@@ -54,10 +54,11 @@ def _chained(chain: Any) -> Signed:
     first, *others = [signed(step.clone()) for step in chain.tasks]
     steps = [_step(other) for other in others]
     options = dict(chain.options)
+    kwargs = {name: value for name, value in chain.kwargs.items() if name != "tasks"}
     _add_links((first.called.options, *(step["options"] for step in steps)), options)
     called = first.called._replace(
         args=(*(() if first.is_immutable else chain.args), *first.called.args),
-        kwargs=first.called.kwargs if first.is_immutable else {**first.called.kwargs, **chain.kwargs},
+        kwargs=first.called.kwargs if first.is_immutable else {**first.called.kwargs, **kwargs},
         options={**first.called.options, **options},
         then=steps,
     )

@@ -28,6 +28,7 @@ from afterward.observe import emit
 from afterward.states import summary
 from afterward.stores.base import Store
 from afterward.stores.handing import Followed, Start
+from afterward.stores.seen import Served
 
 AT_ONCE = 500
 """So many jobs are looked at together."""
@@ -37,6 +38,9 @@ SHORTEST_SECONDS, LONGEST_SECONDS = 0.25, 5.0
 
 _PART = 0.1
 """The next question comes after such a part of the time that its message has been out."""
+
+_FLOOR_SECONDS = 0.05
+"""So much is between two looks at least."""
 
 _SHARE = 0.2
 """Such a part of the time goes by in asking, at most."""
@@ -91,27 +95,33 @@ class Follower:
         self._limit = limit
         self._watched: dict[tuple[str, int], _Watched] = {}
         self._more = asyncio.Event()
-        self._stopped = False
-
-    @property
-    def trouble(self) -> str:
-        """Why nothing is heard, while nothing is: the result back end cannot be read. "" else. From any thread."""
-        return self._reader.trouble
+        self._stopped = asyncio.Event()
+        self._floor = _FLOOR_SECONDS
 
     async def run(self) -> None:
         """Follow until `stop`. Whoever comes next goes on with what is not at its end."""
         self._reader.start()
+        with self._liveness.serving(self._served):
+            await self._follow()
+
+    def _served(self) -> Served:
+        """What keeps it from hearing of anything, for those who look. From any thread."""
+        return Served({}, (), 0, 0, results_trouble=self._reader.trouble)
+
+    async def _follow(self) -> None:
         failures = 0
         try:
-            while not self._stopped:
+            while not self._stopped.is_set():
                 self._more.clear()
                 try:
                     pause, failures = await self._look(), 0
-                except (StoreError, ResultsUnreadable) as error:
+                except ResultsUnreadable:  # the reader has told it
                     failures += 1
                     pause = pause_after(failures)
-                    if isinstance(error, StoreError):
-                        emit(logging.WARNING, "follower.store_unavailable", reason=str(error), retry_in=pause)
+                except StoreError as error:
+                    failures += 1
+                    pause = pause_after(failures)
+                    emit(logging.WARNING, "follower.store_unavailable", reason=str(error), retry_in=pause)
                 except Exception as error:  # noqa: BLE001 - a mistake of ours must not end it
                     pause = LONGEST_SECONDS
                     emit(logging.ERROR, "follower.broken", error)
@@ -122,7 +132,8 @@ class Follower:
 
     def stop(self) -> None:
         """Follow nothing more. Lawful twice, and before `run`. On its loop."""
-        self._stopped = True
+        self._stopped.set()
+        self._reader.stop()
         self._more.set()
 
     def hear(self) -> None:
@@ -130,16 +141,10 @@ class Follower:
         self._more.set()
 
     async def _pause(self, seconds: float) -> None:
-        """Not shorter for what was handed over just now: it is asked for soon enough."""
-        if self._stopped:
-            return
-        first = min(seconds, SHORTEST_SECONDS)
-        await asyncio.sleep(first)
-        try:
-            async with asyncio.timeout(max(0.0, seconds - first)):
-                await self._more.wait()
-        except TimeoutError:
-            return
+        """Not shorter than asking has to be apart, also when more is handed over meanwhile."""
+        await _wait(self._stopped, self._floor)
+        if not self._stopped.is_set():
+            await _wait(self._more, seconds - self._floor)
 
     async def _look(self) -> float:
         """Look at all that are followed; seconds until that is to be done again."""
@@ -156,7 +161,7 @@ class Follower:
             watched |= {key: self._watched.get(key) or _Watched() for key in map(_key, mine)}
             self._watched |= watched
             await self._look_at(mine, process)
-            if len(page) < AT_ONCE or self._stopped:
+            if len(page) < AT_ONCE or self._stopped.is_set():
                 break
             after = page[-1].id
         self._watched = watched
@@ -165,7 +170,8 @@ class Follower:
     def _seconds_to_look(self, began: float) -> float:
         now = time.monotonic()
         soonest = min((one.next_look for one in self._watched.values()), default=now + LONGEST_SECONDS)
-        return min(LONGEST_SECONDS, max(SHORTEST_SECONDS, soonest - now, (now - began) / _SHARE))
+        self._floor = max(_FLOOR_SECONDS, (now - began) / _SHARE)
+        return max(self._floor, min(LONGEST_SECONDS, max(SHORTEST_SECONDS, soonest - now)))
 
     async def _look_at(self, jobs: Sequence[Followed], process: str) -> None:
         now = time.monotonic()
@@ -240,6 +246,14 @@ class Follower:
         self._liveness.holdings.forget(keys)
         for (lease, outcome), accepted in zip(ends, answers, strict=True):
             _tell(lease, outcome, accepted)
+
+
+async def _wait(event: asyncio.Event, seconds: float) -> None:
+    try:
+        async with asyncio.timeout(max(0.0, seconds)):
+            await event.wait()
+    except TimeoutError:
+        return
 
 
 def _key(job: Followed) -> tuple[str, int]:

@@ -82,7 +82,8 @@ class CeleryTask(Task[..., Any]):
         said = {name: value for name, value in called.options.items() if name not in _IN_THE_JOB}
         if (expires := called.options.get("expires", self._said("expires"))) is not None:
             said["expires"] = _moment(expires, self.app)
-        options = checked(_with(options, times, expires=said.get("expires"), queue=queue), self.name)
+            times["expires"] = seconds(expires) if isinstance(expires, int | float) else said["expires"]
+        options = checked(_with(options, times, queue), self.name)
         text = dump(called._replace(options=said), self.name)
         if limited and len(text) > self.max_bytes:
             raise ArgumentError(
@@ -165,13 +166,13 @@ def _queue_in(options: Mapping[str, Any]) -> str | None:
     return queue if isinstance(queue, str) and is_storable(queue) and 0 < len(queue) <= 100 else None
 
 
-def _with(options: CallOptions, times: dict[str, Any], *, expires: datetime | None, queue: str) -> CallOptions:
-    """What was said of the call, by a signature where `options()` has said nothing."""
-    if options.delay is None and options.run_at is None:
-        options = replace(options, **times)
-    if options.expires is None:
-        options = replace(options, expires=expires)
-    return replace(options, queue=queue)
+def _with(options: CallOptions, times: dict[str, Any], queue: str) -> CallOptions:
+    """What was said of the call: by its signature where `options()` has said nothing."""
+    if options.delay is not None or options.run_at is not None:
+        times = {"expires": times.get("expires")}
+    if options.expires is not None:
+        times = {**times, "expires": options.expires}
+    return replace(options, queue=queue, **times)
 
 
 class Foreign:
@@ -256,15 +257,18 @@ class ForeignTasks:
         self._max_bytes = max_bytes
         self._declared: dict[str, float | None] = {}
         self._made: dict[str, Foreign] = {}
+        self._size = 0, 0, 0
 
     def declare(self, thing: Any, republish_after: float | None) -> CeleryTask:
-        """A task of the app, or the name of one that only the code of the fleet has."""
+        """A task of the app, or the name of one that only the code of the fleet has. Of a signature nothing is said."""
+        if is_signature(thing) and republish_after is None:
+            return self.task_for(thing)
         if not isinstance(thing, str) and not is_celery_task(thing):
             raise TaskError(f"tasks.celery_task takes a Celery task, or the name of one, not {thing!r:.100}")
         self._check_app(thing)
         name = thing if isinstance(thing, str) else str(thing.name)
         self._declared[name] = republish_after
-        self._made.pop(FOREIGN + name, None)
+        self._size = 0, 0, 0
         return self._task(name)
 
     def task_for(self, thing: Any) -> CeleryTask:
@@ -285,13 +289,15 @@ class ForeignTasks:
 
     def published(self, own: Mapping[str, Any]) -> Mapping[str, Foreign]:
         """What is published, by the names under which it is stored; but for what is `own` to the owner."""
-        known = [name for name in list(self._app.tasks) if not name.startswith(_BUILT_IN)]
-        for name in {*known, *self._declared}:
-            if FOREIGN + name not in self._made and name not in own:
-                after = self._declared.get(name)
-                made = Foreign(self._app, name, after, smaller_first=self._smaller_first)
-                self._made[FOREIGN + name] = made
+        size = len(self._app.tasks), len(self._declared), len(own)
+        if size != self._size:
+            known = [name for name in list(self._app.tasks) if not name.startswith(_BUILT_IN) and name not in own]
+            self._made = {FOREIGN + name: self._make(name) for name in {*known, *self._declared}}
+            self._size = size
         return self._made
+
+    def _make(self, name: str) -> Foreign:
+        return Foreign(self._app, name, self._declared.get(name), smaller_first=self._smaller_first)
 
     def _task(self, name: str) -> CeleryTask:
         return CeleryTask(self._owner, self._app, name, self._declared.get(name), self._max_bytes)

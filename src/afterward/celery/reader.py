@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import logging
 import queue
 import threading
 from collections.abc import Sequence
 from typing import Any, NamedTuple
+from urllib.parse import unquote, urlsplit
 
 from afterward.celery.app import without_password
 from afterward.celery.backend import Meta, Results
@@ -36,6 +38,7 @@ class Reader:
         self._thread: threading.Thread | None = None
         self._under_way: concurrent.futures.Future[list[Meta | None]] | None = None
         self._results: Results | None = None
+        self._is_stopped = False
         self.trouble = ""
         """Why the back end cannot be read, while it cannot; without its password."""
 
@@ -45,11 +48,16 @@ class Reader:
         self._thread.start()
 
     def stop(self) -> None:
-        """Read nothing more. A read that hangs is left to end by itself."""
+        """Read nothing more. Who waits for a read is told so; one that hangs is left to end by itself."""
+        self._is_stopped = True
         self._requests.put(None)
+        if self._under_way is not None:
+            _settle(self._under_way, ResultsUnreadable("it is not read here any more"))
 
     async def read(self, ids: Sequence[str]) -> list[Meta | None]:
         """Of each task what is kept; None where nothing is. Raises `ResultsUnreadable`."""
+        if self._is_stopped:
+            raise ResultsUnreadable("it is not read here any more")
         if self._under_way is not None and not self._under_way.done():
             raise ResultsUnreadable(self._tell("it does not answer"))
         request: concurrent.futures.Future[list[Meta | None]] = concurrent.futures.Future()
@@ -60,6 +68,8 @@ class Reader:
                 metas = await asyncio.shield(asyncio.wrap_future(request))
         except TimeoutError:
             raise ResultsUnreadable(self._tell("it does not answer")) from None
+        except ResultsUnreadable:
+            raise
         except Exception as error:
             raise ResultsUnreadable(self._tell(f"{type(error).__name__}: {error}")) from error
         self._recover()
@@ -83,16 +93,20 @@ class Reader:
             try:
                 if self._results is None:
                     self._results = Results(self._app)
-                request.answer.set_result(self._results.read(request.ids))
+                _settle(request.answer, self._results.read(request.ids))
             except Exception as error:  # noqa: BLE001 - whatever the back end raises, to be raised where it was asked
                 self._results = None
-                request.answer.set_exception(error)
+                _settle(request.answer, error)
+
+
+def _settle(answer: concurrent.futures.Future[list[Meta | None]], said: list[Meta | None] | Exception) -> None:
+    """Give an answer, unless there is one."""
+    with contextlib.suppress(concurrent.futures.InvalidStateError):
+        answer.set_exception(said) if isinstance(said, Exception) else answer.set_result(said)
 
 
 def _without_passwords(app: Any, text: str) -> str:
     """Those of the broker and of the back end, which may be another."""
-    from urllib.parse import unquote, urlsplit
-
     try:
         password = urlsplit(str(app.conf.result_backend)).password
     except ValueError:

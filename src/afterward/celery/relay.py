@@ -57,6 +57,8 @@ class Relay:
         self._store = store
         self._liveness = liveness
         self.publisher = Publisher(app, self._hear)
+        self.tell_followed: Callable[[], None] = _tell_nobody
+        """Called, on its loop, when jobs that are followed have been handed over."""
         self._published = published
         self._wake = wake
         self._queues = queues
@@ -205,6 +207,8 @@ class Relay:
             return
         self._liveness.holdings.leave((one.lease.id, one.lease.attempt) for one in handed)
         answers = await self._until_answered(lambda: self._store.hand_over(handed))
+        if any(one.is_followed for one in handed):
+            self.tell_followed()
         crash_point("after_hand_over")
         if is_enabled(logging.INFO):
             for one, accepted in zip(handed, answers, strict=True):
@@ -342,6 +346,10 @@ class Relay:
                 pause = pause_after(failures)
                 emit(logging.WARNING, "relay.store_unavailable", reason=str(error), retry_in=pause)
                 await asyncio.sleep(pause)
+
+
+def _tell_nobody() -> None:
+    """Nothing is followed here."""
 
 
 def _again(published: Published | None, waited: float, waiting: int | None) -> Again:

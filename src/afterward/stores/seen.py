@@ -78,8 +78,9 @@ class Served:
 
     `version`: of the application, as it says itself, or "". `threaded`, `apart`: those of the tasks that take a thread
     each, or one of so many `children`; the others take a place in the loop. `relays`: those of which it hands the jobs
-    to Celery; `broker_trouble`: why it cannot reach the broker, while it cannot, or "". `hosted`: those that it runs as
-    a Celery worker: it claims none of their jobs.
+    to Celery; `broker_trouble`: why it cannot reach the broker, while it cannot, or "". `results_trouble`: the same of
+    what Celery tells of those that are followed. `hosted`: those that it runs as a Celery worker: it claims none of
+    their jobs.
     """
 
     tasks: Mapping[str, str]
@@ -93,6 +94,7 @@ class Served:
     relays: Collection[str] = ()
     broker_trouble: str = ""
     hosted: Collection[str] = ()
+    results_trouble: str = ""
 
 
 @dataclass(frozen=True, slots=True)
