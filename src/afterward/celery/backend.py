@@ -6,6 +6,7 @@ import json
 import threading
 from collections.abc import Sequence
 from typing import Any, NamedTuple, cast
+from weakref import WeakKeyDictionary
 
 _STEP_SECONDS = 4.0
 """How long a step of the network may take, where the settings of the app leave that open."""
@@ -27,8 +28,20 @@ UNREADABLE = Meta("", is_readable=False)
 """Something is kept, in a form that is not read here."""
 
 
+_silences: WeakKeyDictionary[Any, str | None] = WeakKeyDictionary()
+
+
 def silence_of(app: Any) -> str | None:
-    """Why the result back end of this app tells nothing that could be followed; None where it does."""
+    """Why the result back end of this app tells nothing that could be followed; None where it does.
+
+    The first call imports that back end, which takes its time: it is made by a thread that nobody waits for.
+    """
+    if app not in _silences:
+        _silences[app] = _silence_of(app)
+    return _silences[app]
+
+
+def _silence_of(app: Any) -> str | None:
     kind = _class_of(app)
     if kind is None or kind.__name__ == "DisabledBackend":
         return "its Celery app has no result back end"

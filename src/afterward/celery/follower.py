@@ -170,7 +170,7 @@ class Follower:
     def _seconds_to_look(self, began: float) -> float:
         now = time.monotonic()
         soonest = min((one.next_look for one in self._watched.values()), default=now + LONGEST_SECONDS)
-        self._floor = max(_FLOOR_SECONDS, (now - began) / _SHARE)
+        self._floor = min(SHORTEST_SECONDS, max(_FLOOR_SECONDS, (now - began) / _SHARE))
         return max(self._floor, min(LONGEST_SECONDS, max(SHORTEST_SECONDS, soonest - now)))
 
     async def _look_at(self, jobs: Sequence[Followed], process: str) -> None:
@@ -178,6 +178,8 @@ class Follower:
         asked = [job for job in jobs if job.is_asked]
         due = [job for job in jobs if job.is_asked or self._watched[_key(job)].next_look <= now]
         await self._have_ended([job for job in asked if self._is_to_be_told(job, now)], now)
+        if not due:
+            return
         metas = await self._reader.read([task_id_of(*_key(job)) for job in due])
         heard: list[_Heard] = []
         for job, meta in zip(due, metas, strict=True):

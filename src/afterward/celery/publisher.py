@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from afterward.celery.app import place_of, without_password
+from afterward.celery.backend import silence_of
 from afterward.celery.link import NOT_IN_TIME, BrokerLost, BrokerRefused, Link
 from afterward.celery.messages import Message
 from afterward.engine.patience import pause_after
@@ -117,6 +118,7 @@ class Publisher:
     # in the thread
 
     def _run(self) -> None:
+        silence_of(self._app)  # before anything is published, for who hands it over asks for it in the event loop
         while True:
             if self._link is None:
                 self._connect()
