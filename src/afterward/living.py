@@ -190,6 +190,8 @@ class Living(Declaring):
                     self.celery  # noqa: B018 - it raises where there is none
                 except ConfigurationError as error:
                     raise ConfigurationError(f"task {name} has executor='celery': {error}") from None
+        if self._celery_given is not None:
+            self._begins_with_smallest  # noqa: B018 - it raises where nothing can speak to the broker
 
     def foreground(self) -> Foreground:
         """What runs one job of these tasks here and now, to look for a mistake: `afterward run`."""

@@ -33,8 +33,17 @@ def celery_app(given: Celery | str | None) -> Celery:
 
 
 def begins_with_smallest(app: Any) -> bool:
-    """Does the broker of this app begin with the messages of the smallest priority? RabbitMQ does with the largest."""
-    return bool(app.connection_for_write().transport.driver_type == "redis")
+    """Does the broker of this app begin with the messages of the smallest priority? RabbitMQ does with the largest.
+
+    Raises `ConfigurationError` where what speaks to such a broker is not installed.
+    """
+    try:
+        return bool(app.connection_for_write().transport.driver_type == "redis")
+    except ImportError as error:
+        raise ConfigurationError(
+            f"the broker of the Celery app {app.main!r} needs a package that is not there ({error}); for Redis: "
+            'pip install "celery[redis]"'
+        ) from error
 
 
 def place_of(app: Any) -> str:
