@@ -50,8 +50,8 @@ class Living(Declaring):
     def celery(self) -> Celery:
         """The Celery app by which jobs are published: yours, or one that is made for the broker whose URL was given.
 
-        Its workers run the tasks with `executor="celery"`: name it in a module, as in `celery_app = tasks.celery`, and
-        start them there: `celery -A package.module worker`.
+        Its workers run the tasks with `executor="celery"`: name it in a module, as in `celery = tasks.celery`, and
+        start them there: `celery -A package.module:celery worker`.
 
         Raises `ConfigurationError` where Celery is not installed, or no broker was said.
         """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -84,6 +85,7 @@ class Fleet:
     async def until_said(self, job: JobHandle[Any], count: int = 1) -> list[Any]:
         """The same, once it is so much: as it runs."""
         heard: list[Any] = []
-        while len(heard) < count:
-            heard = await self.said(job)
+        async with asyncio.timeout(30):
+            while len(heard) < count:
+                heard = await self.said(job)
         return heard
