@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -166,7 +166,7 @@ async def test_the_lifespan_of_an_app_begins_once_and_ends_after_all_else(
     other = Afterward(f"sqlite:///{tmp_path}/other.db")
 
     @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
         said.append("begins")
         yield
         said.append(f"ends, {here.life.liveness.process}, {other.life.liveness.process}")
