@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
 
@@ -13,6 +14,7 @@ from afterward.celery.host import Hosted
 from afterward.celery.messages import start_of
 from afterward.celery.pools import hear_of_pool, host, is_child, is_run_here, refusal
 from afterward.celery.revoked import cancel_revoked
+from afterward.observe import emit
 
 _NEVER_SECONDS = 10 * 365 * 86400
 """A time limit that is none: where a task has none of its own, it has that of its app."""
@@ -64,6 +66,7 @@ def _run(task: Any, *args: Any) -> None:
     """One message: its attempt is begun and run, or nothing is done. Acknowledged when this returns, and not before."""
     start = start_of(args)
     if (reason := refusal()) is not None:
+        emit(logging.ERROR, "celery.pool_refused", job_id=start.id, task=task.name, reason=reason)
         raise Reject(reason, requeue=False)
     if not host().run(_hosted[task.app][task.name], start):
         raise Reject("the store could not be asked", requeue=True)
