@@ -18,8 +18,8 @@ from typing import Annotated, Any
 from fastapi import Depends, FastAPI, Request, UploadFile
 from fastapi.responses import StreamingResponse
 
-from afterward import Afterward, BackgroundTasks, EndedJob, Task, current_job
-from tests.support.effects import recorded
+from afterward import Afterward, BackgroundTasks, EndedJob, current_job
+from tests.support.effects import recorded, recorded_as
 from tests.support.insides import would_lease
 from tests.support.ticking import Ticker
 
@@ -257,6 +257,22 @@ if BROKER:
             return key
 
 
+# A task of the fleet's own, which knows nothing of the store.
+
+_OF_AN_ID = 36
+
+if BROKER:
+
+    @tasks.celery.task(name="existing", shared=False)
+    def existing(key: str, seconds: float = 0.0, until: str = "") -> int:
+        id_ = str(existing.request.id)
+        with recorded_as(id_[:_OF_AN_ID], int(id_[_OF_AN_ID + 1 :] or 1), key):
+            time.sleep(seconds)
+            while until and not Path(until).exists():
+                time.sleep(0.005)
+            return len(key)
+
+
 class Strange(BaseException):
     """Not an `Exception`."""
 
@@ -340,15 +356,21 @@ if VERSION == 4:
 # Requests.
 
 
+def _task(name: str) -> Any:
+    if name == "existing":
+        return existing
+    return tasks.tasks[name if name in tasks.tasks else f"{__name__}:{name}"]
+
+
 def _add(background_tasks: BackgroundTasks, names: str, key: str, request: Request, *, query: set[str]) -> list[str]:
     """Add the named tasks, each with the options of the request that it has a parameter for."""
     several = "+" in names
     handles: list[str] = []
     for number, name in enumerate(names.split("+")):
-        task: Task[..., Any] = tasks.tasks[name if name in tasks.tasks else f"{__name__}:{name}"]
+        task = _task(name)
         arguments: dict[str, Any] = {"key": f"{key}-{number}" if several else key}
         for option, kind in (("seconds", float), ("kind", str), ("until", str)):
-            if option in query and option in task.function.__annotations__:
+            if option in query and option in getattr(task, "function", task).__annotations__:
                 arguments[option] = kind(request.query_params[option])
         if "delay" in query:
             task = task.options(delay=float(request.query_params["delay"]))

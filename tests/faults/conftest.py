@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from servers.postgres import Server
+from servers.valkey import Valkey
 from tests.support.database import Database
 from tests.support.fleet_site import FleetSite
 from tests.support.processes import Starter
@@ -32,6 +33,13 @@ def site(tmp_path: Path, starter: Starter) -> Iterator[Site]:
 def broker_url(request: pytest.FixtureRequest) -> str:
     """The URL of an empty broker, of each kind."""
     return request.getfixturevalue(request.param)
+
+
+@pytest.fixture
+def valkey_results(valkey: Valkey) -> Iterator[str]:
+    """The URL of an empty database for what Celery tells of tasks."""
+    with valkey.database() as url:
+        yield url
 
 
 FleetAt = Callable[..., FleetSite]

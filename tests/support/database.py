@@ -48,6 +48,7 @@ class Database:
             ):
                 id_, *more = rest
                 given = json.loads(arguments)
+                given = given.get("kwargs", given)  # of a task of Celery's own
                 key = given["key"] if "key" in given else f"after {given['ended']['arguments']['key']}"
                 assert key not in rows
                 rows[key] = Row(id_, key, *more, ended=ended.get(seq, {}))

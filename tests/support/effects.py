@@ -16,19 +16,26 @@ from afterward import current_job
 @contextmanager
 def recorded(key: str) -> Generator[None]:
     """The body of a run. Its end is told only when it ends by itself."""
-    _tell("start", key)
-    yield
-    _tell("end", key)
-
-
-def _tell(what: str, key: str) -> None:
     job = current_job()
+    with recorded_as(job.id, job.attempt, key):
+        yield
+
+
+@contextmanager
+def recorded_as(job: str, attempt: int, key: str) -> Generator[None]:
+    """The same of one whose code knows nothing of its job."""
+    _tell("start", job, attempt, key)
+    yield
+    _tell("end", job, attempt, key)
+
+
+def _tell(what: str, job: str, attempt: int, key: str) -> None:
     line = {
         "at": time.monotonic(),
         "what": what,
         "key": key,
-        "job": job.id,
-        "attempt": job.attempt,
+        "job": job,
+        "attempt": attempt,
         "pid": os.getpid(),
         "parent": os.getppid(),
     }

@@ -6,6 +6,8 @@ from datetime import UTC, datetime, timedelta
 from io import BytesIO
 from typing import Annotated, Any, assert_type
 
+from celery import Celery, chain
+from celery import Task as CeleryTask
 from fastapi import APIRouter, Depends, FastAPI, UploadFile, WebSocket
 from fastapi.responses import JSONResponse, StreamingResponse
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -258,6 +260,34 @@ async def ends(background_tasks: BackgroundTasks) -> None:
     assert_type(await handle.why(), list[Reason])
     bare: JobHandle = handle
     assert_type(bare.id, str)
+
+
+# Existing Celery tasks
+
+fleet = Celery("fleet", broker="amqp://broker")
+handed = Afterward(celery=fleet)
+
+
+@fleet.task
+def measure(what: str) -> int:
+    return len(what)
+
+
+@fleet.task(bind=True, max_retries=3)
+def measure_again(self: CeleryTask[Any, Any], what: str) -> int:
+    return len(what)
+
+
+async def to_a_fleet(background_tasks: BackgroundTasks) -> JobHandle[Any]:
+    job: JobHandle[Any] = background_tasks.add_task(measure, "a book")
+    job = background_tasks.add_task(measure_again, "a book")
+    job = background_tasks.add_task(measure.s("a book").set(queue="measures", countdown=60))
+    job = background_tasks.add_task(chain(measure.s("a book"), measure.si("another")))
+    declared = handed.celery_task("fleet.measure", republish_after=timedelta(hours=1))
+    job = background_tasks.add_task(declared.options(unique="a book"), "a book")
+    assert_type(await handed.celery_task(measure).options(delay=60).enqueue("a book"), JobHandle[Any])
+    BackgroundTask(measure, "a book")
+    return job
 
 
 # All options
