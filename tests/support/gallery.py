@@ -133,15 +133,22 @@ class Painter:
     async def beat(self) -> None:
         """Have its processes live."""
         self.clock.now = time.time()
-        for name in ("worker", "second", "api"):
+        for name in ("worker", "second", "celery", "api"):
             await self.store.beat(name)
 
     async def _workers(self) -> None:
-        """The worker that runs jobs, one of the version before, and a process that only stores."""
+        """The worker that runs jobs, one of the version before, one of Celery's, and a process that only stores."""
         tasks = {"shop.mail:send_receipt": "a", "shop.reports:build_report": "b", "shop.orders:ship": "c"}
+        for_celery = {"shop.pictures:render": "d"}
         for name, host, hours, served in (
             ("worker", "web-1.example.com", 5.0, Served(tasks, None, 100, 16, "2026.11.2")),
             ("second", "web-2.example.com", 0.2, Served(tasks, ["default", "mail"], 20, 4, "2026.11.3")),
+            (
+                "celery",
+                "celery-1.example.com",
+                8.0,
+                Served(for_celery, None, 4, 0, "2026.11.3", hosted=list(for_celery)),
+            ),
             ("api", "api-1.example.com", 30.0, None),
         ):
             self.clock.now = self._now - hours * HOUR

@@ -147,6 +147,7 @@ def test_workers_are_shown_with_what_each_runs(visitor: Visitor) -> None:
     assert rows["web-1.example.com"]["busy"] == "2 of 100 + 16"
     assert "shop.reports:build_report for" in rows["web-1.example.com"]["runs now"]
     assert rows["web-2.example.com"]["serves"] == "default, mail"
+    assert rows["celery-1.example.com"]["serves"] == "as a Celery worker"
     assert rows["api-1.example.com"]["serves"] == "runs no jobs"
 
 
