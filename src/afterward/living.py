@@ -94,8 +94,7 @@ class Living(Declaring):
         """The tasks of the Celery app that are no functions of ours. Raises as `celery`."""
         from afterward.celery.foreign import ForeignTasks
 
-        smaller_first = self._begins_with_smallest
-        return ForeignTasks(self, self.celery, smaller_first=smaller_first, max_bytes=self._max_bytes)
+        return ForeignTasks(self, self.celery, max_bytes=self._max_bytes)
 
     def celery_task(self, task: Any, /, *, republish_after: Seconds | None = None) -> CeleryTask:
         """An existing Celery task, which can be added and enqueued as any other: a task of your app, or its name.
@@ -133,6 +132,8 @@ class Living(Declaring):
         """Live, and run jobs if `options` say so, while the block lasts. Never delays a start-up: jobs follow after."""
         self.check()
         life = self.life
+        if not isinstance(self._celery_given, str | None):
+            self.foreign.prepare()
         if options is not None and life.conductor is None:
             self._check_serving()
         life.apps += 1

@@ -11,6 +11,7 @@ from typing import Any, cast
 from celery.utils.time import maybe_make_aware
 
 from afterward.arguments import ArgumentCodec
+from afterward.celery.app import begins_with_smallest
 from afterward.celery.backend import silence_of
 from afterward.celery.called import Called, CalledArguments, Signed, dump, load, signed
 from afterward.celery.lines import line_of
@@ -176,15 +177,14 @@ def _with(options: CallOptions, times: dict[str, Any], queue: str) -> CallOption
 
 
 class Foreign:
-    """The jobs of one task of a fleet, as they are published. `smaller_first`: as of `Own`."""
+    """The jobs of one task of a fleet, as they are published."""
 
     is_followed = True
     fingerprint = ""
 
-    def __init__(self, app: Any, name: str, republish_after: float | None, *, smaller_first: bool) -> None:
+    def __init__(self, app: Any, name: str, republish_after: float | None) -> None:
         self._app = app
         self._name = name
-        self._smaller_first = smaller_first
         self.republish_after = republish_after
 
     @property
@@ -197,7 +197,7 @@ class Foreign:
         if job.queue != DEFAULT_QUEUE:
             options.setdefault("queue", job.queue)
         if job.priority:
-            options.setdefault("priority", urgency(job.priority, smaller_first=self._smaller_first))
+            options.setdefault("priority", urgency(job.priority, smaller_first=begins_with_smallest(self._app)))
         if lease.timeout is not None:
             options.setdefault("time_limit", lease.timeout)
         task_id = task_id_of(lease.id, lease.attempt)
@@ -250,10 +250,9 @@ def _with_id(step: Mapping[str, Any], task_id: str) -> dict[str, Any]:
 class ForeignTasks:
     """The tasks of a Celery app that are handed over: those that were declared here, and those that the app knows."""
 
-    def __init__(self, owner: Owner, app: Any, *, smaller_first: bool, max_bytes: int) -> None:
+    def __init__(self, owner: Owner, app: Any, *, max_bytes: int) -> None:
         self._owner = owner
         self._app = app
-        self._smaller_first = smaller_first
         self._max_bytes = max_bytes
         self._declared: dict[str, float | None] = {}
         self._made: dict[str, Foreign] = {}
@@ -297,7 +296,11 @@ class ForeignTasks:
         return self._made
 
     def _make(self, name: str) -> Foreign:
-        return Foreign(self._app, name, self._declared.get(name), smaller_first=self._smaller_first)
+        return Foreign(self._app, name, self._declared.get(name))
+
+    def prepare(self) -> None:
+        """Make what Celery makes late: else the first request would wait for it."""
+        self._app.finalize(auto=True)
 
     def _task(self, name: str) -> CeleryTask:
         return CeleryTask(self._owner, self._app, name, self._declared.get(name), self._max_bytes)
