@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, replace
@@ -48,13 +49,16 @@ _SHARE = 0.2
 ASK_AGAIN_SECONDS = 10.0
 """How often a fleet is told that a task is to end: a worker that was not there has not heard of it."""
 
+ASK_RUNNING_AGAIN_SECONDS = 60.0
+"""The same for one that runs: whoever runs it was there, and may have no means to end it."""
+
 
 @dataclass(slots=True)
 class _Watched:
     """What is remembered of a job that is followed. `next_look`: when it is to be asked for, by the monotonic clock."""
 
     next_look: float = 0.0
-    asked_to_end_at: float = -ASK_AGAIN_SECONDS
+    asked_to_end_at: float = -math.inf
     last_line: str = ""
 
 
@@ -175,6 +179,9 @@ class Follower:
 
     async def _look_at(self, jobs: Sequence[Followed], process: str) -> None:
         now = time.monotonic()
+        for job in jobs:
+            if job.process is not None:  # in its name, whatever else of this process has let go of that attempt since
+                self._liveness.holdings.have(*_key(job))
         asked = [job for job in jobs if job.is_asked]
         due = [job for job in jobs if job.is_asked or self._watched[_key(job)].next_look <= now]
         await self._have_ended([job for job in asked if self._is_to_be_told(job, now)], now)
@@ -189,13 +196,13 @@ class Follower:
         await self._store_heard([one for one in heard if one.end or one.line or one.job.process is None], process)
 
     def _is_to_be_told(self, job: Followed, now: float) -> bool:
-        return now - self._watched[_key(job)].asked_to_end_at >= ASK_AGAIN_SECONDS
+        pause = ASK_AGAIN_SECONDS if job.process is None else ASK_RUNNING_AGAIN_SECONDS
+        return now - self._watched[_key(job)].asked_to_end_at >= pause
 
     async def _have_ended(self, jobs: Sequence[Followed], now: float) -> None:
-        if jobs:
+        if jobs and await self._revoke([task_id_of(*_key(job)) for job in jobs]):
             for job in jobs:
                 self._watched[_key(job)].asked_to_end_at = now
-            await self._revoke([task_id_of(*_key(job)) for job in jobs])
 
     def _heard(self, job: Followed, meta: Meta) -> _Heard:
         """What it means; a line that was the last one already is not said again."""
@@ -213,10 +220,9 @@ class Follower:
         if not heard:
             return
         holdings = self._liveness.holdings
-        keys = [_key(one.job) for one in heard]
-        for key in keys:
-            if not holdings.has(*key):
-                holdings.expect(*key)
+        expected = [key for key in (_key(one.job) for one in heard) if not holdings.has(*key)]
+        for key in expected:
+            holdings.expect(*key)
         held: list[tuple[_Heard, Lease]] = []
         try:
             leases = await self._store.begin(process, [one.start for one in heard])
@@ -226,7 +232,7 @@ class Follower:
                 holdings.have(lease.id, lease.attempt)
         finally:
             had = {(lease.id, lease.attempt) for _, lease in held}
-            holdings.forget(key for key in keys if key not in had)
+            holdings.forget(key for key in expected if key not in had)
         reports = dict(await reports_of(self._store, [(lease, one.line) for one, lease in held if one.line]))
         await self._report([(lease, reports[lease]) for one, lease in held if one.end is None and lease in reports])
         await self._finish(

@@ -79,8 +79,10 @@ class CeleryTask(Task[..., Any]):
         called = self._called(args, kwargs)
         self._check(called)
         times = _times_in(called.options, self.app)
-        queue = _queue_in(called.options) or options.queue
         said = {name: value for name, value in called.options.items() if name not in _IN_THE_JOB}
+        if options.queue != DEFAULT_QUEUE:
+            said.pop("queue", None)
+        queue = _queue_in(said) or options.queue
         if (expires := called.options.get("expires", self._said("expires"))) is not None:
             said["expires"] = _moment(expires, self.app)
             times["expires"] = seconds(expires) if isinstance(expires, int | float) else said["expires"]

@@ -6,6 +6,7 @@ import contextlib
 import socket
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 from kombu import exceptions
@@ -13,7 +14,7 @@ from kombu import exceptions
 from afterward.celery.confirms import Confirms
 from afterward.celery.messages import Message
 from afterward.celery.routing import queue_of
-from afterward.celery.sender import Sender
+from afterward.celery.sender import Once, Sender
 
 CONNECT_SECONDS = 4.0
 """How long it may take to connect to one host."""
@@ -181,8 +182,9 @@ class Link:
     def revoke(self, task_ids: Sequence[str]) -> None:
         """Have all workers that listen end these tasks, or not begin them. Raises `BrokerLost`."""
         mailbox: Any = self._app.control.mailbox(self._connection)
-        mailbox.producer_pool = None  # which has connections of its own, that may hang
         with self._telling_loss():
+            producer = Once(self._connection.default_channel, auto_declare=False)
+            mailbox.producer_pool = SimpleNamespace(acquire=lambda: contextlib.nullcontext(producer))
             mailbox.abcast("revoke", {"task_id": list(task_ids), "terminate": True, "signal": "SIGTERM"})
 
     def look(self) -> None:

@@ -208,6 +208,7 @@ class Relay:
         self._liveness.holdings.leave((one.lease.id, one.lease.attempt) for one in handed)
         answers = await self._until_answered(lambda: self._store.hand_over(handed))
         if any(one.is_followed for one in handed):
+            self._liveness.holdings.forget((one.lease.id, one.lease.attempt) for one in handed)
             self.tell_followed()
         crash_point("after_hand_over")
         if is_enabled(logging.INFO):

@@ -19,6 +19,13 @@ _UNSAID = None if celery.VERSION >= (5, 7) else False
 """What Celery says of the result of a task that is known by its name alone. None leaves it to the worker's own."""
 
 
+class Once(_Producer):
+    """A producer that tries nothing twice, whatever it is told."""
+
+    def publish(self, body: Any, **options: Any) -> Any:
+        return _Producer.publish(self, body, **{**options, "retry": False})
+
+
 class Sender(_Producer):
     """A producer on one channel, to be given to Celery. `declaring`: gives the channel on which queues are declared.
 
