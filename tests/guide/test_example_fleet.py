@@ -40,14 +40,12 @@ class Shop:
         self.start_web()
 
     def start_web(self) -> None:
-        output = self._folder / "uvicorn.txt"
-        output.unlink(missing_ok=True)
         self.web = self._start("uvicorn", "examples.fleet.app:app", "--host", "127.0.0.1", "--port", "0")
         found = wait_until(lambda: re.findall(r"http://127\.0\.0\.1:\d+", self.web.output()), "the app listens", 30)
         self._address: str = found[0]
 
     def _start(self, program: str, *arguments: str) -> Process:
-        output = self._folder / f"{program}.txt"
+        output = self._folder / f"{len(self._started)}-{program}.txt"
         process = self._starter.start(program, *arguments, environment=self._environment, output=output)
         self._started.append(process)
         return process
@@ -68,7 +66,7 @@ class Shop:
         """Those that do such things, once all of them have ended."""
         tasks = Afterward(self._store)
         names = {TASKS[kind] for kind in kinds}
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(30), tasks.running(None):
             while True:
                 found = [job for job in await tasks.list(limit=1000) if job.task in names]
                 if all(job.status in ENDED for job in found):
@@ -100,7 +98,7 @@ def shop(valkey: Valkey, starter: Starter, tmp_path_factory: pytest.TempPathFact
             shop.stop()
         finally:
             shop.kill()
-    assert not [file.name for file in folder.glob("*.txt") if "Traceback" in file.read_text()]
+    assert not [file.name for file in folder.glob("*-*.txt") if "Traceback" in file.read_text()]
 
 
 @pytest.mark.anyio
