@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import select
 import signal
+import sys
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -34,3 +37,23 @@ def ctrl_c_breaks_in() -> Generator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def until_typed() -> None:
+    """Return when a line can be read from the terminal; or raise what the handler of a signal raises, on the way.
+
+    A signal that comes just before a read is heard when that returns, and not at once: one that waits for what is typed
+    would leave Ctrl-C unheard. So it is waited for both, where the system has that.
+    """
+    if sys.platform == "win32":
+        return
+    woken, wake = os.pipe()
+    os.set_blocking(wake, False)
+    before = signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+    try:
+        while sys.stdin not in select.select([sys.stdin, woken], [], [])[0]:
+            os.read(woken, 1)
+    finally:
+        signal.set_wakeup_fd(before)
+        os.close(woken)
+        os.close(wake)
