@@ -110,6 +110,10 @@ async def test_a_warm_shutdown_waits_for_what_runs_and_leaves(
     with worker(starter, place, "prefork", tmp_path / "log") as process:
         async with tasks.running(WorkerOptions()):
             fleet = Fleet(place, process, tasks)
+            while len(await tasks.store.processes()) < 3:  # which are seen before there is anything to do
+                pass
+            seen = {one.pid for one in await tasks.store.processes()}
+            assert seen == {os.getpid(), *process.children()}
             job = await fleet.add(hosted.work_while, str(tmp_path / "done"))
             await fleet.until_said(job)
             process.terminate()

@@ -50,7 +50,7 @@ def is_child() -> bool:
 def hear_of_pool(worker: Any) -> None:
     """A worker has begun, in this process."""
     global _slots  # noqa: PLW0603 - as above
-    if not worker.pool_cls.__module__.endswith("prefork"):
+    if refusal() is None and not worker.pool_cls.__module__.endswith("prefork"):
         _slots = int(worker.concurrency)
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
-from weakref import WeakKeyDictionary, WeakSet
+from typing import Any, cast
+from weakref import WeakSet
 
 from celery import signals
 from celery.app import app_or_default
@@ -31,11 +31,8 @@ _OPTIONS: dict[str, Any] = {
     "typing": False,
 }
 
-_hosted: WeakKeyDictionary[Any, dict[str, Hosted]] = WeakKeyDictionary()
-"""Of each Celery app, what the tasks of these names belong to."""
-
-
 _made_here: WeakSet[Any] = WeakSet()
+"""The Celery apps that were made for afterward."""
 
 
 def register(app: Any, name: str, hosted: Hosted, *, is_ours: bool) -> None:
@@ -45,20 +42,25 @@ def register(app: Any, name: str, hosted: Hosted, *, is_ours: bool) -> None:
     """
     if is_ours:
         _made_here.add(app)
-    known = _hosted.setdefault(app, {})
+    known = _hosted(app)
     is_new = name not in known
     known[name] = hosted
     if is_new:
         app.task(_run, bind=True, name=name, **_OPTIONS)
 
 
-def prepare(app: Any) -> None:
+def _hosted(app: Any) -> dict[str, Hosted]:
+    """What the tasks of these names belong to. Kept by the app: with it, they go."""
+    return cast("dict[str, Hosted]", vars(app).setdefault("afterward", {}))
+
+
+def _prepare(app: Any) -> None:
     """Be seen, and ready for messages, from the start: where all that the app's workers run is ours.
 
     A worker of a user's own app may never be given any of it, and is left as it is until then.
     """
     if app in _made_here:
-        for hosted in dict.fromkeys(_hosted[app].values()):
+        for hosted in dict.fromkeys(_hosted(app).values()):
             host().spawn(host().prepare(hosted))
 
 
@@ -68,26 +70,28 @@ def _run(task: Any, *args: Any) -> None:
     if (reason := refusal()) is not None:
         emit(logging.ERROR, "celery.pool_refused", job_id=start.id, task=task.name, reason=reason)
         raise Reject(reason, requeue=False)
-    if not host().run(_hosted[task.app][task.name], start):
+    if not host().run(_hosted(task.app)[task.name], start):
         raise Reject("the store could not be asked", requeue=True)
 
 
 @signals.task_revoked.connect
 def _hear_of_revoked(sender: Any, request: Any, *, terminated: bool, expired: bool, **_: Any) -> None:
-    hosted = _hosted.get(sender.app, {}).get(sender.name)
+    hosted = _hosted(sender.app).get(sender.name)
     if hosted is not None and not expired:
         cancel_revoked(hosted, sender.name, start_of(request.args), has_begun=terminated)
 
 
 @signals.worker_process_init.connect
 def _hear_of_child(**_: Any) -> None:
-    """In a child of the prefork pool, whose app is the current one; and in a pool that is no process of its own."""
+    """A child of the prefork pool has begun, whose app is the current one; or a pool that is in Celery's process."""
     if is_child():
-        prepare(app_or_default())
+        _prepare(app_or_default())
 
 
 @signals.worker_ready.connect
 def _hear_of_worker(sender: Any, **_: Any) -> None:
     hear_of_pool(sender.controller)
+    if (reason := refusal()) is not None and _hosted(sender.app):
+        emit(logging.ERROR, "celery.pool_refused", reason=reason)
     if is_run_here():
-        prepare(sender.app)
+        _prepare(sender.app)
