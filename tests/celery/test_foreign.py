@@ -1,12 +1,16 @@
 """Existing Celery tasks, whose code does not change: stored, published, run by a real worker, and followed."""
 
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from celery import Celery, chain, chord, group
+from fastapi import FastAPI
+from httpx import ASGITransport, AsyncClient
 
-from afterward import Afterward
+from afterward import Afterward, BackgroundTasks
 from afterward.celery import relay
 from afterward.errors import ArgumentError, ConfigurationError, TaskError
 from afterward.job import Job, Ruling, Status
@@ -196,3 +200,32 @@ async def test_where_the_user_says_so_it_is_published_again_by_itself(
 async def test_without_a_broker_a_celery_task_stays_any_function(tmp_path: Path) -> None:
     tasks = Afterward(f"sqlite:///{tmp_path}/jobs.db")
     assert tasks.foreign_task(Celery("other", set_as_current=False).signature("other.add")) is None
+
+
+async def test_of_a_celery_task_that_nobody_hands_over_the_log_warns(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is called here, in memory, as FastAPI's own tasks are."""
+    fleet = Celery("other", set_as_current=False)
+    called: list[str] = []
+
+    @fleet.task(name="other.note", shared=False)
+    def note(text: str) -> None:
+        called.append(text)
+
+    tasks, app = Afterward(f"sqlite:///{tmp_path}/jobs.db"), FastAPI()
+    tasks.install(app)
+
+    @app.post("/notes")
+    async def add(background_tasks: BackgroundTasks) -> None:
+        background_tasks.add_task(note, "called")
+
+    async with AsyncClient(transport=ASGITransport(app), base_url="http://shop") as client:
+        assert (await client.post("/notes")).status_code == 200
+    assert called == ["called"]
+    assert "task.in_memory task=other.note" in caplog.text
+
+
+def test_celery_is_not_imported_for_who_does_not_use_it() -> None:
+    code = "import sys, afterward; afterward.BackgroundTasks().add_task(print); sys.exit('celery' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
