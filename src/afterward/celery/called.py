@@ -49,6 +49,11 @@ def signed(signature: Any) -> Signed:
     raise ArgumentError(f"a {kind} cannot be handed over: {_ALONE}")
 
 
+def steps_of(signature: Any) -> Sequence[Any]:
+    """The signatures that a chain is made of; of any other, itself."""
+    return cast("Sequence[Any]", signature.tasks) if signature.subtask_type == "chain" else [signature]
+
+
 def _chained(chain: Any) -> Signed:
     """A chain is its first task, which takes the others along."""
     first, *others = [signed(step.clone()) for step in chain.tasks]

@@ -13,7 +13,7 @@ from celery.utils.time import maybe_make_aware
 from afterward.arguments import ArgumentCodec
 from afterward.celery.app import begins_with_smallest
 from afterward.celery.backend import silence_of
-from afterward.celery.called import Called, CalledArguments, Signed, dump, load, signed
+from afterward.celery.called import Called, CalledArguments, Signed, dump, load, signed, steps_of
 from afterward.celery.lines import line_of
 from afterward.celery.messages import Message, task_id_of
 from afterward.celery.published import DEFAULT_QUEUE, urgency
@@ -308,8 +308,23 @@ class ForeignTasks:
         return CeleryTask(self._owner, self._app, name, self._declared.get(name), self._max_bytes)
 
     def _check_app(self, thing: Any) -> None:
-        if not isinstance(thing, str) and thing.app is not self._app:
+        if not isinstance(thing, str) and thing.app is not self._app and not self._has_too(thing):
             raise ConfigurationError(
                 f"{thing!r:.100} is of the Celery app {thing.app.main!r}, and Afterward(celery=…) was given another; "
                 f"give it that app, or name the task there: tasks.celery_task(…)"
             )
+
+    def _has_too(self, thing: Any) -> bool:
+        """Is it a task of every app, by `shared_task`? Of which one it says it is depends on the thread that asks."""
+        if is_signature(thing):
+            return all(self._shares(thing.app, str(step.task)) for step in steps_of(thing))
+        return self._shares(thing.app, str(thing.name))
+
+    def _shares(self, other: Any, name: str) -> bool:
+        ours, theirs = self._app.tasks.get(name), other.tasks.get(name)
+        return ours is not None and theirs is not None and _function(ours) is _function(theirs)
+
+
+def _function(task: Any) -> Any:
+    """What a Celery task was made of; with `bind=True` it is one of its methods."""
+    return getattr(task.__wrapped__, "__func__", task.__wrapped__)
