@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import Any, cast
+from typing import Any
 from weakref import WeakSet
 
 from celery import signals
@@ -51,7 +51,8 @@ def register(app: Any, name: str, hosted: Hosted, *, is_ours: bool) -> None:
 
 def _hosted(app: Any) -> dict[str, Hosted]:
     """What the tasks of these names belong to. Kept by the app: with it, they go."""
-    return cast("dict[str, Hosted]", vars(app).setdefault("afterward", {}))
+    attributes: dict[str, Any] = vars(app)
+    return attributes.setdefault("afterward", {})
 
 
 def _prepare(app: Any) -> None:
