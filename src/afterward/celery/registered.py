@@ -51,8 +51,9 @@ def register(app: Any, name: str, hosted: Hosted, *, is_ours: bool) -> None:
 
 def _hosted(app: Any) -> dict[str, Hosted]:
     """What the tasks of these names belong to. Kept by the app: with it, they go."""
-    attributes: dict[str, Any] = vars(app)
-    return attributes.setdefault("afterward", {})
+    attributes: dict[str, Any] = app.__dict__
+    known: dict[str, Hosted] = attributes.setdefault("afterward", {})
+    return known
 
 
 def _prepare(app: Any) -> None:
