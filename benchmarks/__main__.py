@@ -15,6 +15,8 @@ import psycopg
 
 from benchmarks import (
     backlog,
+    celery_requests,
+    celery_throughput,
     dashboard,
     drain,
     drivers,
@@ -42,6 +44,8 @@ MEASURES: dict[str, Measure] = {
     "dashboard": lambda folder, rounds, _: dashboard.measure(folder, rounds),
     "memory": lambda folder, rounds, _: memory.measure(folder, rounds),
     "processes": lambda folder, rounds, _: processes.measure(folder, rounds),
+    "celery-requests": celery_requests.measure,
+    "celery-throughput": lambda folder, rounds, _: celery_throughput.measure(folder, rounds),
     "drivers": lambda folder, rounds, _: drivers.measure(folder, rounds),
     "pg-backlog": lambda folder, rounds, _: pg_backlog.measure(folder, rounds),
     "pg-cost": lambda folder, rounds, _: pg_cost.measure(folder, rounds),
@@ -51,14 +55,17 @@ MEASURES: dict[str, Measure] = {
     "pg-idle": lambda folder, rounds, _: pg_idle.measure(folder, rounds),
 }
 
-# The others need what scripts/install --peers installs.
-BY_DEFAULT = [name for name in MEASURES if not name.startswith("pg-")]
+# The others need what scripts/install --peers installs, or a RabbitMQ.
+BY_DEFAULT = [name for name in MEASURES if not name.startswith(("pg-", "celery-"))]
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="What afterward costs, as ratios.")
     parser.add_argument(
-        "names", nargs="*", metavar="NAME", help=f"some of: {' '.join(MEASURES)}; by default those without pg-"
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help=f"some of: {' '.join(MEASURES)}; by default those without pg- or celery-",
     )
     parser.add_argument("--seconds", type=float, default=4.0, help="how long each load on a server lasts (default: 4)")
     parser.add_argument("--rounds", type=int, default=3, help="how often each is measured (default: 3)")
