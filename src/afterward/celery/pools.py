@@ -50,8 +50,9 @@ def is_child() -> bool:
 def hear_of_pool(worker: Any) -> None:
     """A worker has begun, in this process."""
     global _slots  # noqa: PLW0603 - as above
-    if refusal() is None and not worker.pool_cls.__module__.endswith("prefork"):
-        _slots = int(worker.concurrency)
+    pool = worker.pool_cls.__module__.rpartition(".")[2]
+    if refusal() is None and pool != "prefork":
+        _slots = 1 if pool == "solo" else int(worker.concurrency)
 
 
 @signals.worker_process_shutdown.connect
