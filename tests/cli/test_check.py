@@ -147,6 +147,32 @@ FUNCTIONS = {
             chosen = plain
             background_tasks.add_task(chosen)  #! undecorated
         """,
+    "tasks of Celery": """
+        from celery import Celery, shared_task
+        import fastapi
+
+        fleet = Celery("fleet")
+
+        @fleet.task
+        def resize(key): ...
+
+        @fleet.task(bind=True)
+        def measure(self, key): ...
+
+        @shared_task
+        def render(key): ...
+
+        named = tasks.celery_task("elsewhere.count")
+
+        def endpoint(background_tasks: BackgroundTasks, stock: fastapi.BackgroundTasks):
+            background_tasks.add_task(resize, "key")
+            background_tasks.add_task(measure, "key")
+            background_tasks.add_task(render, "key")
+            background_tasks.add_task(resize.s("key").set(countdown=3))
+            background_tasks.add_task(named, "key")
+            background_tasks.add_task(resize.delay, "key")  #! bound-method
+            stock.add_task(resize, "key")                   #! stock-container
+        """,
     "nested functions": """
         def endpoint(background_tasks: BackgroundTasks):
             def inner(): ...

@@ -157,6 +157,8 @@ class Evaluator:
         if isinstance(value, Maker):
             return Durable(function, value.owner)
         called = self.value(decorator.func, scope) if isinstance(decorator, ast.Call) else value
+        if libraries.makes_celery_tasks(called):
+            return Instance(libraries.CELERY_TASK)
         return function if self._is_harmless(called) else Unknown("it is not known what its decorator makes of it")
 
     def _is_harmless(self, decorator: Value) -> bool:

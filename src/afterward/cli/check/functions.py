@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from afterward.cli.check.codebase import is_library
 from afterward.cli.check.finding import CANNOT_TELL, shown
+from afterward.cli.check.libraries import is_task
 from afterward.cli.check.values import (
     Class,
     Durable,
@@ -70,7 +71,7 @@ def _external(function: External) -> Said:
 
 def _bound_method(method: Member) -> Said:
     owner, name = method.owner, f"{_name(method.owner)}.{method.name}"
-    if isinstance(owner, Durable):
+    if is_task(owner):
         return Said("bound-method", f"{name} {_LOST}: add the task itself")
     if isinstance(owner, Instance) and isinstance(owner.of, External) and not is_library(owner.of.root):
         return Said(CANNOT_TELL, f"{owner.of.root} is not known as a library here, so neither whether {name} is a task")

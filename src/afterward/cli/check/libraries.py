@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from afterward.cli.check.values import Durable, External, Instance, Value
+from afterward.cli.check.values import Durable, External, Instance, Member, Value
 
 SESSION = External("sqlalchemy.orm.Session")
 CONNECTION = External("sqlalchemy.Connection")
@@ -10,6 +10,8 @@ FILE = External("io.IOBase")
 ORM_BASE = External("sqlalchemy.orm.DeclarativeBase")
 LOGGER = External("logging.Logger")
 PART_OF_REQUEST = External("starlette.requests.<part>")
+CELERY_TASK = External("celery.Task")
+SIGNATURE = External("celery.Signature")
 
 _WEB = frozenset(("fastapi", "starlette"))
 
@@ -50,6 +52,11 @@ RETURNED_BY_METHOD = {
     ("AsyncEngine", "connect"): CONNECTION,
     ("AsyncEngine", "begin"): CONNECTION,
     ("Path", "open"): FILE,
+    ("Afterward", "celery_task"): External("afterward.Task"),
+    ("Task", "s"): SIGNATURE,
+    ("Task", "si"): SIGNATURE,
+    ("Task", "signature"): SIGNATURE,
+    ("Signature", "set"): SIGNATURE,
 }
 """The class of what a method gives, by the names of its class and itself."""
 
@@ -87,7 +94,19 @@ def is_ours(value: External, *names: str) -> bool:
     return value.root == "afterward" and value.name in names
 
 
+def makes_celery_tasks(decorator: Value) -> bool:
+    """Is it `app.task` of a Celery app, or `shared_task`?"""
+    match decorator:
+        case Member(owner=Instance(of=External() as app), name="task"):
+            return app.root == "celery"
+        case External(path):
+            return path == "celery.shared_task"
+        case _:
+            return False
+
+
 def is_task(value: Value) -> bool:
-    """Is it durable, be its function known or not?"""
-    is_one = isinstance(value, Instance) and isinstance(value.of, External) and is_ours(value.of, "Task")
-    return is_one or isinstance(value, Durable)
+    """Is it durable when it is added, be its function known or not?"""
+    if not isinstance(value, Instance) or not isinstance(value.of, External):
+        return isinstance(value, Durable)
+    return is_ours(value.of, "Task") or value.of in {CELERY_TASK, SIGNATURE}
