@@ -26,6 +26,10 @@ class Counting(SQLiteStore):
         self.looks += 1
         return super()._look(*args, **kwargs)
 
+    def _survey(self, *args: Any, **kwargs: Any) -> Any:
+        self.looks += 1
+        return super()._survey(*args, **kwargs)
+
 
 @pytest.fixture
 def counted(painted: Gallery, development: None) -> Iterator[tuple[Visitor, Counting]]:

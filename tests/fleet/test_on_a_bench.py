@@ -18,12 +18,12 @@ def pack(parcel: int, wrap: bool = False) -> None:
     raise AssertionError("it is the fleet's to run")
 
 
-@shared_task(name="shop.send")
+@shared_task(name="bench.send")
 def send(parcel: int) -> None:
     raise AssertionError("it is the fleet's to run")
 
 
-@shared_task(name="shop.send_bound", bind=True)
+@shared_task(name="bench.send_bound", bind=True)
 def send_bound(self: object, parcel: int) -> None:
     raise AssertionError("it is the fleet's to run")
 
@@ -82,7 +82,7 @@ def test_a_shared_task_is_one_of_the_app_that_was_given() -> None:
     """Whatever app is Celery's current one, which differs from thread to thread."""
     with Bench(tasks) as bench:
         TestClient(app).post("/shared/3").raise_for_status()
-        assert [job.task for job in bench.jobs] == [f"celery:shop.{name}" for name in ("send", "send_bound", "send")]
+        assert [job.task for job in bench.jobs] == [f"celery:bench.{name}" for name in ("send", "send_bound", "send")]
         bench.assert_enqueued(send, 3)
         bench.assert_enqueued(send_bound, 4)
         bench.assert_enqueued(send, 5)
