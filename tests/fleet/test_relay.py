@@ -17,6 +17,7 @@ from afterward.celery.messages import Message, task_id_of
 from afterward.celery.relay import Relay
 from afterward.engine.worker import Worker, WorkerOptions
 from afterward.errors import ConfigurationError
+from afterward.executors import FOREIGN
 from afterward.job import Job, Lease, NewEvent, Placement, Status, Succeeded
 from afterward.reasons import Cause
 from afterward.stores.base import Store
@@ -304,11 +305,10 @@ async def test_a_process_says_what_it_publishes_and_what_its_trouble_is(tmp_path
     with proxied(broker_url) as (proxy, url):
         site = Site(tmp_path / "jobs.db", url)
 
-        relays = ["shop:pack", "shop:send"]
-
         async def says(trouble: str) -> bool:
             [served] = [one.served for one in await site.store.processes()]
-            if served is None or list(served.relays) != relays:
+            ours = [] if served is None else [name for name in served.relays if not name.startswith(FOREIGN)]
+            if served is None or ours != ["shop:pack", "shop:send"]:  # whatever else the process has for Celery
                 return False
             return trouble in served.broker_trouble if trouble else not served.broker_trouble
 
