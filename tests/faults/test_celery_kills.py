@@ -4,7 +4,6 @@ import itertools
 import os
 import random
 import signal
-import threading
 import time
 
 import pytest
@@ -16,9 +15,12 @@ from tests.support.effects import Run
 from tests.support.fleet_site import FleetSite
 from tests.support.processes import Death
 
-JOBS = 500
 KILLS = 10
-SECONDS = 0.03
+AT_ONCE = 50
+"""So many jobs are added before each kill: 500 in all."""
+
+SECONDS = 0.1
+"""That of one. Those of one kill take the four processes of the fleet more than a second."""
 
 EARLY = "tests.faults.app_under_test:slow_fleet"
 """Told to be acknowledged before it runs, and to be dropped with its process."""
@@ -71,22 +73,25 @@ def test_kills_lose_nothing(broker_url: str, fleet_at: FleetAt) -> None:
     print(f"seed {seed}")
     site = fleet_at(broker_url, **SETTINGS)
     site.serve(log="WARNING")
-    fleet = Fleet(site, random.Random(seed))
-    keys = [f"key~{number:03}" for number in range(JOBS)]
-    adding = threading.Thread(target=add, args=(site, keys))
-    adding.start()
+    chance = random.Random(seed)
+    fleet = Fleet(site, chance)
+    keys: list[str] = []
     for number in range(KILLS):
-        enough = site.effects.count() + JOBS // KILLS
-        wait_until(lambda enough=enough: site.effects.count() >= enough, "jobs run")
+        told = site.effects.count()
+        keys += add(site, number)
+        enough = told + chance.randrange(1, AT_ONCE)
+        wait_until(lambda enough=enough: site.effects.count() >= enough, "some of them run")
         fleet.kill_some(number)
-    adding.join()
     wait_until(lambda: site.database.unfinished() == 0, "the queue drains", 90)
     check(site, keys, fleet.deaths)
 
 
-def add(site: FleetSite, keys: list[str]) -> None:
+def add(site: FleetSite, window: int) -> list[str]:
+    """Jobs of both tasks, by turns; their keys."""
+    keys = [f"key~{window}-{number:02}" for number in range(AT_ONCE)]
     for number, key in enumerate(keys):
         assert site.door.add(("slow_fleet", "slow_fleet_async")[number % 2], key, seconds=SECONDS).status == 202
+    return keys
 
 
 def check(site: FleetSite, keys: list[str], deaths: dict[int, Death]) -> None:

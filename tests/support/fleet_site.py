@@ -8,8 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import psutil
-
+from tests.support.alive import is_running
 from tests.support.processes import Death, Process, Starter
 from tests.support.site import Site
 from tests.support.waiting import wait_until
@@ -47,11 +46,10 @@ class FleetSite(Site):
 
     def kill(self, worker: Process) -> dict[int, Death]:
         """Kill a Celery worker, whose children end with it; how each died, by its id."""
-        children = [psutil.Process(pid) for pid in worker.children()]
+        children = worker.children()
         death = worker.kill()
-        psutil.wait_procs(children, timeout=10)
-        died = Death(worker.pid, death.after, time.monotonic())
-        return dict.fromkeys([worker.pid, *(child.pid for child in children)], died)
+        wait_until(lambda: not any(map(is_running, children)), "its children have ended with it")
+        return dict.fromkeys([worker.pid, *children], Death(worker.pid, death.after, time.monotonic()))
 
     @property
     def handed(self) -> dict[str, int]:
