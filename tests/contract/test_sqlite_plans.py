@@ -605,7 +605,7 @@ async def test_what_is_taken_back_is_found_among_all_that_is_handed_over(
     few = await opened.steps(take_back)
     for other in others:
         await hand_over(opened, MANY // 2, **other)
-    assert await opened.steps(take_back) <= few + 50
+    assert await opened.steps(take_back) <= few + 100  # a deeper tree; a look at each would take thousands
 
 
 async def test_who_follows_reads_what_is_followed(instructions: list[int], opened: Opened) -> None:
