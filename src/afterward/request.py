@@ -141,7 +141,8 @@ class Call:
         origin: StockBackgroundTask,
     ) -> JobHandle[Any]:
         """Take one durable task. May be called from any thread."""
-        job = task.new_job(args, kwargs, origin=origin_of(self.scope))
+        # Before a route is found, its template is not known: then what has made the job is told when it is stored.
+        job = task.new_job(args, kwargs, origin=origin_of(self.scope) if "route" in self.scope else None)
         if job.owner is not None:
             self._note_owners([job])
         thing = self._to_be_joined_by(task)
@@ -181,6 +182,9 @@ class Call:
         return self._owned([job._replace(origin=job.origin or origin) for job in jobs])
 
     def _owned(self, jobs: list[NewJob]) -> list[NewJob]:
+        for job in jobs:
+            if job.origin is None:
+                return self.signed(jobs)
         owner = self.owner
         return jobs if owner is None else [job._replace(owner=job.owner or owner) for job in jobs]
 

@@ -300,6 +300,32 @@ def test_the_path_of_an_included_and_of_a_mounted_route(
     assert paths == {"included": "/api/v1/{what}", "mounted": "/shop/api/v1/{what}"}
 
 
+def test_what_a_middleware_adds_before_there_is_a_route_has_its_path_all_the_same(
+    app: FastAPI, tasks: Afterward, note: Task[[str], None]
+) -> None:
+    """And no value of the path: what has made the job is told when it is stored."""
+
+    class Notes:
+        def __init__(self, app: ASGIApp) -> None:
+            self._app = app
+
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            if scope["type"] == "http":
+                BackgroundTasks().add_task(note, "early")
+            await self._app(scope, receive, send)
+
+    app.add_middleware(Notes)
+
+    @app.put("/send/{email}")
+    async def send(email: str) -> None: ...
+
+    with TestClient(app) as client:
+        client.put("/send/ada@example.com")
+        assert client.portal is not None
+        [job] = client.portal.call(tasks.list)
+        assert json.loads(job.origin or "")["path"] == "/send/{email}"
+
+
 def test_a_job_without_a_request_has_no_origin(client: TestClient, note: Task[[str], None], kept: Kept) -> None:
     assert client.portal is not None
     client.portal.call(note.enqueue, "apart")
