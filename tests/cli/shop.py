@@ -2,6 +2,7 @@
 
 import asyncio
 import ctypes
+import hashlib
 import os
 import sys
 import time
@@ -78,6 +79,13 @@ async def block(seconds: float) -> None:
     """Blocks the loop."""
     write("rested", f"began {os.getpid()}")
     time.sleep(seconds)  # noqa: ASYNC251 - as users do by mistake
+
+
+@tasks.task
+async def crunch(seconds: float) -> None:
+    """Blocks the main thread in a library's code, where no signal interrupts it."""
+    write("rested", f"began {os.getpid()}")
+    hashlib.pbkdf2_hmac("sha256", b"", b"", int(seconds * 5_000_000))  # more than is done in a second
 
 
 @tasks.task

@@ -1,5 +1,7 @@
 """The lifespan of the app in a worker process: what the app sets up for its requests is there for its tasks."""
 
+import signal
+
 import pytest
 
 from afterward.identity import new_id
@@ -148,3 +150,48 @@ def test_a_suspect_has_its_dependencies_in_its_child_process(world: World) -> No
     assert (done.attempt, done.deaths, done.result) == (3, 2, '"the pool"')
     # Two workers that died had begun; the third began and ended, and the child while it ran.
     assert world.lines("noted") == ["startup"] * 4 + [f"child of {worker.pid}", "given back", "shutdown", "shutdown"]
+
+
+SIGNALLED = """
+import asyncio, signal, sys
+from contextlib import asynccontextmanager
+from fastapi import FastAPI
+from afterward import Afterward
+
+STANDARD = {standard}
+if STANDARD:
+    sys.modules["uvloop"] = None
+
+def tell(*words):
+    print(*words, flush=True)
+
+@asynccontextmanager
+async def lifespan(app):
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGUSR1, tell, "heard", type(loop).__module__)
+    yield
+
+app = FastAPI(lifespan=lifespan)
+tasks = Afterward()
+tasks.install(app)
+
+@tasks.task
+def nothing() -> None:
+    pass
+"""
+
+
+@pytest.mark.parametrize(("loop", "standard"), [("uvloop", False), ("asyncio", True)])
+def test_signals_that_the_app_listens_for_reach_it(world: World, loop: str, standard: bool) -> None:
+    """On either loop, and those that end the worker do that all the same."""
+    world.program("signalled", SIGNALLED.format(standard=standard))
+    worker = world.start("worker", "signalled:app")
+    worker.wait_for(r"worker\.started")
+
+    worker.send(signal.SIGUSR1)
+    worker.wait_for(f"heard {loop}")
+    worker.send(signal.SIGUSR1)
+    worker.wait_for(f"heard {loop}", 2)
+    worker.send()
+
+    assert worker.wait() == 0

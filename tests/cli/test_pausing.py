@@ -24,7 +24,7 @@ def test_jobs_of_a_paused_queue_wait_until_it_is_resumed(world: World) -> None:
     wait_until(lambda: world.job(other).status == "succeeded", "the other has run")
     assert world.job(waiting).status == "queued"
 
-    assert world.type("resume", "mail").output == "resumed queue mail: 1 job waits there\n"
+    assert world.type("resume", "mail").output == "resumed queue mail: 1 job waited there\n"
 
     world.wait_for_status(waiting, "succeeded")
 

@@ -150,9 +150,10 @@ def test_two_signals_at_once_are_one_wish(world: World) -> None:
     assert world.job(running).status == "succeeded"
 
 
-def test_a_blocked_loop_cannot_keep_a_worker_from_ending(world: World) -> None:
+@pytest.mark.parametrize("blocks", ["block", "crunch"])
+def test_a_blocked_loop_cannot_keep_a_worker_from_ending(world: World, blocks: str) -> None:
     """It cannot release its job; it says so, and the next worker finds the job."""
-    stuck = world.enqueue("block", seconds=120)
+    stuck = world.enqueue(blocks, seconds=120)
     worker = world.start_worker("--grace", "600")
     wait_until(lambda: world.lines("rested"), "it runs")
 

@@ -1,7 +1,8 @@
 """How a worker process is told to end: by signals, or by its supervisor.
 
 What it is told passes through one queue, in which a signal handler may put (`SimpleQueue` is reentrant), to one
-thread: neither a blocked event loop nor a lock that the interrupted code holds can keep the process from ending.
+thread: neither a blocked event loop nor a lock that the interrupted code holds can keep the process from ending. Only
+code that never lets another thread run can, as a library may that keeps the interpreter's lock.
 """
 
 from __future__ import annotations
@@ -15,11 +16,13 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
-from types import FrameType
 from typing import NoReturn
 
+from afterward.cli.signals import Signals
 from afterward.cli.wishes import Wishes
 from afterward.observe import emit
 
@@ -67,21 +70,23 @@ class Control:
         self._asked_at: float | None = None
         self._hurried = False
         self._service: _Service | None = None
+        self._signals = Signals((signal.SIGTERM, signal.SIGINT), lambda: self._orders.put(_Order.signal))
 
     def listen(self) -> None:
         """From now on, SIGTERM, SIGINT and the supervisor end this process."""
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._hear)
+        self._signals.listen()
         threading.Thread(target=self._obey, name="afterward-control", daemon=True).start()
         if self._supervised:
             orders = _take_standard_input()
             threading.Thread(target=self._read, args=(orders,), name="afterward-supervisor", daemon=True).start()
 
-    def attach(self) -> asyncio.Event:
-        """The event that tells the calling coroutine to end; if it must hurry, it is cancelled."""
+    @contextmanager
+    def attached(self) -> Generator[asyncio.Event]:
+        """Inside: the event that tells the calling coroutine to end; if it must hurry, it is cancelled."""
         self._service = service = _Service(asyncio.get_running_loop(), asyncio.current_task(), asyncio.Event())
         self._tell(service)
-        return service.stopping
+        with self._signals.within_loop():
+            yield service.stopping
 
     @property
     def hurried(self) -> bool:
@@ -90,13 +95,9 @@ class Control:
 
     def done(self, code: int) -> None:
         """The work has come to its end: threads that it left behind must not keep the process, nor a signal end it."""
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, signal.SIG_IGN)
+        self._signals.ignore()
         self._code = code
         self._orders.put(_Order.done)
-
-    def _hear(self, _number: int, _frame: FrameType | None) -> None:
-        self._orders.put(_Order.signal)
 
     def _obey(self) -> None:
         while True:

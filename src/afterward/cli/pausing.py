@@ -20,17 +20,20 @@ async def pause(url: str | None, queue: str, by: str | None) -> None:
         is_new = await store.pause(queue, by or _me())
         since = {pause.queue: pause for pause in await store.paused()}.get(queue)
         if is_new or since is None:
-            print(f"paused queue {queue}: {await _waiting(store, queue)}; what runs goes on")
+            waiting = await _waiting(store, queue)
+            wait = "waits" if waiting == 1 else "wait"
+            print(f"paused queue {queue}: {many(waiting, 'job')} {wait} there; what runs goes on")
         else:
             print(f"queue {queue} is paused already, since {since.since:%Y-%m-%d %H:%M:%S} UTC, by {since.by}")
 
 
 async def resume(url: str | None, queue: str) -> None:
-    """Let the jobs of a queue be begun again, and say how many wait there."""
+    """Let the jobs of a queue be begun again, and say how many have waited there."""
     _check(queue)
     async with opened(url) as store:
+        waiting = await _waiting(store, queue)  # before: they are begun at once
         if await store.resume(queue):
-            print(f"resumed queue {queue}: {await _waiting(store, queue)}")
+            print(f"resumed queue {queue}: {many(waiting, 'job')} waited there")
             return
         print(f"queue {queue} is not paused")
         others = ", ".join(pause.queue for pause in await store.paused())
@@ -52,7 +55,6 @@ def _me() -> str:
     return f"{user} on {socket.gethostname()}"
 
 
-async def _waiting(store: Store, queue: str) -> str:
+async def _waiting(store: Store, queue: str) -> int:
     counts = next((counts for counts in (await store.stats()).queues if counts.queue == queue), None)
-    waiting = 0 if counts is None else counts.depth + counts.later + counts.held
-    return f"{many(waiting, 'job')} {'waits' if waiting == 1 else 'wait'} there"
+    return 0 if counts is None else counts.depth + counts.later + counts.held

@@ -33,7 +33,13 @@ def work(target: str, options: WorkerOptions, *, supervised: bool) -> int:
 
 
 async def _work(program: Program, options: WorkerOptions, control: Control) -> None:
-    stopping = control.attach()
+    with control.attached() as stopping:
+        await _work_until(stopping, program, options, control)
+    emit(logging.INFO, "worker.stopped")
+    control.done(0)  # here, for the end of the loop waits for tasks and threads that heed nothing
+
+
+async def _work_until(stopping: asyncio.Event, program: Program, options: WorkerOptions, control: Control) -> None:
     for afterward in program.afterwards:
         afterward.check()
     async with AsyncExitStack() as lifespans:
@@ -46,8 +52,6 @@ async def _work(program: Program, options: WorkerOptions, control: Control) -> N
             if not control.hurried or current is None:
                 raise
             current.uncancel()  # it has been heeded; the lifespans end as they are written
-    emit(logging.INFO, "worker.stopped")
-    control.done(0)  # here, for the end of the loop waits for tasks and threads that heed nothing
 
 
 async def _serve_all(afterwards: list[Afterward], options: WorkerOptions, stopping: asyncio.Event) -> None:
