@@ -301,6 +301,7 @@ def test_with_no_process_up_the_content_that_no_job_needs_is_freed_too(world: Wo
 
 def chunks_in(world: World) -> int:
     connection = apsw.Connection(str(world.database))
+    connection.set_busy_timeout(5000)
     try:
         return connection.execute("SELECT count(*) FROM chunks").get
     finally:

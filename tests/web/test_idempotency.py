@@ -102,6 +102,7 @@ def assert_replayed(again: Any, first: Any) -> None:
 def forget_the_last(database: Path) -> None:
     """As a standby has the store that took over before the last transaction reached it."""
     connection = apsw.Connection(str(database))
+    connection.set_busy_timeout(5000)  # the worker is yet to write how the last has ended
     connection.execute("DELETE FROM jobs; UPDATE reservations SET answer = NULL, completed_at = NULL")
     connection.close()
 
