@@ -228,7 +228,10 @@ def _have_files(jobs: Sequence[NewJob]) -> bool:
 
 
 def _first_lease(job: NewJob, process: str) -> Lease:
-    return Lease(job.id, 1, process, job.task, job.arguments, job.context, 0, 0, job.max_attempts, job.timeout)
+    return Lease(
+        job.id, 1, process, job.task, job.arguments, job.context, 0, 0,
+        job.max_attempts, job.timeout, job.queue, job.priority,
+    )  # fmt: skip
 
 
 def _raise_if_refused(placed: Placed, answers: Sequence[Stored] | None) -> None:

@@ -195,6 +195,8 @@ class Lease(NamedTuple):
     deaths: int = 0
     max_attempts: int | None = None
     timeout: float | None = None
+    queue: str = "default"
+    priority: int = 0
 
 
 @dataclass(frozen=True, slots=True)

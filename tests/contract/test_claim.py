@@ -11,11 +11,12 @@ pytestmark = pytest.mark.anyio
 
 async def test_a_claim_starts_an_attempt(store: Store, worker: Living) -> None:
     """The lease says all that is needed to run the job, and the store says who runs it."""
-    [id_] = await put(store, new_job(context='{"tenant":"a"}'))
+    [id_] = await put(store, new_job(context='{"tenant":"a"}', queue="mail", priority=3))
 
     lease = await worker.claim_one()
 
     assert (lease.id, lease.attempt, lease.process, lease.task) == (id_, 1, worker.id, "app:send")
+    assert (lease.queue, lease.priority) == ("mail", 3)
     assert (lease.arguments, lease.context, lease.failures, lease.deaths) == ('{"n":1}', '{"tenant":"a"}', 0, 0)
     job = await get(store, id_)
     assert (job.status, job.attempt, job.process) == (Status.running, 1, worker.id)

@@ -86,6 +86,18 @@ async def begun(host: Living, lease: Lease) -> Lease:
     return found
 
 
+async def test_whoever_begins_it_and_whoever_takes_it_back_have_the_whole_lease(
+    place: Place, relay: Living, host: Living
+) -> None:
+    job = new_job(queue="mail", priority=3, context='{"tenant":"a"}', timeout=60.0, max_attempts=2)
+    lease = await handed(relay, job, again=10)
+    assert (lease.queue, lease.priority, lease.timeout, lease.max_attempts) == ("mail", 3, 60.0, 2)
+    place.clock.advance(20)
+    assert (await take_back(relay)).leases == [lease]
+    found = [await begun(host, lease) for _ in range(2)]  # a message that comes twice, to the same process
+    assert found == [lease._replace(process=host.id)] * 2
+
+
 async def take_back(relay: Living, tasks: frozenset[str] = TASKS, limit: int = 10) -> TakenBack:
     return await relay.store.take_back(relay.id, tasks, limit)
 
@@ -498,7 +510,7 @@ async def test_two_who_take_back_at_once_never_have_the_same(place: Place, relay
 
     async def take_back_all(relay: Living) -> list[str]:
         taken = await take_back(relay, limit=6)
-        return [*ids(taken.leases), *(await take_back_all(relay) if taken.more else [])]
+        return [*(lease.id for lease in taken.leases), *(await take_back_all(relay) if taken.more else [])]
 
     leases = [await handed(relay) for _ in range(10)]
     place.clock.advance(60)

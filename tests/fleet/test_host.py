@@ -13,12 +13,14 @@ from fastapi import FastAPI
 from afterward import Afterward
 from afterward.celery import host as hosting
 from afterward.celery.host import Host
+from afterward.engine import given
 from afterward.identity import new_id
 from afterward.job import Job, Status
 from afterward.liveness import SUSPECT_AFTER, SUSPECT_DELAY_SECONDS
 from afterward.stores.base import Wanted
 from afterward.stores.handing import HandOver, Start
 from afterward.task import Task
+from tests.support.waiting import told
 
 pytestmark = pytest.mark.anyio
 
@@ -75,13 +77,37 @@ def twins(here: Afterward, there: Afterward, function: Any) -> Task[[], Any]:
     return there.task(name="twin", executor="celery")(function)
 
 
-async def test_its_outcome_is_stored_when_the_message_is_done_with(
+async def after(tasks: Afterward, start: Start) -> Job:
+    """Its job, when it is stored how the attempt has ended."""
+
+    async def has_ended() -> bool:
+        return (await of(tasks, start)).status is not Status.running
+
+    await told(has_ended, "its outcome is stored")
+    return await of(tasks, start)
+
+
+async def test_its_outcome_is_stored_soon_after_the_message_is_done_with(
     host: Host, here: Afterward, there: Afterward
 ) -> None:
-    task = twins(here, there, lambda: None)
-    start = await handed(task)
+    start = await handed(twins(here, there, lambda: None))
     assert await asyncio.to_thread(host.run, here, start)
-    assert (await of(there, start)).status is Status.succeeded
+    assert (await after(there, start)).status is Status.succeeded
+
+
+async def test_its_outcome_is_stored_with_the_next_that_begins_or_when_its_process_ends(
+    host: Host, here: Afterward, there: Afterward, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that runs one after the other waits once for the disk, for both."""
+    monkeypatch.setattr(given, "GATHERING_SECONDS", 3600)
+    task = twins(here, there, lambda: None)
+    first, second = await handed(task), await handed(task)
+    assert await asyncio.to_thread(host.run, here, first)
+    assert (await of(there, first)).status is Status.running
+    assert await asyncio.to_thread(host.run, here, second)
+    assert [(await of(there, start)).status for start in (first, second)] == [Status.succeeded, Status.running]
+    await asyncio.to_thread(host.stop)
+    assert (await of(there, second)).status is Status.succeeded
 
 
 async def test_one_that_comes_twice_at_once_runs_once(host: Host, here: Afterward, there: Afterward) -> None:
@@ -116,7 +142,7 @@ async def test_it_begins_also_where_its_process_was_taken_for_dead_meanwhile(
     assert lost is not None
     await there.store.reap([(lost, None)], SUSPECT_AFTER, SUSPECT_DELAY_SECONDS)
     assert await asyncio.to_thread(host.run, here, second)
-    assert (await of(there, second)).status is Status.succeeded
+    assert (await after(there, second)).status is Status.succeeded
 
 
 async def test_one_whose_job_is_gone_or_further_on_begins_nothing(
@@ -134,7 +160,7 @@ async def test_a_function_that_is_not_known_here_is_left_to_others(
 ) -> None:
     start = await handed(there.task(name="stranger", executor="celery")(lambda: None))
     assert await asyncio.to_thread(host.run, here, start)
-    job = await of(there, start)
+    job = await after(there, start)
     assert (job.status, job.failures, job.deaths) == (Status.queued, 0, 0)
     assert job.note == "function stranger is not known here"
 
@@ -145,7 +171,7 @@ async def test_arguments_that_do_not_fit_here_are_left_to_others(host: Host, her
     here.task(name="twin", executor="celery")(needy)
     start = await handed(there.task(name="twin", executor="celery")(lambda: None))
     assert await asyncio.to_thread(host.run, here, start)
-    job = await of(there, start)
+    job = await after(there, start)
     assert (job.status, job.failures) == (Status.queued, 0)
     assert job.unfit_for == here.tasks["twin"].arguments.fingerprint
 

@@ -336,8 +336,8 @@ class Theirs:
     def line(self, lease: Lease) -> NewEvent | None:
         return None
 
-    def message(self, lease: Lease, job: Job) -> Message:
-        return Message("theirs.pack", [job.queue], {}, task_id_of(lease.id, lease.attempt), {"queue": "theirs"})
+    def message(self, lease: Lease) -> Message:
+        return Message("theirs.pack", [lease.queue], {}, task_id_of(lease.id, lease.attempt), {"queue": "theirs"})
 
 
 def publish(site: Site, theirs: Theirs) -> None:
@@ -380,7 +380,7 @@ async def test_one_that_has_no_message_is_tried_again_later(site: Site, monkeypa
     theirs = Theirs()
     publish(site, theirs)
 
-    def refuse(lease: Lease, job: Job) -> Message:
+    def refuse(lease: Lease) -> Message:
         raise ValueError("there is no such task any more")
 
     monkeypatch.setattr(theirs, "message", refuse)

@@ -21,7 +21,7 @@ from afterward.errors import ArgumentError, ConfigurationError, TaskError
 from afterward.executors import FOREIGN
 from afterward.foreign import is_celery_task, is_signature
 from afterward.identity import new_id
-from afterward.job import Job, Lease, NewEvent, NewJob, Report, Succeeded
+from afterward.job import Lease, NewEvent, NewJob, Report, Succeeded
 from afterward.result import ResultCodec
 from afterward.task import CallOptions, Owner, Task, TaskOptions, checked, seconds
 from afterward.text import is_storable
@@ -193,13 +193,13 @@ class Foreign:
     def republishes(self) -> bool:
         return self.republish_after is not None
 
-    def message(self, lease: Lease, job: Job) -> Message:
+    def message(self, lease: Lease) -> Message:
         called = load(lease.arguments)
         options = dict(called.options)
-        if job.queue != DEFAULT_QUEUE:
-            options.setdefault("queue", job.queue)
-        if job.priority:
-            options.setdefault("priority", urgency(job.priority, smaller_first=begins_with_smallest(self._app)))
+        if lease.queue != DEFAULT_QUEUE:
+            options.setdefault("queue", lease.queue)
+        if lease.priority:
+            options.setdefault("priority", urgency(lease.priority, smaller_first=begins_with_smallest(self._app)))
         if lease.timeout is not None:
             options.setdefault("time_limit", lease.timeout)
         task_id = task_id_of(lease.id, lease.attempt)

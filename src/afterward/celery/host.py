@@ -98,7 +98,8 @@ class Host:
     def run(self, hosted: Hosted, start: Start) -> bool:
         """Begin the attempt and run it to its end, unless it is begun already, or is not to be any more.
 
-        Returns when its outcome is stored. False: the store could not be asked, and the message is to come again.
+        Returns when its outcome is on its way to the store, which knows of the attempt: the message is of no use any
+        more. False: the store could not be asked, and the message is to come again.
         """
         running = asyncio.run_coroutine_threadsafe(self._run(hosted, start), self._loop)
         while True:
@@ -138,6 +139,7 @@ class Host:
         holdings = hosted.life.liveness.holdings
         self._here.add(key)
         holdings.expect(*key)
+        lease: Lease | None = None
         try:
             worker, lease = await self._begun_in_time(hosted, start)
             if lease is not None:
@@ -145,7 +147,8 @@ class Host:
         except _NotAsked:
             return False
         finally:
-            holdings.forget([key])  # of one that has run, nothing is there any more
+            if lease is None:  # else its worker forgets it
+                holdings.forget([key])
             self._here.discard(key)
         return True
 
@@ -156,6 +159,7 @@ class Host:
         while True:
             try:
                 worker = await self._workers.get(hosted)
+                worker.write_ended()
                 return worker, await _begin(hosted.life, start)
             except AfterwardError as error:
                 failures += 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from afterward.job import Job, Lease, NewEvent, Succeeded
+from afterward.job import Lease, NewEvent, Succeeded
 from afterward.stores.handing import Start
 
 
@@ -46,7 +46,7 @@ class Published(Protocol):
         """Of the signature that its arguments fit; "" where none is known."""
         ...
 
-    def message(self, lease: Lease, job: Job) -> Message:
+    def message(self, lease: Lease) -> Message:
         """Raises whatever it likes where there is none: the job is released then, with what was raised as its note."""
         ...
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from afterward.celery.messages import Message, arguments_of, task_id_of
-from afterward.job import Job, Lease
+from afterward.job import Lease
 from afterward.stores.handing import Start
 from afterward.task import Task
 
@@ -33,13 +33,13 @@ class Own:
     def fingerprint(self) -> str:
         return self._task.arguments.fingerprint
 
-    def message(self, lease: Lease, job: Job) -> Message:
+    def message(self, lease: Lease) -> Message:
         start = Start(lease.id, lease.attempt, lease.process)
         options: dict[str, Any] = {}
-        if job.queue != DEFAULT_QUEUE:
-            options["queue"] = job.queue
-        if job.priority:
-            options["priority"] = urgency(job.priority, smaller_first=self._smaller_first)
+        if lease.queue != DEFAULT_QUEUE:
+            options["queue"] = lease.queue
+        if lease.priority:
+            options["priority"] = urgency(lease.priority, smaller_first=self._smaller_first)
         timeout = lease.timeout if lease.timeout is not None else self._task.task_options.timeout
         if timeout is not None:
             options["time_limit"] = timeout + MARGIN_SECONDS

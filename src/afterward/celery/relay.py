@@ -16,7 +16,7 @@ from afterward.celery.publisher import Publisher
 from afterward.engine.patience import pause_after
 from afterward.errors import StoreError
 from afterward.faults import crash_point
-from afterward.job import Job, Lease, Outcome, Released, Report
+from afterward.job import Lease, Outcome, Released, Report
 from afterward.liveness import Liveness
 from afterward.observe import emit, is_enabled
 from afterward.stores.base import Store
@@ -156,20 +156,16 @@ class Relay:
 
     async def _publish(self, leases: Sequence[Lease]) -> list[str | None]:
         """Publish a message of each; None for each that the broker has confirmed, else why it has not."""
-        messages = await self._messages(leases)
+        messages = self._messages(leases)
         sendable = [message for message in messages if isinstance(message, Message)]
         await self._tell_of_others(leases)
         said = iter(await self.publisher.publish(sendable) if sendable else [])
         return [next(said) if isinstance(message, Message) else message for message in messages]
 
-    async def _messages(self, leases: Sequence[Lease]) -> list[Message | str]:
+    def _messages(self, leases: Sequence[Lease]) -> list[Message | str]:
         """What is to be said of each, or why nothing can be."""
-        jobs = await self._until_answered(lambda: self._store.get([lease.id for lease in leases]))
         published = self._published()
-        return [
-            "it is forgotten" if job is None else _message(published.get(lease.task), lease, job)
-            for lease, job in zip(leases, jobs, strict=True)
-        ]
+        return [_message(published.get(lease.task), lease) for lease in leases]
 
     async def _hand_over_or_end(self, leases: Sequence[Lease]) -> None:
         """The broker has confirmed these. Of some, nothing more will ever be heard: they have succeeded by that."""
@@ -292,7 +288,7 @@ class Relay:
 
     async def _look_after(self, leases: Sequence[Lease], waited: Sequence[float]) -> None:
         """Send those once more that may be lost; the others stay where they are."""
-        messages = await self._messages(leases)
+        messages = self._messages(leases)
         sendable = {number: message for number, message in enumerate(messages) if isinstance(message, Message)}
         waiting = await self.publisher.backlog(list(sendable.values()))
         published = self._published()
@@ -368,10 +364,10 @@ def _handed(published: Published | None, lease: Lease, again: float, *, is_sent:
     return HandOver(lease, again if published.republishes else None, is_sent=is_sent)
 
 
-def _message(published: Published | None, lease: Lease, job: Job) -> Message | str:
+def _message(published: Published | None, lease: Lease) -> Message | str:
     if published is None:
         return f"task {lease.task} is not known here any more"
     try:
-        return published.message(lease, job)
+        return published.message(lease)
     except Exception as error:  # noqa: BLE001 - whatever a codec of the user's raises
         return f"{type(error).__name__}: {error}"

@@ -42,6 +42,7 @@ class Finisher:
         self._durations: list[float] = []
         self._writing: set[asyncio.Task[None]] = set()
         self._unfit: dict[str, float] = {}
+        self._due: asyncio.Handle | None = None
 
     def end(self, lease: Lease, outcome: Outcome, began: float) -> None:
         """An attempt has ended that began then."""
@@ -51,8 +52,17 @@ class Finisher:
             outcome = with_follow_up(task, lease, outcome)
         self._ended.append((lease, outcome))
         self._durations.append(time.monotonic() - began)
-        if len(self._ended) == 1:
-            asyncio.get_running_loop().call_soon(self._write_ended)
+        if self._due is None:
+            self._due = self._schedule(self._write_ended)
+
+    def write(self) -> None:
+        """Begin to write what has ended."""
+        if self._due is not None:
+            self._due.cancel()
+            self._write_ended()
+
+    def _schedule(self, write: Callable[[], None]) -> asyncio.Handle:
+        return asyncio.get_running_loop().call_soon(write)
 
     def unfit(self) -> set[str]:
         """The marks of jobs that are to be left to others for now."""
@@ -61,6 +71,7 @@ class Finisher:
     async def written(self, *, raises: bool = False) -> None:
         """Return when nothing is on its way any more. `raises`: what a test has had raised as one was written."""
         while self._ended or self._writing:
+            self.write()
             for writing in [*self._writing]:
                 await asyncio.wait({writing})
                 if raises:
@@ -70,6 +81,10 @@ class Finisher:
     def drop(self) -> None:
         """As the dead do."""
         self._ended.clear()
+        self._durations.clear()
+        if self._due is not None:
+            self._due.cancel()
+            self._due = None
 
     def _pass_over(self, unfit_for: str) -> None:
         """Leave jobs with this mark to others, for a while: a process started later may have other code."""
@@ -78,6 +93,7 @@ class Finisher:
             self._unfit[unfit_for] = time.monotonic()
 
     def _write_ended(self) -> None:
+        self._due = None
         ended, self._ended = self._ended, []
         durations, self._durations = self._durations, []
         self._liveness.holdings.leave((lease.id, lease.attempt) for lease, _ in ended)

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from afterward.engine.finishing import Finisher
 from afterward.engine.suspects import is_suspect
-from afterward.engine.threads import Key
 from afterward.engine.worker import Worker
-from afterward.job import Lease, Outcome, Released
+from afterward.job import Lease, Released
 from afterward.liveness import Liveness
 from afterward.stores.base import Store
 from afterward.stores.seen import Served
 from afterward.task import Task
+
+GATHERING_SECONDS = 0.002
+"""How long an outcome waits for another write to go with: that of the next attempt, if one begins so soon."""
 
 
 class GivenWorker(Worker):
@@ -32,7 +34,7 @@ class GivenWorker(Worker):
         self, store: Store, liveness: Liveness, tasks: Mapping[str, Task[..., Any]], *args: Any, **kwargs: Any
     ):
         super().__init__(store, liveness, tasks, *args, **kwargs)
-        self._finisher = self._told = _ToldFinisher(store, liveness, tasks, self._stopped.is_set)
+        self._finisher = _GatheringFinisher(store, liveness, tasks, self._stopped.is_set)
         self._ready = asyncio.Event()
 
     async def run(self) -> None:
@@ -46,12 +48,20 @@ class GivenWorker(Worker):
             self._pool.close()
             await self._let_end()
 
+    def write_ended(self) -> None:
+        """How those before have ended is written now: whoever calls is about to write, and both are one transaction."""
+        self._finisher.write()
+
     async def attempt(self, lease: Lease) -> None:
-        """Run it; returns when how it ended is stored, and nothing runs any more that it has left behind."""
+        """Run it; returns when nothing of it runs any more, and how it ended is on its way to the store.
+
+        Whoever was told of its end by this may forget it: should this process die before it is stored, the attempt is
+        that of a dead process.
+        """
         await self._ready.wait()
         key = lease.id, lease.attempt
         if lease.task not in self._tasks:
-            await self._refuse(lease)
+            self._refuse(lease)
             return
         self._slots.take(self._tasks[lease.task].executor)
         self.start(lease)
@@ -60,15 +70,13 @@ class GivenWorker(Worker):
             if self.end is not None and not is_suspect(self._tasks[lease.task], lease):
                 voice.stop = _Stop(voice.stop, lease, self.end)
             await asyncio.wait({attempt})
-        await self._told.until_written(key)
         returned = asyncio.Event()
         if self._threads.when_returned(key, returned.set):
             await returned.wait()
 
-    async def _refuse(self, lease: Lease) -> None:
+    def _refuse(self, lease: Lease) -> None:
         released = Released(f"function {lease.task} is not known here", min(60.0, 2.0 ** min(lease.attempt, 6)))
-        self._told.end(lease, released, time.monotonic())
-        await self._told.until_written((lease.id, lease.attempt))
+        self._finisher.end(lease, released, time.monotonic())
 
     def _served(self) -> Served:
         tasks = {name: task for name, task in list(self._tasks.items()) if task.executor == "celery"}
@@ -99,23 +107,8 @@ class _Stop:
             self._stop()
 
 
-class _ToldFinisher(Finisher):
-    """Tells when one of them is written."""
+class _GatheringFinisher(Finisher):
+    """Waits a moment for others."""
 
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
-        self._under_way: dict[Key, asyncio.Event] = {}
-
-    def end(self, lease: Lease, outcome: Outcome, began: float) -> None:
-        self._under_way[lease.id, lease.attempt] = asyncio.Event()
-        super().end(lease, outcome, began)
-
-    async def until_written(self, key: Key) -> None:
-        """Return when it is on its way no more."""
-        if key in self._under_way:
-            await self._under_way[key].wait()
-
-    def _forget(self, ended: Sequence[tuple[Lease, Outcome]]) -> None:
-        super()._forget(ended)
-        for lease, _ in ended:
-            self._under_way.pop((lease.id, lease.attempt)).set()
+    def _schedule(self, write: Callable[[], None]) -> asyncio.Handle:
+        return asyncio.get_running_loop().call_later(GATHERING_SECONDS, write)

@@ -12,6 +12,9 @@ from afterward.stores.base import Claimed, Wanted
 from afterward.stores.postgres.connection import Connection, Row
 from afterward.stores.postgres.desk import Desk
 
+LEASE = len(Lease._fields)
+"""So many columns, of those first, a row has of a lease."""
+
 CARE = 1000
 """How many jobs whose time has come one claim makes ready at most, and how many it finds expired."""
 
@@ -99,4 +102,4 @@ def _paused(row: Row) -> frozenset[str]:
 
 
 def _leases(rows: Sequence[Row]) -> list[Lease]:
-    return [Lease(*row[:10]) for row in map(tuple, rows) if row[0] is not None]
+    return [Lease(*row[:LEASE]) for row in map(tuple, rows) if row[0] is not None]

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from afterward.job import Lease
 from afterward.stores.handing import Followed, HandOver, Start, TakenBack
+from afterward.stores.postgres.claims import LEASE
 from afterward.stores.postgres.connection import Connection, Row
 from afterward.stores.postgres.desk import Desk
 from afterward.stores.rows import time_of
@@ -21,7 +22,7 @@ SWEPT = 1000
 """So much of what is kept one `take_back` looks at, whether it is still of a job that is in other hands."""
 
 _ATTEMPTS = range(1, 2**31)
-_LEASE, _WAITED = slice(0, 10), 10
+_LEASE, _WAITED = slice(0, LEASE), LEASE
 
 
 class Message(NamedTuple):

@@ -95,14 +95,15 @@ WITH moment AS MATERIALIZED (
         status = 'running', process = kept.process, token = 'begun', started_at = now, note = NULL, unfit_for = '',
         run_at = coalesce(kept.due_at, j.run_at), due = coalesce(kept.due_at <= now, j.due)
     FROM kept, moment WHERE j.ctid = kept.address
-    RETURNING j.id, j.attempt, j.process, j.task, j.arguments, j.context, j.failures, j.deaths, j.max_attempts, j.timeout, j.run_at
+    RETURNING j.id, j.attempt, j.process, j.task, j.arguments, j.context, j.failures, j.deaths, j.max_attempts, j.timeout,
+        j.queue, j.priority, j.run_at
 ), forgotten AS (
     DELETE FROM afterward.handed h USING begun WHERE h.job = ANY (ARRAY[begun.id]) AND begun.run_at <> 253402214400.75
 ), left_alone AS (
     UPDATE afterward.handed h SET again_at = NULL FROM begun
     WHERE h.job = ANY (ARRAY[begun.id]) AND begun.run_at = 253402214400.75 AND h.again_at IS NOT NULL
 )
-SELECT id, attempt, process, task, arguments, context, failures, deaths, max_attempts, timeout FROM begun;
+SELECT id, attempt, process, task, arguments, context, failures, deaths, max_attempts, timeout, queue, priority FROM begun;
 
 -- name: not_begun
 -- Of messages that were refused: may they begin their attempt, which was locked? Or has this process begun it before?
@@ -124,7 +125,8 @@ SELECT
     begun.*
 FROM unnest($2::text[], $3::text[], $4::int[], $5::text[]) WITH ORDINALITY AS s (process, id, attempt, sender, place)
 LEFT JOIN LATERAL (
-    SELECT j.id, j.attempt, j.process, j.task, j.arguments, j.context, j.failures, j.deaths, j.max_attempts, j.timeout
+    SELECT j.id, j.attempt, j.process, j.task, j.arguments, j.context, j.failures, j.deaths, j.max_attempts, j.timeout,
+        j.queue, j.priority
     FROM afterward.jobs j
     WHERE j.id = s.id AND j.attempt = s.attempt AND j.process IS NOT DISTINCT FROM s.process AND j.status = 'running' AND j.token = 'begun'
         AND EXISTS (SELECT 1 FROM afterward.processes p WHERE p.id = s.process)
@@ -134,7 +136,7 @@ ORDER BY s.place;
 
 -- name: take_back
 -- queued and handed over -> running, of these tasks ($3), those that are due again, the first that was due first. A walk over
--- the queues of each task; not those that are paused. One row at least: what follows the ten columns of the lease and its
+-- the queues of each task; not those that are paused. One row at least: what follows the columns of the lease and its
 -- wait stands in each.
 WITH RECURSIVE state AS MATERIALIZED (
     SELECT
@@ -167,10 +169,10 @@ WITH RECURSIVE state AS MATERIALIZED (
     UPDATE afterward.jobs j SET status = 'running', process = $2, started_at = now
     FROM candidate, state WHERE j.ctid = candidate.address AND candidate.place <= $4
     RETURNING j.id, j.attempt, j.process, j.task, j.arguments, j.context, j.failures, j.deaths, j.max_attempts, j.timeout,
-        greatest(0, now - candidate.handed_at) AS waited, candidate.place
+        j.queue, j.priority, greatest(0, now - candidate.handed_at) AS waited, candidate.place
 )
 SELECT taken.id, taken.attempt, taken.process, taken.task, taken.arguments, taken.context, taken.failures, taken.deaths,
-    taken.max_attempts, taken.timeout, taken.waited,
+    taken.max_attempts, taken.timeout, taken.queue, taken.priority, taken.waited,
     EXISTS (SELECT 1 FROM candidate WHERE place > $4) AS more, (
         SELECT min(later.at) - now FROM lane CROSS JOIN LATERAL (
             SELECT min(h.again_at) AS at FROM afterward.handed h

@@ -284,7 +284,7 @@ WHERE j.id = ANY (ARRAY[held.id]) AND j.process IS NOT DISTINCT FROM held.proces
 
 -- name: claim
 -- queued -> running, for what each of some kinds of room wants ($4, JSON). Nothing when there is something to make
--- ready or to expire before ($5), or when this token has been given something. One row at least: what follows the ten
+-- ready or to expire before ($5), or when this token has been given something. One row at least: what follows the
 -- columns of the lease stands in each; and bookmarks (below), where it has read some $6 entries of the index that led to
 -- no job: dead ones, which may not be removed yet. (A page of such as nobody looks at again costs as much as 20.)
 WITH RECURSIVE state AS MATERIALIZED (
@@ -345,14 +345,14 @@ WITH RECURSIVE state AS MATERIALIZED (
     FROM candidate, state
     WHERE j.ctid = candidate.address AND candidate.place <= candidate.room AND (j.expires_at IS NULL OR j.expires_at > now)
     RETURNING j.id, j.attempt, j.process, j.task, j.arguments, j.context, j.failures, j.deaths, j.max_attempts, j.timeout,
-        candidate.number, candidate.place
+        j.queue, j.priority, candidate.number, candidate.place
 ), given AS (
     SELECT * FROM claimed
     UNION ALL
-    SELECT id, attempt, process, task, arguments, context, failures, deaths, max_attempts, timeout, 0, seq FROM again
+    SELECT id, attempt, process, task, arguments, context, failures, deaths, max_attempts, timeout, queue, priority, 0, seq FROM again
 )
 SELECT given.id, given.attempt, given.process, given.task, given.arguments, given.context, given.failures, given.deaths,
-    given.max_attempts, given.timeout,
+    given.max_attempts, given.timeout, given.queue, given.priority,
     has_more OR EXISTS (SELECT 1 FROM again) AS more,
     (SELECT min(run_at) FROM afterward.jobs WHERE status = 'queued' AND NOT due AND run_at < 253402214400.5) - now AS next_due,
     EXISTS (
@@ -407,14 +407,14 @@ WITH state AS MATERIALIZED (
     FROM candidate, state
     WHERE j.ctid = candidate.address AND candidate.place <= candidate.room AND (j.expires_at IS NULL OR j.expires_at > now)
     RETURNING j.id, j.attempt, j.process, j.task, j.arguments, j.context, j.failures, j.deaths, j.max_attempts, j.timeout,
-        candidate.number, candidate.place
+        j.queue, j.priority, candidate.number, candidate.place
 ), given AS (
     SELECT * FROM claimed
     UNION ALL
-    SELECT id, attempt, process, task, arguments, context, failures, deaths, max_attempts, timeout, 0, seq FROM again
+    SELECT id, attempt, process, task, arguments, context, failures, deaths, max_attempts, timeout, queue, priority, 0, seq FROM again
 )
 SELECT given.id, given.attempt, given.process, given.task, given.arguments, given.context, given.failures, given.deaths,
-    given.max_attempts, given.timeout,
+    given.max_attempts, given.timeout, given.queue, given.priority,
     is_alive, paused, (
         SELECT coalesce(jsonb_agg(last), '[]') FROM (
             SELECT DISTINCT ON (j.queue, j.task, j.unfit_for, j.priority)
@@ -447,7 +447,8 @@ UPDATE afterward.jobs j SET
     status = 'running', process = $2, token = $3, attempt = j.attempt + 1, started_at = now, note = NULL, unfit_for = ''
 FROM placed, moment
 WHERE j.ctid = placed.address AND placed.place <= placed.room AND (j.expires_at IS NULL OR j.expires_at > now)
-RETURNING j.id, j.attempt, j.process, j.task, j.arguments, j.context, j.failures, j.deaths, j.max_attempts, j.timeout, placed.place;
+RETURNING j.id, j.attempt, j.process, j.task, j.arguments, j.context, j.failures, j.deaths, j.max_attempts, j.timeout, j.queue, j.priority,
+    placed.place;
 
 -- name: end_for_good
 -- running -> succeeded | failed | cancelled. What a transaction of somebody else has locked is passed over.

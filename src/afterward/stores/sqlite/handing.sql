@@ -39,7 +39,7 @@ WHERE id = ?1 AND attempt = ?2 AND (expires_at IS NULL OR expires_at > ?5) AND (
         AND EXISTS (SELECT 1 FROM handed h WHERE h.job = jobs.seq AND h.attempt = jobs.attempt)
     )
 )
-RETURNING id, attempt, process, task, arguments, context, failures, deaths, max_attempts, timeout;
+RETURNING id, attempt, process, task, arguments, context, failures, deaths, max_attempts, timeout, queue, priority;
 
 -- name: make_due
 -- It is handed over no more: it is due when it was before, unless it is followed.
@@ -55,7 +55,7 @@ DELETE FROM handed WHERE job = (SELECT seq FROM jobs WHERE id = ?1 AND run_at <>
 
 -- name: begun
 -- An attempt that a process has begun before.
-SELECT id, attempt, process, task, arguments, context, failures, deaths, max_attempts, timeout FROM jobs
+SELECT id, attempt, process, task, arguments, context, failures, deaths, max_attempts, timeout, queue, priority FROM jobs
 WHERE id = ?1 AND attempt = ?2 AND process = ?3 AND status = 'running' AND token = 'begun';
 
 -- name: hand_back
@@ -103,7 +103,7 @@ SELECT min(again_at) FROM handed WHERE task = ?1 AND queue = ?2 AND again_at > ?
 -- name: take_back
 -- queued and handed over -> running
 UPDATE jobs SET status = 'running', process = ?2, started_at = ?3 WHERE seq = ?1
-RETURNING id, attempt, process, task, arguments, context, failures, deaths, max_attempts, timeout;
+RETURNING id, attempt, process, task, arguments, context, failures, deaths, max_attempts, timeout, queue, priority;
 
 -- name: kept
 -- A page of what is kept, after a place; and whether it is of a job that is in other hands.

@@ -165,11 +165,11 @@ WHERE id = ?1 AND status = 'queued' AND process IS NULL AND run_at <> 2534022144
 -- queued -> running
 UPDATE jobs SET status = 'running', process = ?2, token = ?3, attempt = attempt + 1, started_at = ?4, note = NULL, unfit_for = ''
 WHERE seq = ?1 AND status = 'queued' AND process IS NULL AND (expires_at IS NULL OR expires_at > ?4)
-RETURNING id, attempt, process, task, arguments, context, failures, deaths, max_attempts, timeout;
+RETURNING id, attempt, process, task, arguments, context, failures, deaths, max_attempts, timeout, queue, priority;
 
 -- name: claimed
 -- What an earlier call with the same token was given.
-SELECT id, attempt, process, task, arguments, context, failures, deaths, max_attempts, timeout FROM jobs
+SELECT id, attempt, process, task, arguments, context, failures, deaths, max_attempts, timeout, queue, priority FROM jobs
 WHERE process = ?1 AND token = ?2 AND status = 'running' ORDER BY seq;
 
 -- name: succeed

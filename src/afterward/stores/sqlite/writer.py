@@ -25,6 +25,10 @@ from afterward.stores.batch import Operation, deliver
 HEAVY = 2
 """How many operations that take long one batch has at most: more carry files faster, and hold up all else."""
 
+SHORTEST_WAIT = 0.0003
+LONGEST_WAIT = 0.005
+"""How many seconds it is waited at most until a lock is asked for again: at first, and in the end."""
+
 Stage = Callable[[apsw.Connection, Sequence[Operation]], None]
 """Runs the statements of a batch inside an open transaction, and sets each operation's answer."""
 
@@ -160,11 +164,12 @@ class Writer:
         if self._connection.in_transaction:
             self._connection.execute("ROLLBACK")
 
-    def _wait_for_lock(self, _tries: int) -> bool:
+    def _wait_for_lock(self, tries: int) -> bool:
         """Called by SQLite while another process holds the lock. On a loop the deadline is 0: never wait there."""
         if time.monotonic() >= self._deadline:
             return False
-        time.sleep(random.uniform(0.0005, 0.005))  # noqa: S311 - short and uneven, so that nobody starves
+        longest = min(LONGEST_WAIT, SHORTEST_WAIT * 2.0 ** min(tries, 10))
+        time.sleep(random.uniform(longest / 10, longest))  # noqa: S311 - uneven, so that nobody starves
         return True
 
     def _translated(self, error: BaseException) -> StoreError | Crash:
