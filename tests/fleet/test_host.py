@@ -95,19 +95,21 @@ async def test_its_outcome_is_stored_soon_after_the_message_is_done_with(
     assert (await after(there, start)).status is Status.succeeded
 
 
-async def test_its_outcome_is_stored_with_the_next_that_begins_or_when_its_process_ends(
+async def test_where_one_follows_the_other_its_outcome_is_stored_with_the_next_or_when_the_process_ends(
     host: Host, here: Afterward, there: Afterward, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A process that runs one after the other waits once for the disk, for both."""
     monkeypatch.setattr(given, "GATHERING_SECONDS", 3600)
     task = twins(here, there, lambda: None)
-    first, second = await handed(task), await handed(task)
+    first, second, third = [await handed(task) for _ in range(3)]
     assert await asyncio.to_thread(host.run, here, first)
-    assert (await of(there, first)).status is Status.running
+    assert (await after(there, first)).status is Status.succeeded  # nobody knows yet that others follow
     assert await asyncio.to_thread(host.run, here, second)
-    assert [(await of(there, start)).status for start in (first, second)] == [Status.succeeded, Status.running]
+    assert (await of(there, second)).status is Status.running
+    assert await asyncio.to_thread(host.run, here, third)
+    assert [(await of(there, start)).status for start in (second, third)] == [Status.succeeded, Status.running]
     await asyncio.to_thread(host.stop)
-    assert (await of(there, second)).status is Status.succeeded
+    assert (await of(there, third)).status is Status.succeeded
 
 
 async def test_one_that_comes_twice_at_once_runs_once(host: Host, here: Afterward, there: Afterward) -> None:

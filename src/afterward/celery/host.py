@@ -29,6 +29,7 @@ from afterward.errors import AfterwardError, StoreUnavailable
 from afterward.job import Job, Lease, Ruling, Status
 from afterward.life import Life
 from afterward.lifespans import begin
+from afterward.loops import loop_factory
 from afterward.observe import emit
 from afterward.stores.handing import Start
 from afterward.task import Task
@@ -67,7 +68,7 @@ class Host:
         self.pid = os.getpid()
         self._slots = slots
         self._is_alone = is_alone
-        self._loop = asyncio.new_event_loop()
+        self._loop = (loop_factory() or asyncio.new_event_loop)()
         self._stopping = asyncio.Event()
         self._lifespans = Kept(_lifespan)
         self._workers = Kept(self._hosting)

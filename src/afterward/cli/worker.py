@@ -9,10 +9,10 @@ from contextlib import AsyncExitStack
 from afterward.app import Afterward
 from afterward.cli import logs
 from afterward.cli.control import Control
-from afterward.cli.loops import loop_factory
 from afterward.cli.target import Program, load
 from afterward.engine.worker import WorkerOptions
 from afterward.lifespans import begin
+from afterward.loops import loop_factory
 from afterward.observe import emit
 
 

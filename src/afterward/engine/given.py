@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -10,14 +11,14 @@ from typing import Any
 from afterward.engine.finishing import Finisher
 from afterward.engine.suspects import is_suspect
 from afterward.engine.worker import Worker
-from afterward.job import Lease, Released
+from afterward.job import Lease, Outcome, Released
 from afterward.liveness import Liveness
 from afterward.stores.base import Store
 from afterward.stores.seen import Served
 from afterward.task import Task
 
-GATHERING_SECONDS = 0.002
-"""How long an outcome waits for another write to go with: that of the next attempt, if one begins so soon."""
+GATHERING_SECONDS = 0.01
+"""How long an outcome waits for the next attempt to begin, while they come one after the other."""
 
 
 class GivenWorker(Worker):
@@ -108,7 +109,25 @@ class _Stop:
 
 
 class _GatheringFinisher(Finisher):
-    """Waits a moment for others."""
+    """Where one attempt follows the other, waits for the next: its beginning and this end are one transaction then."""
+
+    _ended_at = -math.inf
+    _is_busy = False
+
+    def end(self, lease: Lease, outcome: Outcome, began: float) -> None:
+        self._ended_at = time.monotonic()
+        super().end(lease, outcome, began)
+
+    def write(self) -> None:
+        self._is_busy = time.monotonic() - self._ended_at < GATHERING_SECONDS
+        super().write()
 
     def _schedule(self, write: Callable[[], None]) -> asyncio.Handle:
-        return asyncio.get_running_loop().call_later(GATHERING_SECONDS, write)
+        loop = asyncio.get_running_loop()
+        if self._is_busy:
+            return loop.call_later(GATHERING_SECONDS, self._write_alone, write)
+        return loop.call_soon(write)
+
+    def _write_alone(self, write: Callable[[], None]) -> None:
+        self._is_busy = False
+        write()

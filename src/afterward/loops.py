@@ -1,4 +1,4 @@
-"""The event loop of a worker process: uvloop's where that is installed, as uvicorn has it."""
+"""The event loop of a process that runs jobs: uvloop's where that is installed, as uvicorn has it."""
 
 from __future__ import annotations
 
