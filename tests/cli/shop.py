@@ -4,6 +4,7 @@ import asyncio
 import ctypes
 import hashlib
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -86,6 +87,17 @@ async def crunch(seconds: float) -> None:
     """Blocks the main thread in a library's code, where no signal interrupts it."""
     write("rested", f"began {os.getpid()}")
     hashlib.pbkdf2_hmac("sha256", b"", b"", int(seconds * 5_000_000))  # more than is done in a second
+
+
+@tasks.task
+def fork() -> None:
+    """Makes a process of its own, and ends it by a signal."""
+    child = os.fork()
+    if child == 0:
+        time.sleep(60)
+        os._exit(0)
+    os.kill(child, signal.SIGTERM)
+    write("forked", os.WTERMSIG(os.waitpid(child, 0)[1]))
 
 
 @tasks.task

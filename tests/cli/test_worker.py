@@ -1,5 +1,6 @@
 """`afterward worker`: one process that runs jobs until it is told to end."""
 
+import os
 import re
 import signal
 
@@ -165,6 +166,17 @@ def test_a_blocked_loop_cannot_keep_a_worker_from_ending(world: World, blocks: s
     assert "worker.cut_off" in worker.output()
     world.start_worker("--grace", "0")
     wait_until(lambda: world.job(stuck).attempt == 2, "another worker runs it")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is nothing to fork")
+def test_what_is_sent_to_a_process_that_a_task_has_forked_does_not_end_the_worker(world: World) -> None:
+    """It ends that process, as it would anywhere."""
+    worker = world.start_worker()
+    world.wait_for_status(world.enqueue("fork"), "succeeded")
+
+    assert world.lines("forked") == [str(int(signal.SIGTERM))]
+    world.wait_for_status(world.enqueue("add", n=1), "succeeded")
+    assert "worker.stopping" not in worker.output()
 
 
 def test_a_task_that_cannot_be_cancelled_is_released_all_the_same(world: World) -> None:

@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 
 class Signals:
@@ -26,12 +27,14 @@ class Signals:
         self._written.setblocking(False)
         self._loop: int | None = None
         self._passing = threading.Lock()
+        self._before: dict[signal.Signals, Any] = {}
 
     def listen(self) -> None:
         """From now on, tell."""
         self._take_over()
-        for number in self._numbers:
-            signal.signal(number, self._handle)
+        self._before = {number: signal.signal(number, self._handle) for number in self._numbers}
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._leave)
         threading.Thread(target=self._read, name="afterward-signals", daemon=True).start()
 
     @contextmanager
@@ -48,6 +51,12 @@ class Signals:
         """From now on, these signals do nothing."""
         for number in self._numbers:
             signal.signal(number, signal.SIG_IGN)
+
+    def _leave(self) -> None:
+        """In a process that was forked from this one: what is sent to it is no affair of this one's."""
+        signal.set_wakeup_fd(-1)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
     def _take_over(self) -> int:
         return signal.set_wakeup_fd(self._written.fileno(), warn_on_full_buffer=False)
