@@ -143,10 +143,18 @@ FIRST = Attempt(1, "retry", at(2), at(5), Failure("OopsError", "no"))
     ],
 )
 def test_a_timeline_shows_what_each_attempt_waited_and_ran(facts: dict[str, Any], steps: list[Any]) -> None:
-    found = timeline(replace(JOB, **facts), at(100))
+    found, earlier = timeline(replace(JOB, **facts), at(100))
+    assert not earlier
     assert [(step.number, step.outcome, step.waited, step.ran) for step in found] == steps
     for step in found:
         assert 0 <= step.start <= step.start + step.wait_width + step.run_width <= 1000.5
+
+
+def test_a_timeline_shows_the_latest_attempts_and_counts_the_others() -> None:
+    attempts = tuple(replace(FIRST, number=number) for number in range(1, 43))
+    found, earlier = timeline(replace(JOB, attempts=attempts, attempt=42), at(100))
+    assert [step.number for step in found] == [*range(14, 43), 43]
+    assert earlier == 13
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import re
 
+import apsw
 import pytest
 
 from tests.support.documents import Document
@@ -218,6 +219,22 @@ def test_the_attempts_of_a_job_are_shown_with_how_long_each_waited_and_ran(visit
         ("1", "retry", "31 s"), ("2", "retry", "44 s"), ("3", "waiting", "\N{EN DASH}"),
     ]  # fmt: skip
     assert [row["waited"] for row in rows[:2]] == ["2.0 s", "20 s"]
+
+
+def test_of_very_many_attempts_the_latest_are_shown_and_the_others_counted(visitor: Visitor, painted: Gallery) -> None:
+    job = painted.jobs["retrying"]
+    connection = apsw.Connection(str(painted.file))
+    connection.set_busy_timeout(10_000)
+    more = "SELECT seq, value, 'retry', 0.0, 1.0 FROM jobs, json_each(?) WHERE jobs.id = ?"
+    insert = f"INSERT INTO attempts (job, number, outcome, started_at, ended_at) {more}"
+    connection.execute(insert, (str([*range(1001, 1036)]), job))
+    try:
+        page = visitor.see(f"/jobs/{job}")
+    finally:
+        connection.execute("DELETE FROM attempts WHERE number > 1000")
+        connection.close()
+    assert len(page.rows()) == 30
+    assert "8 earlier attempts: not shown." in page.one("section", id="attempts").text  # of 37 and the one that it waits for
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import NamedTuple
 
 from afterward.job import Attempt, Job, Status
 
@@ -28,8 +29,15 @@ class Step:
     run_width: float = 0.0
 
 
-def timeline(job: Job, now: datetime) -> Sequence[Step]:
-    """The latest attempts of a job, in order, and at last what it waits for now, if it does."""
+class Timeline(NamedTuple):
+    """The latest steps, in order, and how many came before them."""
+
+    steps: Sequence[Step]
+    earlier: int
+
+
+def timeline(job: Job, now: datetime) -> Timeline:
+    """The attempts of a job, and at last what it waits for now, if it does."""
     found: list[Step] = []
     since = job.created_at
     for attempt in sorted(job.attempts, key=lambda each: each.number):
@@ -43,7 +51,7 @@ def timeline(job: Job, now: datetime) -> Sequence[Step]:
     last = _last(job, since, now)
     if last is not None and not any(step.number == last.number for step in found):
         found.append(last)
-    return _placed(found[-SHOWN:])
+    return Timeline(_placed(found[-SHOWN:]), max(0, len(found) - SHOWN))
 
 
 def _last(job: Job, since: datetime, now: datetime) -> Step | None:

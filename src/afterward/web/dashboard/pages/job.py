@@ -49,7 +49,7 @@ async def job(visit: Visit) -> Response:
     reasons = await _reasons(visit, job)
     said, first, last = await _events(visit, job)
     return visit.page(
-        "job.html", page="jobs", job=job, state=state_of(job, visit.now), steps=timeline(job, visit.now), said=said,
+        "job.html", page="jobs", job=job, state=state_of(job, visit.now), timeline=timeline(job, visit.now), said=said,
         first=first, last=last, arguments=pretty(job.arguments), result=pretty(job.result), progress=progress(job),
         origin=_origin(job), curl=_curl(visit, job), task=visit.host.tasks.get(job.task), moves=moves(job, visit),
         reasons=reasons, is_stuck=any(reason.cause not in _HARMLESS for reason in reasons),
