@@ -91,13 +91,14 @@ async def crunch(seconds: float) -> None:
 
 @tasks.task
 def fork() -> None:
-    """Makes a process of its own, and ends it by a signal."""
-    child = os.fork()
-    if child == 0:
-        time.sleep(60)
-        os._exit(0)
-    os.kill(child, signal.SIGTERM)
-    write("forked", os.WTERMSIG(os.waitpid(child, 0)[1]))
+    """Makes processes of its own, and ends each at once by a signal."""
+    for _ in range(20):
+        child = os.fork()
+        if child == 0:
+            time.sleep(60)
+            os._exit(0)
+        os.kill(child, signal.SIGTERM)
+        write("forked", os.WTERMSIG(os.waitpid(child, 0)[1]))
 
 
 @tasks.task

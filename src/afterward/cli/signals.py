@@ -28,13 +28,14 @@ class Signals:
         self._loop: int | None = None
         self._passing = threading.Lock()
         self._before: dict[signal.Signals, Any] = {}
+        self._forking = threading.local()
 
     def listen(self) -> None:
         """From now on, tell."""
         self._take_over()
         self._before = {number: signal.signal(number, self._handle) for number in self._numbers}
         if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self._leave)
+            os.register_at_fork(before=self._hold, after_in_parent=self._let_go, after_in_child=self._leave)
         threading.Thread(target=self._read, name="afterward-signals", daemon=True).start()
 
     @contextmanager
@@ -52,11 +53,19 @@ class Signals:
         for number in self._numbers:
             signal.signal(number, signal.SIG_IGN)
 
+    def _hold(self) -> None:
+        """A process is about to be forked, which has our end of the socket until it leaves: till then it hears nothing."""
+        self._forking.mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+
+    def _let_go(self) -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._forking.mask)
+
     def _leave(self) -> None:
         """In a process that was forked from this one: what is sent to it is no affair of this one's."""
         signal.set_wakeup_fd(-1)
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        self._let_go()
 
     def _take_over(self) -> int:
         return signal.set_wakeup_fd(self._written.fileno(), warn_on_full_buffer=False)
