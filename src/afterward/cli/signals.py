@@ -54,7 +54,7 @@ class Signals:
             signal.signal(number, signal.SIG_IGN)
 
     def _hold(self) -> None:
-        """A process is about to be forked, which has our end of the socket until it leaves: till then it hears nothing."""
+        """A process is about to be forked, which has our end of the socket: until it leaves, it is to hear nothing."""
         self._forking.mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
 
     def _let_go(self) -> None:
