@@ -121,6 +121,7 @@ async def test_a_job_that_is_forgotten_is_seldom_looked_for(
         waited.append(seconds)
         return False
 
+    monkeypatch.setattr(module, "LOOK_SECONDS", 5.0)  # in which the store answers, though it is never waited for
     async with Listener(store, new_job().id) as page:
         monkeypatch.setattr(page.tail, "ended", ended)
         await page.quiet()
