@@ -87,7 +87,7 @@ def test_an_answer_survives_a_reload_and_a_closed_tab(somebody: BrowserContext, 
 def test_an_answer_survives_its_server_and_its_writer(somebody: BrowserContext, answering: Answering) -> None:
     """The browser connects again by itself, and the page shows each piece once; of the last attempt alone."""
     server = answering.serve(ANSWERS_WORKER="0")
-    worker = answering.work(ANSWERS_PAUSE="0.1")
+    worker = answering.work(ANSWERS_PAUSE="0.5")  # it is killed before it is done, however long a start takes
     page = ask(somebody, answering)
     has_begun(page)
     page.evaluate(KEEP_WHAT_THE_STATUS_SAYS)
