@@ -7,8 +7,11 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
+SECONDS = 20.0
+"""How long it is waited for what nobody has promised to happen sooner: for a machine that has much else to do."""
 
-def wait_until(condition: Callable[[], T], what: str = "", seconds: float = 5) -> T:
+
+def wait_until(condition: Callable[[], T], what: str = "", seconds: float = SECONDS) -> T:
     """The condition's first true value; fails when there is none in time."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
@@ -17,7 +20,7 @@ def wait_until(condition: Callable[[], T], what: str = "", seconds: float = 5) -
     return value
 
 
-async def soon(condition: Callable[[], T], what: str = "", seconds: float = 5) -> T:
+async def soon(condition: Callable[[], T], what: str = "", seconds: float = SECONDS) -> T:
     """`wait_until`, on an event loop that goes on meanwhile."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
@@ -26,7 +29,7 @@ async def soon(condition: Callable[[], T], what: str = "", seconds: float = 5) -
     return value
 
 
-async def told(ask: Callable[[], Awaitable[T]], what: str = "", seconds: float = 5) -> T:
+async def told(ask: Callable[[], Awaitable[T]], what: str = "", seconds: float = SECONDS) -> T:
     """`soon`, of what has to be asked for: the first true answer."""
     deadline = time.monotonic() + seconds
     while not (value := await ask()):
