@@ -151,6 +151,21 @@ def test_two_signals_at_once_are_one_wish(world: World) -> None:
     assert world.job(running).status == "succeeded"
 
 
+@pytest.mark.parametrize("line", ["import uvloop", "sys.modules['uvloop'] = None"], ids=["uvloop", "asyncio"])
+def test_a_signal_is_one_wish_on_either_loop(world: World, line: str) -> None:
+    """What runs gets its grace."""
+    world.program("looped", f"import sys\n{line}\nfrom shop import app\n")
+    running = world.enqueue("rest", seconds=2)
+    worker = world.start_worker(target="looped:app")
+    wait_until(lambda: world.lines("rested"), "it runs")
+
+    worker.send()
+
+    assert worker.wait() == 0
+    assert world.job(running).status == "succeeded"
+    assert "worker.hurrying" not in worker.output()
+
+
 @pytest.mark.parametrize("blocks", ["block", "crunch"])
 def test_a_blocked_loop_cannot_keep_a_worker_from_ending(world: World, blocks: str) -> None:
     """It cannot release its job; it says so, and the next worker finds the job."""

@@ -42,7 +42,7 @@ class Signals:
     def within_loop(self) -> Generator[None]:
         """Inside, in a running event loop: that gets to know of each signal too, as if it had been told first."""
         loops = self._take_over()
-        self._pass_to(loops if loops >= 0 else None)
+        self._pass_to(loops if loops not in {-1, self._written.fileno()} else None)  # never back to ourselves
         try:
             yield
         finally:  # before the loop closes it, and something else has that number
