@@ -127,6 +127,25 @@ async def test_a_warm_shutdown_waits_for_what_runs_and_leaves(
             assert len(await tasks.store.processes()) == 1
 
 
+async def test_a_process_that_is_replaced_has_stored_how_its_jobs_have_ended(
+    valkey_url: str, starter: Starter, tmp_path: Path
+) -> None:
+    """Though the last of them are yet to be stored when Celery ends it: none is taken for one that died."""
+    place = Place(f"sqlite:///{tmp_path}/jobs.db", valkey_url)
+    tasks = hosted.front(place.store, place.broker)
+    replaced = ("--max-tasks-per-child", "3")
+    with worker(starter, place, "prefork", tmp_path / "log", options=replaced) as process:
+        async with tasks.running(WorkerOptions()):
+            fleet = Fleet(place, process, tasks)
+            first = set(process.children())
+            jobs = [await fleet.add(hosted.tell_all) for _ in range(20)]
+            for job in jobs:
+                await job.result(timeout=SECONDS)
+            found = await tasks.store.get([job.id for job in jobs])
+            assert [(job.attempt, job.deaths) for job in found if job is not None] == [(1, 0)] * 20
+            assert not first & set(process.children())
+
+
 async def test_a_message_that_is_revoked_before_it_began_cancels_its_job(fleet: Fleet, tmp_path: Path) -> None:
     """As `celery control revoke` does it: a person has said that it is not to run."""
     done = str(tmp_path / "done")

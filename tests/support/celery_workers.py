@@ -6,7 +6,7 @@ import asyncio
 import json
 import subprocess
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,12 +36,14 @@ class Place:
 
 
 @contextmanager
-def worker(starter: Starter, place: Place, pool: str, output: Path, slots: int = 2) -> Generator[Process]:
+def worker(
+    starter: Starter, place: Place, pool: str, output: Path, slots: int = 2, *, options: Sequence[str] = ()
+) -> Generator[Process]:
     """A worker that is ready; killed in the end, with its children."""
     process = starter.start(
         "celery",
         *("-A", "tests.support.hosted:celery", "worker", "--pool", pool, "--concurrency", str(slots)),
-        *("--loglevel", "info", *_SMALL),
+        *("--loglevel", "info", *_SMALL, *options),
         environment=place.environment,
         output=output,
     )

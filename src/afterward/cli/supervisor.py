@@ -14,10 +14,10 @@ import signal
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Sequence
-from types import FrameType
 
 from afterward.cli import logs
 from afterward.cli.control import HURRY, MARGIN_SECONDS, STOP
+from afterward.cli.signals import Signals
 from afterward.cli.wishes import Wishes
 from afterward.observe import emit
 
@@ -53,17 +53,13 @@ class Supervisor:
     async def run(self, processes: int) -> int:
         """Until all workers have ended, because they were told to or because none of them can work."""
         loop = asyncio.get_running_loop()
-
-        def hear(_number: int, _frame: FrameType | None) -> None:
-            loop.call_soon_threadsafe(self._heed_signal)
-
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, hear)
-        async with asyncio.TaskGroup() as group:
-            for _ in range(processes):
-                group.create_task(self._keep_one())
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, signal.SIG_IGN)  # all is done: nothing is left to be hurried
+        signals = Signals((signal.SIGTERM, signal.SIGINT), lambda: loop.call_soon_threadsafe(self._heed_signal))
+        signals.listen()
+        with signals.within_loop():
+            async with asyncio.TaskGroup() as group:
+                for _ in range(processes):
+                    group.create_task(self._keep_one())
+        signals.ignore()  # all is done: nothing is left to be hurried
         return self._code
 
     async def _keep_one(self) -> None:
