@@ -1,15 +1,13 @@
 """A process's sign of life: its row, lock and heartbeat; and the reaping of the dead.
 
-It runs on an event loop in a thread of its own, so that a blocked application loop does not look like death. Who is
-dead, where no lock proves it, is decided by `Lookout`; what this process has lost, and what it does not know to hold,
-by `differences`.
+It runs on an event loop of its own (`Stay`). Who is dead, where no lock proves it, is decided by `Lookout`; what this
+process has lost, and what it does not know to hold, by `differences`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import atexit
-import concurrent.futures
 import contextlib
 import logging
 import math
@@ -30,6 +28,7 @@ from afterward.job import Process
 from afterward.lookout import Lookout, Pace
 from afterward.observe import emit
 from afterward.reconciliation import Differences, differences
+from afterward.stay import Stay
 from afterward.stores.base import Beat, Store
 from afterward.stores.seen import Served
 
@@ -50,35 +49,14 @@ SUSPECT_DELAY_SECONDS = 1.0
 _NEW_IDENTITY_SECONDS = 5.0
 
 
-class _Stay:
-    """From a start to its stop: the thread, the loop and the end of one stay in the store."""
-
-    def __init__(self) -> None:
-        self.joined: concurrent.futures.Future[str] = concurrent.futures.Future()
-        self.joined.set_running_or_notify_cancel()  # many may wait for it: one that is cancelled cancels it for none
-        self.stop = asyncio.Event()
-        self.loop: asyncio.AbstractEventLoop | None = None
-        self._is_over = False
-
-    def begin(self) -> None:
-        """On its loop."""
-        self.loop = asyncio.get_running_loop()
-        if self._is_over:
-            self.stop.set()
-
-    def end(self) -> None:
-        """Have it leave. From any thread, also before it has begun."""
-        self._is_over = True
-        if self.loop is not None:
-            with contextlib.suppress(RuntimeError):  # its loop has ended already
-                self.loop.call_soon_threadsafe(self.stop.set)
-
-
 class Liveness:
     """The life of this process in one store. `lease`: seconds after which one that stands still loses its jobs.
 
     `migrate`: it brings the store up to date, in place of refusing an older one.
     """
+
+    make_stay: Callable[[Callable[[Stay], Coroutine[Any, Any, None]], Stay | None], Stay] = Stay
+    """What makes a stay. A test lets one pass on a loop of its own."""
 
     def __init__(self, store: Store, lease: float, *, migrate: bool = True) -> None:
         self._store = store
@@ -88,8 +66,8 @@ class Liveness:
         self._next_beat = -math.inf
         self._shown_alive_at = -math.inf
         self._starting = threading.Lock()
-        self._stay: _Stay | None = None
-        self._thread: threading.Thread | None = None
+        self._stay: Stay | None = None
+        self._last_stay: Stay | None = None
         self._is_killed = False
         self._on_lost: list[Callable[[dict[str, int]], None]] = []
         self._on_asked: list[Callable[[Mapping[str, int]], None]] = []
@@ -165,13 +143,13 @@ class Liveness:
     def stop_sync(self) -> None:
         """`stop`, for code without an event loop. It blocks until the store is closed."""
         with self._starting:
-            stay, thread = self._stay, self._thread
+            stay, last = self._stay, self._last_stay
             self._stay = None
         if stay is not None:
             atexit.unregister(self._leave_at_exit)
             stay.end()
-        if thread is not None:
-            thread.join()
+        if last is not None:
+            last.wait_until_over()
 
     def kill(self) -> None:
         """`stop_sync`, as a killed process does it: without leaving. What it holds is for whoever sees its death."""
@@ -218,33 +196,22 @@ class Liveness:
             with contextlib.suppress(RuntimeError):  # it has ended
                 asyncio.run_coroutine_threadsafe(work(), loop)
 
-    def _ensure_started(self) -> _Stay:
+    def _ensure_started(self) -> Stay:
         with self._starting:
             if self._stay is None:
-                stay = _Stay()
-                thread = threading.Thread(
-                    target=self._run, args=(stay, self._thread), name="afterward-liveness", daemon=True
-                )
-                thread.start()
-                self._stay, self._thread = stay, thread
+                stay = self.make_stay(self._live, self._last_stay)
+                stay.start()
+                self._stay = self._last_stay = stay
                 atexit.register(self._leave_at_exit)
             return self._stay
 
     def _leave_at_exit(self) -> None:
         """A process that ends in good order leaves; what it could not do in time, its lock tells."""
-        stay, thread = self._stay, self._thread
-        if stay is not None and thread is not None:
+        if (stay := self._stay) is not None:
             stay.end()
-            thread.join(2.0)
+            stay.wait_until_over(2.0)
 
-    def _run(self, stay: _Stay, before: threading.Thread | None) -> None:
-        """In its thread: live, once the stay before this one is over; it would close the store under this one."""
-        if before is not None:
-            before.join()
-        asyncio.run(self._live(stay))
-
-    async def _live(self, stay: _Stay) -> None:
-        stay.begin()
+    async def _live(self, stay: Stay) -> None:
         try:
             await self._store.open(migrate=self._migrate)
             process = await self._join()
@@ -255,7 +222,7 @@ class Liveness:
         await self._live_until(stay.stop)
         await (self._store.close() if self._is_killed else self._leave())
 
-    async def _give_up(self, stay: _Stay, error: BaseException) -> None:
+    async def _give_up(self, stay: Stay, error: BaseException) -> None:
         with self._starting:
             if self._stay is stay:
                 self._stay = None
@@ -395,7 +362,7 @@ class Liveness:
     def _forget_inherited(self) -> None:
         """In a forked child: the thread is the parent's, and so is the life it shows."""
         self._starting = threading.Lock()
-        self._stay, self._thread, self.process = None, None, None
+        self._stay, self._last_stay, self.process = None, None, None
         self._shown_alive_at = -math.inf
         self.holdings = Holdings()
 
