@@ -22,6 +22,7 @@ from typing import Any, TypeVar, cast
 
 from afterward.errors import StoreError, StoreUnavailable
 from afterward.faults import Crash
+from afterward.forks import call_in_child
 from afterward.holdings import Holdings
 from afterward.identity import new_id
 from afterward.job import Process
@@ -75,8 +76,7 @@ class Liveness:
         self._described: tuple[str | None, tuple[Served, ...]] = None, ()
         self.holdings = Holdings()
         self.process: str | None = None
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self._forget_inherited)
+        call_in_child(self._forget_inherited)
 
     @contextmanager
     def telling_lost(self, callback: Callable[[dict[str, int]], None]) -> Generator[None]:

@@ -49,7 +49,7 @@ class Surroundings(Protocol):
     machine: Machine
     plans: list[Plan]
     acknowledged: set[str]
-    under_way: "dict[str, SimulatedProcess]"
+    under_way: "dict[str, tuple[SimulatedProcess, str | None]]"
     ran: Counter[str]
 
     def hear_of_start(self, lease: Lease) -> None: ...
@@ -157,16 +157,17 @@ class SimulatedProcess:
 
     async def request(self, jobs: Sequence[NewJob], *, direct: bool, seconds: float) -> None:
         keeper, site = Keeper(), self.site
-        site.under_way.update({job.id: self for job in jobs})
+        site.under_way.update({job.id: (self, self.liveness.process) for job in jobs})
         try:
             await self.intake.keep(jobs, keeper, direct=direct)
+            site.under_way.update({job.id: (self, self.liveness.process) for job in jobs})
             site.acknowledged.update(job.id for job in jobs)
             await asyncio.sleep(seconds)
         except StoreError:
             site.world.seen["a request was refused"] += 1
         finally:
             for job in jobs:
-                del site.under_way[job.id]
+                site.under_way.pop(job.id, None)
             await self.intake.let_go(keeper)
 
     async def play(self, number: int) -> None:

@@ -11,7 +11,7 @@ from tests.simulation.process import LEASE_SECONDS, MAX_ATTEMPTS, Plan, Simulate
 from tests.simulation.store import Machine, SimulatedStore
 
 BACK_IN_SECONDS = 60.0
-"""How long everything may take to end once nothing goes wrong any more: the last back-off is a part of it."""
+"""How long everything may take to end once nothing has gone wrong for so long: the last back-off is a part of it."""
 
 BUSY = 20
 """So many transactions a second are too many for a process that has nothing to do."""
@@ -32,8 +32,8 @@ class Site:
         self.processes: list[SimulatedProcess] = []
         self.plans: list[Plan] = []
         self.acknowledged: set[str] = set()
-        self.under_way: dict[str, SimulatedProcess] = {}
-        """Jobs whose request is not over, and the process that serves it."""
+        self.under_way: dict[str, tuple[SimulatedProcess, str | None]] = {}
+        """Jobs whose request is not over; by the process that serves it, under this identity."""
         self.asked_to_end: set[str] = set()
         self.starts: Counter[tuple[str, int]] = Counter()
         self.ran: Counter[str] = Counter()
@@ -58,14 +58,17 @@ class Site:
     def recover(self) -> None:
         """Nothing goes wrong any more, but what the jobs themselves do; until all is done, or should be."""
         self.machine.trouble = 0.0
-        self.world.run_until(self._is_done, BACK_IN_SECONDS)
+        kills = -1
+        while not self._is_done() and kills < self.kills.total():  # else those that kill still have their way
+            kills = self.kills.total()
+            self.world.run_until(self._is_done, BACK_IN_SECONDS)
 
     def start_process(self) -> None:
         self.processes.append(SimulatedProcess(self, len(self.processes) + 1))
 
     def hear_of_death(self, process: SimulatedProcess) -> None:
         """What it served is over; and whoever looks after processes starts another, if there is none left."""
-        self.under_way = {job: served_by for job, served_by in self.under_way.items() if served_by is not process}
+        self.under_way = {job: served for job, served in self.under_way.items() if served[0] is not process}
         self.world.call_later(0.5, lambda: self.serving or self.start_process())
 
     @property
@@ -138,8 +141,7 @@ class Site:
             self.world.mistakes.append({"message": f"attempt {attempt} of {job} has begun twice"})
         if not self._held_by(lease) and self._is_known(lease.process):
             self.world.mistakes.append({"message": f"attempt {attempt} of {job} has begun, and is not held"})
-        process = self.under_way.get(job)
-        if process is not None and self.lives(process):
+        if job in self.under_way and self._is_known(self.under_way[job][1]):
             self.world.mistakes.append({"message": f"{job} has begun, and its request is not over"})
 
     def hear_of_kill(self, number: int) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, TypeVar
@@ -13,6 +12,7 @@ import asyncpg  # pyright: ignore[reportMissingTypeStubs] - it has none of its o
 
 from afterward.errors import StoreError, StoreUnavailable, StoreUnusable
 from afterward.faults import Crash
+from afterward.forks import call_in_child
 from afterward.job import Job, Lease, NewJob, Outcome, Placement, Process, Report, Ruling, Status, Stored
 from afterward.stores.base import Answer, Beat, Chunk, Claimed, Reaped, Schema, Stats, Tidied, Wanted
 from afterward.stores.batch import Operation
@@ -74,8 +74,7 @@ class PostgresStore:
         self._bell = Bell(self._notify)
         self._watchers = Watchers()
         self._joining = Joining(self._desk, self.address.schema, self.location, self._ask)
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self._forget_inherited)
+        call_in_child(self._forget_inherited)
 
     @property
     def joins(self) -> Joining:

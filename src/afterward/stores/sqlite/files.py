@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 from afterward.errors import StoreUnusable
+from afterward.forks import call_in_child
 
 if sys.platform == "win32":
     import msvcrt
@@ -109,7 +110,7 @@ class LivenessLocks:
         self._folder = database.with_name(database.name + ".processes")
         self._held: dict[str, int] = {}
         self.reliable = True
-        os.register_at_fork(after_in_child=self._close_inherited) if hasattr(os, "register_at_fork") else None
+        call_in_child(self._close_inherited)
 
     @property
     def held(self) -> list[str]:

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import apsw
 
 from afterward.errors import StoreUnavailable
+from afterward.forks import call_in_child
 from afterward.job import (
     Job,
     Lease,
@@ -86,8 +87,7 @@ class SQLiteStore:
         self._doorbell = Doorbell()
         self._watchers = Watchers()
         self._swept = handing.Sweep()
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self._forget_inherited)
+        call_in_child(self._forget_inherited)
 
     @property
     def location(self) -> str:
