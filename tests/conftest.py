@@ -11,7 +11,7 @@ from servers.rabbitmq import RabbitMQ
 from servers.valkey import Valkey
 from tests.support.brokers import shared_rabbitmq, shared_valkey
 from tests.support.pgbouncer import pooler
-from tests.support.postgres import shared_server
+from tests.support.postgres import READY, shared_server
 from tests.support.processes import Starter
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -42,7 +42,14 @@ def postgres_server() -> Iterator[Server]:
 
 @pytest.fixture
 def postgres_url(postgres_server: Server) -> Iterator[str]:
-    """The URL of an empty PostgreSQL database, which the test has for itself."""
+    """The URL of a PostgreSQL database with the newest schema and no jobs, which the test has for itself."""
+    with postgres_server.database(template=READY) as url:
+        yield url
+
+
+@pytest.fixture
+def empty_postgres_url(postgres_server: Server) -> Iterator[str]:
+    """The same, without any schema."""
     with postgres_server.database() as url:
         yield url
 

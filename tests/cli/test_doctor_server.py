@@ -46,8 +46,8 @@ async def _make(url: str, *, jobs: int = 0, joins: bool = False) -> None:
     await store.close()
 
 
-def test_a_database_without_a_store_is_told_how_to_make_one(postgres_url: str) -> None:
-    [schema] = doctor(postgres_url)["schema"]
+def test_a_database_without_a_store_is_told_how_to_make_one(empty_postgres_url: str) -> None:
+    [schema] = doctor(empty_postgres_url)["schema"]
     assert (schema.level, schema.mend) == (Level.problem, "make it: afterward migrate")
 
 

@@ -13,9 +13,9 @@ from tests.support.waiting import wait_until
 
 
 @pytest.fixture
-def elsewhere(world: World, postgres_url: str) -> World:
+def elsewhere(world: World, empty_postgres_url: str) -> World:
     """A world whose store is in a database in which there is nothing yet."""
-    world.environment["AFTERWARD_URL"] = postgres_url
+    world.environment["AFTERWARD_URL"] = empty_postgres_url
     return world
 
 

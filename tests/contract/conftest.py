@@ -12,8 +12,16 @@ from tests.support.stores import KINDS, Living, Place
 
 @pytest.fixture(params=sorted(KINDS))
 async def place(request: pytest.FixtureRequest, tmp_path: Path, anyio_backend: str) -> AsyncIterator[Place]:
-    """A place that is empty, and whole when the test is over."""
+    """A place without jobs, and whole when the test is over."""
     with KINDS[request.param].create(tmp_path, lambda: request.getfixturevalue("postgres_server")) as where:
+        async with AsyncExitStack() as cleanup:
+            yield Place(request.param, where, cleanup)
+
+
+@pytest.fixture(params=sorted(KINDS))
+async def empty_place(request: pytest.FixtureRequest, tmp_path: Path, anyio_backend: str) -> AsyncIterator[Place]:
+    """The same, where a store is yet to be made."""
+    with KINDS[request.param].create_empty(tmp_path, lambda: request.getfixturevalue("postgres_server")) as where:
         async with AsyncExitStack() as cleanup:
             yield Place(request.param, where, cleanup)
 

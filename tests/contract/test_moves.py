@@ -242,8 +242,9 @@ async def test_no_operation_makes_a_move_that_is_not_allowed(place: Place, state
 
     What has ended does not change at all, unless a person says so; an attempt's number never goes back.
     """
+    stores = await place.open(), await place.open()
     for name, operation in (EVERYTHING | BY_A_PERSON).items():
-        worker, other = await place.process(), await place.process()
+        worker, other = [await place.process(on=store) for store in stores]
         job = await STATES[state](worker)
         before = await everything(other.store)
         await operation(worker, other, job)

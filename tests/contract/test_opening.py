@@ -8,9 +8,9 @@ from tests.support.stores import Place, new_job, put
 pytestmark = pytest.mark.anyio
 
 
-async def test_a_place_without_a_store_has_no_schema_and_is_left_so(place: Place) -> None:
+async def test_a_place_without_a_store_has_no_schema_and_is_left_so(empty_place: Place) -> None:
     """By who asks for it, and by who is not to make one."""
-    store = place.make()
+    store = empty_place.make()
     before = await store.schema()
     assert before.found == 0 < before.newest
     with pytest.raises(StoreUnusable, match=r"there is no store at .*; make it: afterward migrate"):
@@ -18,9 +18,9 @@ async def test_a_place_without_a_store_has_no_schema_and_is_left_so(place: Place
     assert await store.schema() == before
 
 
-async def test_a_store_that_was_made_has_the_newest_schema(place: Place) -> None:
+async def test_a_store_that_was_made_has_the_newest_schema(empty_place: Place) -> None:
     """Whether it is asked while it is open, or by others; and whoever is not to make one can open it."""
-    store, other = await place.open(), place.make()
+    store, other = await empty_place.open(), empty_place.make()
     [job] = await put(store, new_job())
     schema = await store.schema()
     assert schema.found == schema.newest > 0
@@ -29,8 +29,8 @@ async def test_a_store_that_was_made_has_the_newest_schema(place: Place) -> None
     assert [found.id for found in await other.list()] == [job]
 
 
-async def test_a_store_can_be_made_after_it_was_refused(place: Place) -> None:
-    store = place.make()
+async def test_a_store_can_be_made_after_it_was_refused(empty_place: Place) -> None:
+    store = empty_place.make()
     with pytest.raises(StoreUnusable):
         await store.open(migrate=False)
     await store.open()

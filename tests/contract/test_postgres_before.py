@@ -71,26 +71,26 @@ async def run(url: str, *statements: str, job: str = "") -> None:
 
 
 @pytest.fixture
-async def url(postgres_url: str) -> AsyncIterator[str]:
+async def url(empty_postgres_url: str) -> AsyncIterator[str]:
     """A database with the oldest schema; and somebody whom its owner lets use the tables."""
     made = "CREATE SCHEMA afterward; CREATE TABLE afterward.migrations (number int PRIMARY KEY, applied_at timestamptz)"
     oldest = [statements for number, statements in load_migrations("afterward.stores.postgres") if number <= OLDEST]
     role = f"{ROLE}_{new_id()[-12:]}"
-    await run(postgres_url, made, *oldest, f"INSERT INTO afterward.migrations (number) VALUES ({OLDEST})")
+    await run(empty_postgres_url, made, *oldest, f"INSERT INTO afterward.migrations (number) VALUES ({OLDEST})")
     await run(
-        postgres_url,
+        empty_postgres_url,
         f"CREATE ROLE {role}",
         f"GRANT USAGE ON SCHEMA afterward TO {role}",
         f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA afterward TO {role}",
     )
-    yield f"{postgres_url}?options=-c%20role%3D{role}"
-    await run(postgres_url, f"DROP OWNED BY {role}", f"DROP ROLE {role}")
+    yield f"{empty_postgres_url}?options=-c%20role%3D{role}"
+    await run(empty_postgres_url, f"DROP OWNED BY {role}", f"DROP ROLE {role}")
 
 
-async def test_what_was_there_is_shown_and_can_be_retried(postgres_url: str, url: str) -> None:
+async def test_what_was_there_is_shown_and_can_be_retried(empty_postgres_url: str, url: str) -> None:
     job = new_id()
-    await run(postgres_url, FAILED, REMEMBERED, job=job)
-    store = PostgresStore(postgres_url)
+    await run(empty_postgres_url, FAILED, REMEMBERED, job=job)
+    store = PostgresStore(empty_postgres_url)
     await store.open()
     [found] = await store.get([job])
     assert found is not None
@@ -106,13 +106,13 @@ async def test_what_was_there_is_shown_and_can_be_retried(postgres_url: str, url
     await store.close()
 
 
-async def test_what_was_tried_again_before_is_in_its_group(postgres_url: str, url: str) -> None:
+async def test_what_was_tried_again_before_is_in_its_group(empty_postgres_url: str, url: str) -> None:
     """At the time that its attempts tell. What that version queues again stands there from its next failure on."""
     before, meanwhile = new_id(), new_id()
-    await run(postgres_url, RETRIED, FAILED_ONCE, job=before)
-    store = PostgresStore(postgres_url)
+    await run(empty_postgres_url, RETRIED, FAILED_ONCE, job=before)
+    store = PostgresStore(empty_postgres_url)
     await store.open()
-    await run(postgres_url, RETRIED, FAILED_ONCE, job=meanwhile)
+    await run(empty_postgres_url, RETRIED, FAILED_ONCE, job=meanwhile)
     [group] = await store.failures(10)
     assert (group.task, group.count, group.retrying, group.newest) == ("app:send", 0, 1, before)
     assert group.last_at.timestamp() == 12
@@ -127,9 +127,9 @@ async def test_what_was_tried_again_before_is_in_its_group(postgres_url: str, ur
     await store.close()
 
 
-async def test_who_could_use_the_tables_can_use_the_new_ones(postgres_url: str, url: str) -> None:
+async def test_who_could_use_the_tables_can_use_the_new_ones(empty_postgres_url: str, url: str) -> None:
     """Whoever joins jobs to transactions of his own need not be let in again."""
-    store = PostgresStore(postgres_url)
+    store = PostgresStore(empty_postgres_url)
     await store.open()
     await store.close()
     await run(
@@ -142,16 +142,16 @@ async def test_who_could_use_the_tables_can_use_the_new_ones(postgres_url: str, 
 
 
 async def test_what_was_asked_to_end_and_is_queued_again_by_the_version_before_ends_with_its_next_attempt(
-    postgres_url: str,
+    empty_postgres_url: str,
 ) -> None:
     """That one does not know of it."""
-    store = PostgresStore(postgres_url)
+    store = PostgresStore(empty_postgres_url)
     await store.open()
     living = Living(store, new_id())
     await store.join(Process(living.id, 1, "example"))
     lease = await living.leased(new_job())
     assert await store.cancel([lease.id]) == [Ruling.asked]
-    await run(postgres_url, QUEUED_AGAIN, job=lease.id)
+    await run(empty_postgres_url, QUEUED_AGAIN, job=lease.id)
     [again] = (await living.claim()).leases
     assert ids([again]) == [lease.id]
     await living.look()
@@ -163,17 +163,17 @@ async def test_what_was_asked_to_end_and_is_queued_again_by_the_version_before_e
 
 @pytest.mark.parametrize("is_swept_first", [True, False], ids=["while it runs", "once it waits again"])
 async def test_what_is_in_other_hands_and_the_version_before_claims_by_its_name_is_not_stuck(
-    postgres_url: str, *, is_swept_first: bool
+    empty_postgres_url: str, *, is_swept_first: bool
 ) -> None:
     """That one knows nothing of other hands, and lets such a job wait; but a person may name it."""
-    store = PostgresStore(postgres_url)
+    store = PostgresStore(empty_postgres_url)
     await store.open()
     living = Living(store, new_id())
     await store.join(Process(living.id, 1, "example"))
     lease = await living.leased(new_job())
     assert await store.hand_over([HandOver(lease, 60.0)]) == [True]
     was_due = (await get(store, lease.id)).run_at
-    await run(postgres_url, CLAIMED_BY_NAME, job=lease.id)
+    await run(empty_postgres_url, CLAIMED_BY_NAME, job=lease.id)
     if is_swept_first:
         await store.take_back(living.id, ["app:send"], 10)
     await store.reap([], 2, 1.0)
@@ -189,27 +189,27 @@ async def test_what_is_in_other_hands_and_the_version_before_claims_by_its_name_
 
 
 async def test_what_the_version_before_left_of_jobs_that_it_forgot_is_found_by_the_next_start(
-    postgres_url: str,
+    empty_postgres_url: str,
 ) -> None:
     """It goes; that of all other jobs stays."""
-    store = PostgresStore(postgres_url)
+    store = PostgresStore(empty_postgres_url)
     await store.open()
     living = Living(store, new_id())
     await store.join(Process(living.id, 1, "example"))
     leases = [await living.leased(new_job(owner="ada")) for _ in range(2)]
     said = Report(1, (NewEvent(EventKind.item, "1"),))
     assert await store.finish([(lease, Succeeded(report=said)) for lease in leases]) == [True, True]
-    await run(postgres_url, FORGOTTEN, job=leases[0].id)
-    assert await left(postgres_url) == (2, 2, 2)
+    await run(empty_postgres_url, FORGOTTEN, job=leases[0].id)
+    assert await left(empty_postgres_url) == (2, 2, 2)
     await store.tidy({}, 10, 10)
-    assert await left(postgres_url) == (1, 1, 1)
-    await run(postgres_url, FORGOTTEN, job=leases[1].id)
+    assert await left(empty_postgres_url) == (1, 1, 1)
+    await run(empty_postgres_url, FORGOTTEN, job=leases[1].id)
     await store.leave(living.id)
     await store.close()
-    again = PostgresStore(postgres_url)
+    again = PostgresStore(empty_postgres_url)
     await again.open()
     await again.tidy({}, 10, 10)
-    assert await left(postgres_url) == (0, 0, 0)
+    assert await left(empty_postgres_url) == (0, 0, 0)
     await again.close()
 
 

@@ -188,6 +188,8 @@ def only_reads(site: PairedSite) -> None:
     """Its sessions go on."""
     site.server.execute("ALTER SYSTEM SET default_transaction_read_only = on")
     site.server.execute("SELECT pg_reload_conf()")
+    # Whoever is connected has been told by the time that a new connection shows it.
+    wait_until(lambda: site.server.execute("SHOW default_transaction_read_only") == [("on",)])
 
 
 def follows(site: PairedSite) -> None:

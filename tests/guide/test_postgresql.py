@@ -130,8 +130,8 @@ def test_options_mean_the_same(tasks: Afterward) -> None:
     asyncio.run(use())
 
 
-def test_an_app_that_may_not_make_its_store_says_who_may(postgres_url: str) -> None:
-    app, _ = shop(postgres_url, migrate=False)
+def test_an_app_that_may_not_make_its_store_says_who_may(empty_postgres_url: str) -> None:
+    app, _ = shop(empty_postgres_url, migrate=False)
     with pytest.raises(StoreUnusable, match="afterward migrate"), TestClient(app):
         pass
 

@@ -117,18 +117,18 @@ def test_two_servers_at_once(server: Server, postgres_server: Server) -> None:
     assert postgres_server.execute("SELECT 1 FROM pg_roles WHERE rolname = 'of_this_one'") == []
 
 
-def test_a_database_is_empty_and_apart(postgres_server: Server, postgres_url: str) -> None:
-    with psycopg.connect(postgres_url) as connection:
+def test_a_database_is_empty_and_apart(postgres_server: Server, empty_postgres_url: str) -> None:
+    with psycopg.connect(empty_postgres_url) as connection:
         connection.execute("CREATE TABLE jobs (id text)")
     with postgres_server.database() as other:
         assert tables_of(other) == []
-    assert tables_of(postgres_url) == [("jobs",)]
+    assert tables_of(empty_postgres_url) == [("jobs",)]
 
 
-def test_a_database_is_a_copy_of_its_template(postgres_server: Server, postgres_url: str) -> None:
-    with psycopg.connect(postgres_url) as connection:
+def test_a_database_is_a_copy_of_its_template(postgres_server: Server, empty_postgres_url: str) -> None:
+    with psycopg.connect(empty_postgres_url) as connection:
         connection.execute("CREATE TABLE jobs (id text)")
-    with postgres_server.database(template=postgres_url.rpartition("/")[2]) as copy:
+    with postgres_server.database(template=empty_postgres_url.rpartition("/")[2]) as copy:
         assert tables_of(copy) == [("jobs",)]
 
 

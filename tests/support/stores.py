@@ -38,6 +38,7 @@ from afterward.stores.base import Beat, Claimed, Store, Wanted
 from afterward.stores.postgres import PostgresStore
 from afterward.stores.sqlite import SQLiteStore
 from servers.postgres import Server
+from tests.support.postgres import READY
 
 MORNING = 1_700_000_000.0
 """The time at which the clock of every test stands, until the test sets it."""
@@ -77,12 +78,14 @@ class Clock:
 class Kind:
     """One kind of store, and what it is capable of.
 
-    `create`: an empty place, which a folder of the test's own may hold, or the server that tests share (started when
-    it is asked for), for as long as the block lasts; at its end, nothing there is damaged. It is named by a text, also
-    to other processes. `make`: a store object on it.
+    `create`: a place without jobs, which a folder of the test's own may hold, or the server that tests share (started
+    when it is asked for), for as long as the block lasts; at its end, nothing there is damaged. It is named by a text,
+    also to other processes. `create_empty`: one without anything, where a store is yet to be made. `make`: a store
+    object on it.
     """
 
     create: Callable[[Path, Callable[[], Server]], AbstractContextManager[str]]
+    create_empty: Callable[[Path, Callable[[], Server]], AbstractContextManager[str]]
     make: Callable[[str, Callable[[], float]], Store]
     proves_death: bool
 
@@ -107,15 +110,22 @@ def check_sqlite(folder: Path) -> None:
         connection.close()
 
 
-@contextmanager
-def in_a_database(_: Path, server: Callable[[], Server]) -> Generator[str]:
-    with server().database() as url:
-        yield url
+def in_a_database(_: Path, server: Callable[[], Server]) -> AbstractContextManager[str]:
+    return server().database(template=READY)
+
+
+def in_an_empty_database(_: Path, server: Callable[[], Server]) -> AbstractContextManager[str]:
+    return server().database()
 
 
 KINDS = {
-    "postgres": Kind(in_a_database, lambda where, clock: PostgresStore(where, clock=clock), proves_death=False),
-    "sqlite": Kind(in_a_file, lambda where, clock: SQLiteStore(where, clock=clock), proves_death=True),
+    "postgres": Kind(
+        in_a_database,
+        in_an_empty_database,
+        lambda where, clock: PostgresStore(where, clock=clock),
+        proves_death=False,
+    ),
+    "sqlite": Kind(in_a_file, in_a_file, lambda where, clock: SQLiteStore(where, clock=clock), proves_death=True),
 }
 
 
@@ -255,9 +265,9 @@ class Place:
         await store.open()
         return store
 
-    async def process(self, id_: str | None = None) -> Living:
-        """A process that lives, as far as the store can see."""
-        store = await self.open()
+    async def process(self, id_: str | None = None, *, on: Store | None = None) -> Living:
+        """A process that lives, as far as the store can see; with a store object of its own, or on this one."""
+        store = on or await self.open()
         living = Living(store, id_ or f"process-{next(_numbers)}")
         await store.join(Process(living.id, 4711, "example"))
         self._cleanup.push_async_callback(_leave, living)
