@@ -26,11 +26,12 @@ from afterward.joining import joining
 from afterward.life import Life
 from afterward.middleware import DurableTasksMiddleware, with_failures_seen
 from afterward.observe import emit
+from afterward.options import Seconds, seconds
 from afterward.reserving import reserving
 from afterward.showing import Showing
 from afterward.stores.address import DEFAULT_URL, store_of
 from afterward.stores.base import Store
-from afterward.task import Seconds, Task, seconds
+from afterward.task import Task
 from afterward.uploads import DEFAULT_MAX_FILE_BYTES
 from afterward.web.tail import Tails
 

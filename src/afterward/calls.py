@@ -13,8 +13,9 @@ from afterward.errors import ConfigurationError, NotInARequest
 from afterward.foreign import is_of_celery
 from afterward.job import NewJob
 from afterward.observe import emit
+from afterward.options import Joinable
 from afterward.request import Call
-from afterward.task import Joinable, Owner, Task
+from afterward.task import Owner, Task
 from afterward.transactions.joined import Joined
 
 SCOPE_KEY = "afterward.calls"

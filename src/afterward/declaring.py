@@ -15,20 +15,11 @@ from afterward.errors import TaskError
 from afterward.executors import Executor
 from afterward.hooks import Hook, check_hooks
 from afterward.looking import Looking
+from afterward.naming import name_of
 from afterward.observe import emit
+from afterward.options import CallOptions, Seconds, checked, seconds, timeout_of
 from afterward.retry import RetryPolicy, RetryRule
-from afterward.task import (
-    AsyncTask,
-    CallOptions,
-    Seconds,
-    Task,
-    TaskOptions,
-    checked,
-    is_async,
-    name_of,
-    seconds,
-    timeout_of,
-)
+from afterward.task import AsyncTask, Task, TaskOptions, is_async
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -17,9 +17,9 @@ from afterward.errors import (
 from afterward.faults import crash_point
 from afterward.job import Lease, NewJob, Placement, Stored
 from afterward.liveness import Liveness
+from afterward.options import Joinable
 from afterward.reservations import Reservations
 from afterward.stores.base import Answer, Store
-from afterward.task import Joinable
 from afterward.transactions.host import Host
 from afterward.transactions.joined import Joined, Transaction
 from afterward.transactions.kinds import transaction_of

@@ -10,7 +10,7 @@ from starlette.types import Message
 from afterward.errors import ConfigurationError
 from afterward.idempotency import HEADER, MAX_ANSWER_BYTES, KeptAnswer, answer_naming
 from afterward.job import Completion, NewJob
-from afterward.task import UNSAID, Joinable, Unsaid
+from afterward.options import UNSAID, Joinable, Unsaid
 
 
 class Keeping:

@@ -24,10 +24,10 @@ from afterward.job import Completion, NewJob
 from afterward.keeping import Keeping
 from afterward.messages import has_length
 from afterward.observe import emit
+from afterward.options import Joinable
 from afterward.received import Received
 from afterward.request import Call
 from afterward.stores.seen import Reservation, Reserved
-from afterward.task import Joinable
 from afterward.transactions.joined import Standing
 
 

@@ -19,8 +19,9 @@ from afterward.executors import FOREIGN
 from afterward.job import Status
 from afterward.life import Life
 from afterward.observe import emit
+from afterward.options import CallOptions, Seconds, seconds
 from afterward.signals import told_by_signals
-from afterward.task import CallOptions, Seconds, Task, TaskOptions, seconds
+from afterward.task import Task, TaskOptions
 from afterward.web.tail import Tails
 
 if TYPE_CHECKING:

@@ -13,9 +13,10 @@ from afterward.intake import Intake
 from afterward.job import Job, NewJob, Ruling, Status
 from afterward.life import Life
 from afterward.liveness import Liveness
+from afterward.options import Joinable, Seconds, seconds
 from afterward.reasons import Reason
 from afterward.stores.base import Store
-from afterward.task import Joinable, Seconds, Task, seconds
+from afterward.task import Task
 from afterward.waiting import until_ended
 
 R = TypeVar("R")

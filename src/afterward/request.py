@@ -27,8 +27,9 @@ from afterward.job import Completion, Lease, NewJob, OnDuplicate
 from afterward.messages import background_being_sent, has_length, send_nothing, send_nowhere
 from afterward.observe import emit
 from afterward.onlookers import Onlookers
+from afterward.options import UNSAID, Joinable, checked_owner
 from afterward.origin import origin_of
-from afterward.task import UNSAID, Joinable, Task, checked_owner
+from afterward.task import Task
 from afterward.transactions.joined import Joined, Transaction
 
 _ADDING = threading.Lock()

@@ -11,8 +11,8 @@ from starlette.types import Scope
 from afterward.calls import CALLS, calls_in
 from afterward.errors import NotInARequest
 from afterward.living import Living
+from afterward.options import Seconds, seconds
 from afterward.owners import owned_by
-from afterward.task import Seconds, seconds
 from afterward.web.accepted import StatusResponse
 from afterward.web.jobs import Place
 from afterward.web.router import job_router

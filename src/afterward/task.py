@@ -5,15 +5,10 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
-import random
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
-from enum import Enum
+from datetime import datetime
 from functools import cached_property
-from pathlib import Path
-from types import ModuleType
 from typing import Any, Generic, Literal, ParamSpec, Protocol, TypeAlias, TypeVar, cast, overload
 
 from afterward.apps import Apps
@@ -24,15 +19,24 @@ from afterward.errors import TaskError
 from afterward.executors import Executor, check_importable, executor_of, memory_of
 from afterward.handle import JobHandle, Jobs
 from afterward.identity import new_id
-from afterward.job import NewJob, OnDuplicate
+from afterward.job import NewJob
+from afterward.naming import importable_name
+from afterward.options import (
+    UNSAID,
+    CallOptions,
+    Joinable,
+    Seconds,
+    Unsaid,
+    checked,
+    checked_owner,
+    on_duplicate_of,
+    seconds,
+    timeout_of,
+)
 from afterward.result import ResultCodec
 from afterward.retry import RetryPolicy
-from afterward.text import is_storable
 from afterward.uploads import DEFAULT_MAX_FILE_BYTES
 from afterward.yielding import ItemCodec, exhausting, yields, yields_in_loop
-
-Joinable: TypeAlias = object
-"""A session of SQLAlchemy or SQLModel, or a connection of asyncpg or psycopg; with an event loop or without."""
 
 Yielding: TypeAlias = AsyncIterator[Any] | Iterator[Any]
 """What a generator function is annotated with: its items are said while it runs, and its result is None."""
@@ -40,39 +44,6 @@ Yielding: TypeAlias = AsyncIterator[Any] | Iterator[Any]
 P = ParamSpec("P")
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
-
-
-class Unsaid(Enum):
-    """What stands where nothing was said, and None says something."""
-
-    unsaid = "unsaid"
-
-    def __repr__(self) -> str:
-        return "…"
-
-
-UNSAID = Unsaid.unsaid
-
-Seconds = float | timedelta
-"""A span of time: a `timedelta`, or a number of seconds."""
-
-
-@dataclass(frozen=True, slots=True)
-class CallOptions:
-    """What can be said of one call; the rest is said of the task."""
-
-    queue: str = "default"
-    priority: int = 0
-    delay: float | None = None
-    run_at: datetime | None = None
-    unique: str | None = None
-    on_duplicate: OnDuplicate = OnDuplicate.keep
-    expires: float | datetime | None = None
-    max_attempts: int | None = None
-    timeout: float | None = None
-    run_on_error: bool = False
-    transaction: Joinable | Unsaid | None = UNSAID
-    owner: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +110,7 @@ class Task(Generic[P, R_co]):
         self.owner = owner
         self.function = function
         self.name = name
-        self.name_in_code = _importable_name(function)
+        self.name_in_code = importable_name(function)
         self.is_async = is_async(function) or yields_in_loop(function)
         self._executor: Executor = executor_of(options.executor, name, is_async=self.is_async)
         self._memory = memory_of(options.memory, self._executor, name)
@@ -232,7 +203,7 @@ class Task(Generic[P, R_co]):
             "queue": queue,
             "priority": priority,
             "unique": unique,
-            "on_duplicate": None if on_duplicate is None else _on_duplicate(on_duplicate, self.name),
+            "on_duplicate": None if on_duplicate is None else on_duplicate_of(on_duplicate, self.name),
             "expires": expires if expires is None or isinstance(expires, datetime) else seconds(expires),
             "max_attempts": max_attempts,
             "timeout": timeout_of(timeout, self.name),
@@ -343,124 +314,8 @@ class AsyncTask(Task[P, R_co]):
         return await cast("Awaitable[Any]", self.function(*args, **kwargs))
 
 
-def seconds(span: Seconds) -> float:
-    """A span of time in seconds. Raises `TaskError` for a negative one, or one that is no number."""
-    try:
-        value = span.total_seconds() if isinstance(span, timedelta) else float(span)
-    except (TypeError, ValueError, OverflowError):
-        value = -1.0
-    if isinstance(span, str) or not 0 <= value < 1e10:
-        raise TaskError(f"a span of {span!r:.100} makes no sense here; give a timedelta, or seconds, of 0 or more")
-    return value
-
-
-def timeout_of(span: Seconds | None, name: str) -> float | None:
-    """The time limit of an attempt, in seconds. Raises `TaskError` for one that no attempt could keep."""
-    timeout = None if span is None else seconds(span)
-    if timeout == 0:
-        raise TaskError(f"task {name}: timeout=0 would end every attempt as it begins; give more, or None for no limit")
-    return timeout
-
-
-def checked(options: CallOptions, name: str) -> CallOptions:
-    """The same options. Raises `TaskError` for those that a store could not keep."""
-    if not options.queue or len(options.queue) > 100:
-        raise TaskError(f"task {name}: queue={options.queue!r} must have 1 to 100 characters")
-    if type(options.priority) is not int or not -(2**31) <= options.priority < 2**31:
-        raise TaskError(f"task {name}: priority={options.priority!r} must be an int from -2**31 to 2**31 - 1")
-    if options.run_at is not None and options.run_at.tzinfo is None:
-        raise TaskError(f"task {name}: run_at={options.run_at!r} has no time zone; use datetime.now(UTC), for one")
-    if options.max_attempts is not None and options.max_attempts < 1:
-        raise TaskError(f"task {name}: max_attempts={options.max_attempts} must be 1 or more")
-    if options.on_duplicate is not OnDuplicate.keep and options.unique is None:
-        raise TaskError(f"task {name}: on_duplicate={options.on_duplicate.value!r} needs a unique= key to go by")
-    _check_expiry(options, name)
-    if options.run_on_error and options.transaction not in (UNSAID, None):
-        raise TaskError(
-            f"task {name}: run_on_error= keeps a task of a request that fails, and transaction= would roll it back; "
-            f"leave one of them out"
-        )
-    if options.unique is not None and not 0 < len(options.unique) <= 500:
-        raise TaskError(f"task {name}: unique={options.unique!r} must have 1 to 500 characters")
-    for text in (name, options.queue, options.unique or ""):
-        if not is_storable(text):
-            raise TaskError(f"task {name!r}: {text!r} holds characters that cannot be stored")
-    return options
-
-
-def checked_owner(owner: str) -> str:
-    """The same owner. Raises `TaskError` for one that a store could not keep, or that says nothing."""
-    if not isinstance(owner, str) or not 0 < len(owner) <= 500 or not is_storable(owner):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise TaskError(f"an owner is a text of 1 to 500 characters that can be stored, not {owner!r:.100}")
-    return owner
-
-
-def _check_expiry(options: CallOptions, name: str) -> None:
-    expires = options.expires
-    if isinstance(expires, datetime):
-        if expires.tzinfo is None:
-            raise TaskError(f"task {name}: expires={expires!r} has no time zone; use datetime.now(UTC), for one")
-        begins = options.run_at
-    else:
-        begins = options.delay
-    if expires is not None and (expires == 0 or (begins is not None and expires <= begins)):  # type: ignore[operator]
-        raise TaskError(f"task {name}: it would expire before it is due; expires= must be later than delay= or run_at=")
-
-
-def _on_duplicate(word: str, name: str) -> OnDuplicate:
-    try:
-        return OnDuplicate(word)
-    except ValueError:
-        raise TaskError(f"task {name}: on_duplicate={word!r} must be 'keep', 'replace' or 'refuse'") from None
-
-
 def is_async(function: Callable[..., Any]) -> bool:
     """Does calling `function` give a coroutine?"""
     while isinstance(function, functools.partial):
         function = function.func
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004
-
-
-def name_of(function: Callable[..., Any]) -> str:
-    """The name a function is stored under: `module:qualified.name`. Raises `TaskError` when there is none.
-
-    A function of `__main__` gets the name under which other processes can import its module.
-    """
-    qualname = getattr(function, "__qualname__", None)
-    module = getattr(function, "__module__", None)
-    if not qualname or not module:
-        raise TaskError(f"{function!r} has no name of its own; decorate a `def` or `async def`, or give name=…")
-    if "<lambda>" in qualname:
-        raise TaskError("a lambda cannot be found again by another process; decorate a `def` or `async def`")
-    if module in {"__main__", "__mp_main__"}:  # the second is the same in a child that `multiprocessing` spawned
-        module = _real_name(sys.modules[module])
-        if module is None:
-            raise TaskError(
-                f"{qualname} is defined in __main__, where no other process can import it; "
-                f"move it into a module, or give @tasks.task(name=…) a name"
-            )
-    return f"{module}:{qualname}"
-
-
-def _importable_name(function: Callable[..., Any]) -> str:
-    try:
-        return name_of(function)
-    except TaskError:
-        return "__main__:<locals>"  # it has a name of its own; a child process could not find it
-
-
-def _real_name(main: ModuleType) -> str | None:
-    if main.__spec__ is not None:
-        name = main.__spec__.name
-        return None if name in {"__main__", "__mp_main__"} else name
-    file = getattr(main, "__file__", None)
-    if file is None:
-        return None
-    path = Path(file).resolve()
-    importable = path.suffix == ".py" and path.stem.isidentifier() and path.parent == Path(sys.path[0]).resolve()
-    return path.stem if importable else None
-
-
-def jitter() -> float:
-    """A number from 0 to 1, for back-off."""
-    return random.random()  # noqa: S311 - it spreads load, it hides nothing

@@ -18,7 +18,7 @@ class Mail:
 
 if __name__ == "__main__":
     from afterward import TaskError
-    from afterward.task import name_of
+    from afterward.naming import name_of
 
     for function in (send, Mail.send):
         try:
@@ -44,7 +44,7 @@ if __name__ == "__main__":
 SPAWNING = """\
 import multiprocessing
 
-from afterward.task import name_of
+from afterward.naming import name_of
 
 def send(): ...
 

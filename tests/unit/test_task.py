@@ -11,7 +11,9 @@ import pytest
 
 from afterward import Afterward, ArgumentError, Task, TaskError
 from afterward.job import NewJob
-from afterward.task import is_async, name_of, seconds
+from afterward.naming import name_of
+from afterward.options import seconds
+from afterward.task import is_async
 
 
 @pytest.fixture

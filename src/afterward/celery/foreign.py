@@ -22,8 +22,9 @@ from afterward.executors import FOREIGN
 from afterward.foreign import is_celery_task, is_signature
 from afterward.identity import new_id
 from afterward.job import Lease, NewEvent, NewJob, Report, Succeeded
+from afterward.options import CallOptions, checked, seconds
 from afterward.result import ResultCodec
-from afterward.task import CallOptions, Owner, Task, TaskOptions, checked, seconds
+from afterward.task import Owner, Task, TaskOptions
 from afterward.text import is_storable
 
 _BUILT_IN = "celery."

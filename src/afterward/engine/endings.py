@@ -18,9 +18,10 @@ from afterward.hooks import with_follow_up
 from afterward.job import Lease, Outcome, Status, Succeeded
 from afterward.liveness import Liveness
 from afterward.observe import emit
+from afterward.options import Joinable
 from afterward.stores.base import Store
 from afterward.stores.joining import Joins, Script
-from afterward.task import Joinable, Task
+from afterward.task import Task
 from afterward.transactions.host import Host
 from afterward.transactions.joined import Transaction
 from afterward.transactions.kinds import transaction_of

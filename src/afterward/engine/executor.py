@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import traceback
 from collections.abc import Callable, Coroutine
 from contextvars import copy_context
@@ -32,7 +33,7 @@ from afterward.errors import (
 from afterward.job import Cancelled, Failed, Failure, Lease, Outcome, Released, Succeeded
 from afterward.retry import after_failure
 from afterward.signatures import Place, signature_of
-from afterward.task import Task, jitter
+from afterward.task import Task
 from afterward.text import storable
 
 _MAX_MESSAGE = 2_000
@@ -237,6 +238,11 @@ def outcome_of(error: BaseException, task: Task[..., Any], lease: Lease) -> Outc
     """What becomes of an attempt that raised `error`."""
     policy = task.task_options.retry
     return after_failure(error, failure_of(error, task.name), lease.failures, policy, jitter, lease.max_attempts)
+
+
+def jitter() -> float:
+    """A number from 0 to 1, for back-off."""
+    return random.random()  # noqa: S311 - it spreads load, it hides nothing
 
 
 def failure_of(error: BaseException, task: str = "") -> Failure:

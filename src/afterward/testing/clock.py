@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from afterward.errors import ConfigurationError
-from afterward.task import Seconds, seconds
+from afterward.options import Seconds, seconds
 
 
 class Clock:

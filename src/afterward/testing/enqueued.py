@@ -11,7 +11,8 @@ from starlette.datastructures import UploadFile
 
 from afterward.errors import ArgumentsDoNotFit
 from afterward.job import Job, NewJob
-from afterward.task import CallOptions, Task
+from afterward.options import CallOptions
+from afterward.task import Task
 from afterward.testing.files import ExpectedUpload, Upload, with_files
 from afterward.uploads import StoredFile, give
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from afterward.errors import ConfigurationError
-from afterward.task import Joinable
+from afterward.options import Joinable
 from afterward.transactions import drivers, sqlalchemy
 from afterward.transactions.host import Host
 from afterward.transactions.joined import Transaction
