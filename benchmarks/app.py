@@ -37,6 +37,16 @@ def def_noop(email: str) -> None:
     """Nothing, in a thread."""
 
 
+async def noop_in_memory(email: str) -> None:
+    """Nothing, and never durable."""
+
+
+@app.post("/memory", status_code=202)
+async def add_in_memory(background_tasks: BackgroundTasks):
+    background_tasks.add_task(noop_in_memory, "someone@example.org")
+    return {"message": "Notification sent in the background"}
+
+
 @app.post("/none", status_code=202)
 async def add_nothing():
     return {"message": "Nothing was added"}

@@ -1,9 +1,11 @@
 """CPU time of one request, without a server: the app is called directly, 32 requests at once.
 
-    python -m benchmarks.cpu [app stock-async async stock-def def] [--requests N] [--rounds N] [--profile [SORT]]
+    python -m benchmarks.cpu [app stock-async middleware container async stock-def def] [--requests N] [--rounds N]
+        [--profile [SORT]]
 
 All of the process counts: threads too, and for afterward the storing, running and finishing of the jobs. Each round is
 a process of its own; the rounds of all variants alternate. `driver` is the caller's own cost, taken off the others.
+`middleware`: with afterward installed, and no task; `container`: with a task in memory, added to ours.
 """
 
 import argparse
@@ -34,6 +36,8 @@ VARIANTS = {  # name: (what adds the tasks, path)
     "driver": ("", ""),
     "app": ("stock", "/none"),
     "stock-async": ("stock", "/async"),
+    "middleware": ("afterward", "/none"),
+    "container": ("afterward", "/memory"),
     "async": ("afterward", "/async"),
     "stock-def": ("stock", "/def"),
     "def": ("afterward", "/def"),
