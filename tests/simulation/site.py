@@ -200,7 +200,8 @@ class Site:
         left = self.machine.rows(
             "SELECT id, status, attempt, process, due, run_at FROM jobs WHERE status IN ('queued', 'running')"
         )
-        assert not left, f"stuck at {self.world.now:.2f}, {len(left)} of them: {left[:3]}; requests: {self.under_way}"
+        assert not self.under_way, f"not answered: {self.under_way}"
+        assert not left, f"stuck at {self.world.now:.2f}, {len(left)} of them: {left[:3]}"
         stored = {id_ for (id_,) in self.machine.rows("SELECT id FROM jobs")}
         assert self.acknowledged <= stored, f"lost: {self.acknowledged - stored}"
 
@@ -235,10 +236,10 @@ class Site:
         """Nothing to do, and little done; and who serves is not taken for dead."""
         before = {process: process.store.asked for process in self.serving}
         self.world.run_for(10.0)
-        for process, asked in before.items():
-            assert process.store.asked - asked < 10 * BUSY, (
-                f"{(process.store.asked - asked) / 10} transactions a second"
-            )
+        for process, asked_before in before.items():
+            assert self.lives(process)
+            asked = process.store.asked - asked_before
+            assert asked < 10 * BUSY, f"{asked / 10} transactions a second"
 
     # the end
 
