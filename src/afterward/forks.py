@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-import itertools
 import os
-import weakref
 from collections.abc import Callable
+from types import MethodType
+from typing import Any, cast
+from weakref import WeakKeyDictionary
 
-_methods: dict[int, weakref.WeakMethod[Callable[[], None]]] = {}
-_numbers = itertools.count()
+_to_call: WeakKeyDictionary[object, Callable[[Any], None]] = WeakKeyDictionary()
 
 
 def call_in_child(method: Callable[[], None]) -> None:
     """Have this method called in each child that is forked from here on, as long as its object lives.
 
-    `os.register_at_fork` would keep the object for as long as the process lasts.
+    One method of each object. `os.register_at_fork` would keep the object for as long as the process lasts.
     """
-    number = next(_numbers)
-    _methods[number] = weakref.WeakMethod(method, lambda _: _methods.pop(number, None))
+    bound = cast("MethodType", method)
+    _to_call[bound.__self__] = bound.__func__
 
 
 def _call_all() -> None:
-    for found in [*_methods.values()]:
-        if (method := found()) is not None:
-            method()
+    for thing, function in [*_to_call.items()]:
+        function(thing)
 
 
 if hasattr(os, "register_at_fork"):

@@ -3,6 +3,8 @@
 import asyncio
 import gc
 import os
+import subprocess
+import sys
 import weakref
 from pathlib import Path
 
@@ -62,3 +64,16 @@ def test_a_life_that_is_over_is_let_go(tmp_path: Path) -> None:
     lived = asyncio.run(live())
     gc.collect()
     assert [one() for one in lived] == [None, None]
+
+
+def test_a_process_that_ends_while_one_lives_says_nothing() -> None:
+    """What is kept of it goes in whatever order the interpreter takes its modules apart."""
+    script = """
+from afterward.stores.sqlite import SQLiteStore
+from afterward.life import Life
+store = SQLiteStore("jobs.db")
+life = Life.on(store, 5.0)
+life.itself = life
+"""
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert (ended.stdout, ended.stderr) == ("", "")
