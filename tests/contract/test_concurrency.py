@@ -437,3 +437,29 @@ async def test_who_asks_while_others_close_and_open_is_answered(store: Store) ->
         for answers in await asyncio.gather(*map(asyncio.wrap_future, asking)):
             assert answers <= {"answered", "StoreUnavailable"}
     assert await enqueue(store, new_job()) is Stored.stored
+
+
+@pytest.mark.parametrize("turns", [1, 2, 3, 5])
+async def test_who_waits_is_answered_though_somebody_cancels_all_tasks(place: Place, turns: int) -> None:
+    """Those of the store, too; and it goes on."""
+    before, loop = asyncio.all_tasks(), asyncio.get_running_loop()
+    store = await place.open()
+    async with store.at_home():
+
+        async def ask() -> Stored:
+            return await enqueue(store, new_job())
+
+        asking = [asyncio.create_task(ask()) for _ in range(3)]
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        complaints: list[str] = []
+        handler = loop.get_exception_handler()
+        loop.set_exception_handler(lambda _, context: complaints.append(str(context.get("exception"))))
+        for task in asyncio.all_tasks() - before:
+            task.cancel()
+        _, waiting = await asyncio.wait(asking, timeout=20)
+        assert not waiting
+        assert await enqueue(store, new_job()) is Stored.stored
+        loop.set_exception_handler(handler)
+        # asyncpg wants to cancel what its server does for it, on a connection that is closed by then.
+        assert set(complaints) <= {"unexpected connection_lost() call"}

@@ -91,19 +91,39 @@ class Lane:
         self._gathered.append(operation)
         if self._going is None:
             self._going = self._loop.create_task(self._go(), name="afterward-postgres")
+            self._going.add_done_callback(self._has_ended)
 
     async def _go(self) -> None:
+        by_kind: dict[str, list[Operation]] = {}
         try:
             while self._gathered:
                 batch, self._gathered = self._gathered, []
-                by_kind: dict[str, list[Operation]] = {}
                 for operation in batch:
                     by_kind.setdefault(operation.kind, []).append(operation)
-                for kind, operations in by_kind.items():
-                    await self._carry_out(kind, operations)
-                    self._deliver([operation for operation in operations if operation.kind == kind])
+                for kind in [*by_kind]:
+                    await self._carry_out(kind, by_kind[kind])
+                    self._deliver([operation for operation in by_kind.pop(kind) if operation.kind == kind])
+        except BaseException:
+            ours = [operation for kind, theirs in by_kind.items() for operation in theirs if operation.kind == kind]
+            self._give_up([*ours, *self._gathered])
+            raise
         finally:
             self._going = None
+
+    def _has_ended(self, going: asyncio.Task[None]) -> None:
+        if self._going is going:  # it was cancelled before it had begun
+            self._going = None
+            self._give_up(self._gathered)
+
+    def _give_up(self, left: list[Operation]) -> None:
+        """This was cancelled, as by who cancels all tasks there are: nobody may wait for an answer without end."""
+        self._gathered = []
+        if self._connection is not None:  # the answer to what was asked may be on its way
+            self._connection.terminate()
+            self._connection = None
+        for operation in left:
+            operation.error = StoreUnavailable(f"the store {self._location} was not waited for: its task was cancelled")
+        self._deliver(left)
 
     def _deliver(self, operations: list[Operation]) -> None:
         """At once to those who asked on this loop."""
