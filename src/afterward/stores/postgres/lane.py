@@ -33,6 +33,8 @@ ONCE = frozenset({"cancel", "hasten", "pause", "resume", "retry"})
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.01, 1.0
 
+_TASK = "afterward-postgres"
+
 
 class Lane:
     """The one user of a connection; at any time at most one batch of it is under way.
@@ -90,7 +92,7 @@ class Lane:
             return
         self._gathered.append(operation)
         if self._going is None:
-            self._going = self._loop.create_task(self._go(), name="afterward-postgres")
+            self._going = self._loop.create_task(self._go(), name=_TASK)
             self._going.add_done_callback(self._has_ended)
 
     async def _go(self) -> None:
@@ -122,7 +124,10 @@ class Lane:
             self._connection.terminate()
             self._connection = None
         for operation in left:
-            operation.error = StoreUnavailable(f"the store {self._location} was not waited for: its task was cancelled")
+            operation.error = StoreUnavailable(
+                f"the store {self._location} was not waited for: the task {_TASK} was cancelled; "
+                f"whoever cancels all tasks of an event loop should leave out those of this name"
+            )
         self._deliver(left)
 
     def _deliver(self, operations: list[Operation]) -> None:
