@@ -68,8 +68,8 @@ TABLES = (
     "handed",
 )
 
-CALLS = {"enqueue_ringing"}
-"""Of a procedure, which has no plan; what is in it is another query's text."""
+CALLS = {"enqueue_one"}
+"""Of a procedure, which has no plan: it inserts one row of values."""
 
 OTHERS: dict[str, str] = {
     "jobs": "(task <> 'app:own' OR queue = 'others')",

@@ -2,21 +2,24 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import Any
 
 import psycopg
 import pytest
 
-from afterward.job import Placement, Stored
-from afterward.stores.postgres import PostgresStore
+from afterward.job import Placement, Process, Stored, Succeeded
+from afterward.stores.base import Wanted
+from afterward.stores.postgres import PostgresStore, entry
+from afterward.stores.postgres.address import address_of
+from afterward.stores.postgres.connection import Connection, connect
 from afterward.stores.postgres.desk import desk_for
-from tests.support.stores import new_job
+from tests.support.stores import Clock, new_job
 from tests.support.waiting import soon
 
 pytestmark = pytest.mark.anyio
 
-SAID = "SELECT prosrc FROM pg_proc WHERE pronamespace = 'afterward'::regnamespace AND proname = 'enqueue_ringing'"
-
-NOTHING_IS_RUNG = "ALTER PROCEDURE afterward.enqueue_ringing RENAME TO enqueue_forgotten"
+NOTHING_IS_RUNG = "ALTER PROCEDURE afterward.enqueue_one RENAME TO enqueue_forgotten"
 """As where a role may not call it: any other trouble of it is met in the same way."""
 
 
@@ -67,9 +70,61 @@ async def test_jobs_are_stored_where_that_statement_fails(pair: Pair) -> None:
     await pair.store_and_be_heard()
 
 
-async def test_the_procedure_says_what_the_query_says(pair: Pair) -> None:
-    """Who changes the query writes a migration with the procedure, by another name where that takes other things."""
-    query = desk_for("afterward", None)["enqueue"]
-    lines = [line for line in query.splitlines() if not line.startswith("--")]
-    [(said,)] = await pair.run(SAID)
-    assert "\n".join(lines) in said
+@pytest.fixture
+async def connection(pair: Pair) -> AsyncIterator[Connection]:
+    connection = await connect(address_of(pair.url), 5.0)
+    yield connection
+    await connection.close()
+
+
+OPTIONS: list[dict[str, Any]] = [
+    {},
+    {"delay": 5.0},
+    {"run_at": datetime(2040, 1, 1, tzinfo=UTC)},
+    {"run_at": datetime(2020, 1, 1, tzinfo=UTC)},
+    {"queue": "reports", "priority": -3, "arguments": '{"email":"o\'neil@example.org"}'},
+    {"context": '{"tenant":"north"}', "max_attempts": 2, "timeout": 1.5},
+    {"expires": 60.0},
+    {"expires": datetime(2040, 1, 1, tzinfo=UTC)},
+    {"owner": "anna"},
+    {"origin": '{"method": "POST"}'},
+]
+
+ROWS = """
+SELECT to_jsonb(j) - 'id' - 'seq' AS job, to_jsonb(o) - 'job' AS origin
+FROM afterward.jobs j LEFT JOIN afterward.origins o ON o.job = j.id WHERE j.id = $1
+"""
+
+
+async def test_one_job_is_stored_as_many_are(connection: Connection) -> None:
+    """By the statement that rings, and by the one for all others."""
+    desk = desk_for("afterward", Clock())
+    for options in OPTIONS:
+        alone, beside = new_job(**options), new_job(**options)
+        await entry.enqueue_one(desk, connection, alone, "nobody")
+        assert await entry.enqueue_plain(desk, connection, [(beside, Placement.free, None)]) == [Stored.stored]
+        rows = [await connection.fetchrow(ROWS, job.id) for job in (alone, beside)]
+        assert rows[0] is not None
+        assert rows[0] == rows[1], options
+
+
+async def test_the_server_tells_the_time_of_one_job(connection: Connection) -> None:
+    job = new_job(delay=5)
+    await entry.enqueue_one(desk_for("afterward", None), connection, job, "nobody")
+    said = "SELECT run_at - created_at, abs(created_at - extract(epoch FROM now())) FROM afterward.jobs WHERE id = $1"
+    row = await connection.fetchrow(said, job.id)
+    assert row is not None
+    assert tuple(row) == (5, pytest.approx(0, abs=20))
+
+
+async def test_one_job_that_is_there_is_not_stored_again(pair: Pair, connection: Connection) -> None:
+    """As where the answer to the first statement was lost: also when it has ended since."""
+    desk, store, job = desk_for("afterward", None), pair.storing, new_job(owner="anna")
+    for _ in range(2):
+        await entry.enqueue_one(desk, connection, job, "nobody")
+    await store.join(Process("worker", 1, "example"))
+    [lease] = (await store.claim("worker", [Wanted({job.task}, 9)], "token")).leases
+    assert await store.finish([(lease, Succeeded("1"))]) == [True]
+    await entry.enqueue_one(desk, connection, job, "nobody")
+    assert not (await store.claim("worker", [Wanted({job.task}, 9)], "other")).leases
+    assert [found.id for found in await store.list()] == [job.id]

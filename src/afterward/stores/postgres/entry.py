@@ -26,20 +26,26 @@ def is_plain(job: NewJob) -> bool:
     return job.unique is None and not job.files and job.completes is None
 
 
-async def enqueue_plain(
-    desk: Desk, connection: Connection, entering: Sequence[Entering], *, channel: str | None = None
-) -> list[Stored]:
-    """Jobs without unique keys and files, by one statement. One answer for each, in order.
-
-    `channel`: who listens there is called by the same statement, once they are stored.
-    """
-    row = await _insert(desk, connection, entering, channel)
+async def enqueue_plain(desk: Desk, connection: Connection, entering: Sequence[Entering]) -> list[Stored]:
+    """Jobs without unique keys and files, by one statement. One answer for each, in order."""
+    row = await _insert(desk, connection, entering)
     crash_point("after_insert")
     alive = set(row["alive"])
     return [
         Stored.stored if placement is Placement.free or process in alive else Stored.stranger
         for _, placement, process in entering
     ]
+
+
+async def enqueue_one(desk: Desk, connection: Connection, job: NewJob, channel: str) -> None:
+    """A plain job for anybody. Who listens on the channel is called by the same statement, once it is stored."""
+    expires_at, expires_in = _expiry(job)
+    await connection.execute(
+        desk["enqueue_one"], desk.now, job.id, job.task, job.queue, index(job.priority), job.delay or 0.0,
+        _seconds(job.run_at), job.arguments, job.context, job.max_attempts, job.timeout, expires_at, expires_in,
+        job.owner, job.origin, channel,
+    )  # fmt: skip
+    crash_point("after_insert")
 
 
 async def enqueue_apart(desk: Desk, connection: Connection, entering: Sequence[Entering]) -> list[Stored]:
@@ -168,12 +174,8 @@ async def _makes_room(desk: Desk, connection: Connection, job: NewJob, holder: R
     return True
 
 
-async def _insert(desk: Desk, connection: Connection, entering: Sequence[Entering], channel: str | None = None) -> Row:
-    columns = _columns(desk, entering)
-    if channel is None:
-        row = await connection.fetchrow(desk["enqueue"], *columns)
-    else:
-        row = await connection.fetchrow(desk["enqueue_ringing"], *columns, channel)
+async def _insert(desk: Desk, connection: Connection, entering: Sequence[Entering]) -> Row:
+    row = await connection.fetchrow(desk["enqueue"], *_columns(desk, entering))
     assert row is not None  # noqa: S101 - a SELECT without FROM has one row
     return row
 
@@ -181,6 +183,7 @@ async def _insert(desk: Desk, connection: Connection, entering: Sequence[Enterin
 def _columns(desk: Desk, entering: Sequence[Entering]) -> list[Any]:
     processes = [None if placement is Placement.free else process for _, placement, process in entering]
     jobs = [job for job, _, _ in entering]
+    expiries = [_expiry(job) for job in jobs]
     known = [one for one in zip(jobs, processes, strict=True) if one[0].unique is None and _has_origin(one[0])]
     return [
         desk.now,
@@ -198,13 +201,18 @@ def _columns(desk: Desk, entering: Sequence[Entering]) -> list[Any]:
         [job.context for job in jobs],
         [job.max_attempts for job in jobs],
         [job.timeout for job in jobs],
-        [_seconds(job.expires) if isinstance(job.expires, datetime) else None for job in jobs],
-        [None if isinstance(job.expires, datetime) else job.expires for job in jobs],
+        [at for at, _ in expiries],
+        [within for _, within in expiries],
         [job.id for job, _ in known],
         [job.owner for job, _ in known],
         [job.origin for job, _ in known],
         [process for _, process in known],
     ]
+
+
+def _expiry(job: NewJob) -> tuple[float | None, float | None]:
+    """The moment that it expires at, or in how many seconds that is."""
+    return (_seconds(job.expires), None) if isinstance(job.expires, datetime) else (None, job.expires)
 
 
 def _seconds(at: datetime | None) -> float | None:

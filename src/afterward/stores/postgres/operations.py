@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from itertools import count
 from typing import Any, TypeAlias
 
-from afterward.job import Lease, Outcome
+from afterward.job import Lease, Outcome, Stored
 from afterward.stores.batch import Operation
 from afterward.stores.postgres import (
     claims,
@@ -39,28 +39,28 @@ def _each(one: Callable[..., Awaitable[Any]]) -> CarryOut:
     return carry_out
 
 
-async def _enqueue(
-    desk: Desk, connection: Connection, operations: Sequence[Operation], channel: str | None = None
-) -> None:
+async def _enqueue(desk: Desk, connection: Connection, operations: Sequence[Operation]) -> None:
     entering = [one for operation in operations for one in operation.items]
-    answers = iter(await entry.enqueue_plain(desk, connection, entering, channel=channel) if entering else [])
+    answers = iter(await entry.enqueue_plain(desk, connection, entering) if entering else [])
     for operation in operations:
         operation.answer = [next(answers) for _ in operation.items]
-        operation.has_rung = channel is not None
 
 
-async def enqueue_ringing(desk: Desk, connection: Connection, operations: Sequence[Operation], channel: str) -> None:
-    """Jobs are stored, and who waits for jobs in other processes is called, in one round trip.
+async def enqueue_ringing(desk: Desk, connection: Connection, operation: Operation, channel: str) -> None:
+    """One job for anybody is stored, and who waits for jobs in other processes is called, in one round trip.
 
-    What is wrong with this way, such as a queue of notifications that is full, is not what is wrong with the jobs: then
-    they are stored by themselves, which may be repeated.
+    What is wrong with this way, such as a queue of notifications that is full, is not what is wrong with the job: then
+    it is stored by itself, which may be repeated.
     """
+    [(job, _, _)] = operation.items
     try:
-        await _enqueue(desk, connection, operations, channel)
+        await entry.enqueue_one(desk, connection, job, channel)
     except Exception as error:
         if is_of_all(error):
             raise
-        await _enqueue(desk, connection, operations)
+        await _enqueue(desk, connection, [operation])
+    else:
+        operation.answer, operation.has_rung = [Stored.stored], True
 
 
 async def _release(desk: Desk, connection: Connection, operations: Sequence[Operation]) -> None:

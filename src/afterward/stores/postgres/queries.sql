@@ -183,11 +183,9 @@ WITH moment AS MATERIALIZED (
 )
 SELECT ARRAY(SELECT id FROM alive) AS alive, ARRAY(SELECT id FROM entered) AS entered;
 
--- name: enqueue_ringing
--- The same, and then a hint, as `notify` gives it: of which a repetition does no harm.
-CALL afterward.enqueue_ringing(
-    $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, NULL, NULL
-);
+-- name: enqueue_one
+-- The same of one plain job for anybody, and then a hint, as `notify` gives it: of which a repetition does no harm.
+CALL afterward.enqueue_one($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16);
 
 -- name: tell_origin
 -- Whose a job is that has been stored, and what request made it.

@@ -478,7 +478,7 @@ class PostgresStore:
             self._unlocked = {process for process in self._unlocked if not await life.lock(connection, process)}
         if kind == "enqueue" and (notices := self._notices_for(operations)) is not None:
             with notices.rung_by_another():
-                await enqueue_ringing(self._desk, connection, operations, self._channel)
+                await enqueue_ringing(self._desk, connection, operations[0], self._channel)
         elif not self.address.pooled or kind in IN_A_TRANSACTION:
             await CARRY_OUT[kind](self._desk, connection, operations)
         else:
@@ -489,11 +489,14 @@ class PostgresStore:
             if operation.kind != kind:
                 self._pass_on(operation, kind)
 
-    def _notices_for(self, jobs: Sequence[Operation]) -> Notices | None:
-        """By which other processes are to be called at once with these jobs; None where that is not so."""
-        are_for_all = any(process is None for operation in jobs for _, _, process in operation.items[:1])
+    def _notices_for(self, operations: Sequence[Operation]) -> Notices | None:
+        """By which other processes are to be called at once with a job for anybody; None where that is not so."""
+        is_one_job = len(operations) == 1 and len(operations[0].items) == 1
+        if self.address.pooled or not is_one_job or self._bell.is_waited_for:
+            return None
+        [(_, _, process)] = operations[0].items
         lanes = self._elsewhere.get(running_loop(), self._home)
-        if self.address.pooled or not are_for_all or self._bell.is_waited_for or lanes is None:
+        if process is not None or lanes is None:
             return None
         return lanes.notices if lanes.notices.may_be_rung else None
 
