@@ -130,7 +130,7 @@ class Afterward(Showing):
             others = app.user_middleware
             app.user_middleware = with_failures_seen(others)
             try:
-                return DurableTasksMiddleware(build(), self, lambda: self.life, partial(self._hear_of_request, app))
+                return DurableTasksMiddleware(build(), self, partial(self._life_for_request, app))
             finally:
                 app.user_middleware = others
 
@@ -203,7 +203,7 @@ class Afterward(Showing):
 
         app.router.lifespan_context = lifespan
 
-    def _hear_of_request(self, app: Starlette) -> None:
+    def _life_for_request(self, app: Starlette) -> Life:
         if self.life.conductor is not None:
             self.apps.hear_of_request(app)
         elif not self._lifespan_seen:
@@ -214,6 +214,7 @@ class Afterward(Showing):
                 reason="jobs are stored, but no worker runs in this process, for the app's lifespan has not run "
                 "(a mounted app's does not, nor does TestClient's without `with`)",
             )
+        return self.life
 
 
 def _lease(span: Seconds) -> float:

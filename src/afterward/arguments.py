@@ -76,7 +76,7 @@ class ArgumentCodec:
     def _for_files(self) -> frozenset[str]:
         return frozenset(name for name, annotation in self._annotations.items() if is_for_files(annotation))
 
-    @property
+    @cached_property
     def take_files(self) -> bool:
         """May a file be among them?"""
         return bool(self._for_files)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from afterward.calls import CALLS, SCOPE_KEY, calls_in
+from afterward.intake import Intake
 from afterward.keyed import KeyedCall
 from afterward.life import Life
 from afterward.onlookers import Onlookers, are_indifferent
@@ -22,24 +24,23 @@ from afterward.websocket import WebSocketCall
 class DurableTasksMiddleware:
     """Wraps a whole ASGI application, outside of all its other middleware."""
 
-    def __init__(self, app: ASGIApp, owner: Owner, life: Callable[[], Life], served: Callable[[], None]) -> None:
+    def __init__(self, app: ASGIApp, owner: Owner, life: Callable[[], Life]) -> None:
+        """`life`: called for each request, gives what serves it."""
         self._app = app
         self._owner = owner
         self._life = life
-        self._served = served
         self._onlookers = Onlookers(DurableTasksMiddleware._serve.__code__)
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if scope["type"] not in ("http", "websocket") or self._owner in calls_in(scope):
             return self._app(scope, receive, send)
-        self._served()
-        conductor = self._life().conductor
-        if conductor is None:
-            return self._serve(scope, receive, send)
-        return conductor.conduct(self._serve, scope, receive, send)
+        life = self._life()
+        if life.conductor is None:
+            return self._serve(life.intake, scope, receive, send)
+        return life.conductor.conduct(partial(self._serve, life.intake), scope, receive, send)
 
-    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        call = _kind_of(scope)(self._life().intake, self._onlookers, send, scope)
+    async def _serve(self, intake: Intake, scope: Scope, receive: Receive, send: Send) -> None:
+        call = _kind_of(scope)(intake, self._onlookers, send, scope)
         receive = call.listen(receive)
         scope[SCOPE_KEY] = calls = {**calls_in(scope), self._owner: call}
         try:

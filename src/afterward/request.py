@@ -301,7 +301,7 @@ class Call:
                 self.start, self.refusal = start, error
                 return send_nothing()
             return self._begin_committed(start)
-        may_be_replaced = self._may_be_replaced(start)
+        may_be_replaced = bool(self._documents) and self._may_be_replaced(start)
         if self._pending or may_be_replaced:
             if not self.is_seen_inside:
                 self.sift(self._around)
@@ -403,8 +403,6 @@ class Call:
 
     def _may_be_replaced(self, start: Message) -> bool:
         """By its head, this may be the placeholder of a document; only its body can tell."""
-        if not self._documents:
-            return False
         length = str(len(self._documents[0].placeholder)).encode()
         return any(name.lower() == b"content-length" and value == length for name, value in start.get("headers", ()))
 

@@ -96,7 +96,7 @@ class Finisher:
         self._due = None
         ended, self._ended = self._ended, []
         durations, self._durations = self._durations, []
-        self._liveness.holdings.leave((lease.id, lease.attempt) for lease, _ in ended)
+        self._liveness.holdings.leave([(lease.id, lease.attempt) for lease, _ in ended])
         self._spawn(ended, durations)
 
     def _spawn(self, ended: Sequence[tuple[Lease, Outcome]], durations: Sequence[float]) -> None:
@@ -131,7 +131,7 @@ class Finisher:
         _tell_all(ended, durations, answers)
 
     def _forget(self, ended: Sequence[tuple[Lease, Outcome]]) -> None:
-        self._liveness.holdings.forget((lease.id, lease.attempt) for lease, _ in ended)
+        self._liveness.holdings.forget([(lease.id, lease.attempt) for lease, _ in ended])
 
 
 def _tell_all(ended: Sequence[tuple[Lease, Outcome]], durations: Sequence[float], answers: Sequence[bool]) -> None:

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
-from afterward.job import Cancelled, Died, Outcome, Released, Retry
+from collections.abc import Sequence
+
+from afterward.job import Cancelled, Died, Lease, Outcome, Released, Retry, Succeeded
 
 
-def leaves_work(outcome: Outcome) -> bool:
-    """Is there a job to claim after this, now or soon?"""
+def leave_work(ends: Sequence[tuple[Lease, Outcome]]) -> bool:
+    """Is there a job to claim after these, now or soon?"""
+    for _, outcome in ends:
+        if isinstance(outcome, Succeeded):  # as most do
+            if outcome.then is not None:
+                return True
+        elif _leaves_work(outcome):
+            return True
+    return False
+
+
+def _leaves_work(outcome: Outcome) -> bool:
     if isinstance(outcome, Retry | Released):
         return True
     if isinstance(outcome, Cancelled):

@@ -17,7 +17,7 @@ from afterward.job import Job, Lease, NewJob, Outcome, Placement, Process, Repor
 from afterward.stores.base import Answer, Beat, Chunk, Claimed, Reaped, Schema, Stats, Tidied, Wanted
 from afterward.stores.batch import Operation
 from afterward.stores.handing import Followed, HandOver, Start, TakenBack
-from afterward.stores.outcomes import leaves_work
+from afterward.stores.outcomes import leave_work
 from afterward.stores.postgres import entry, life, moves
 from afterward.stores.postgres.address import Address, address_of
 from afterward.stores.postgres.bell import Bell, running_loop
@@ -222,7 +222,7 @@ class PostgresStore:
         else:
             answer = self._ask("writes", "finish", ends)
         self._telling(answer, [lease.id for lease, _ in ends])
-        return self._ringing(answer) if any(leaves_work(outcome) for _, outcome in ends) else answer
+        return self._ringing(answer) if leave_work(ends) else answer
 
     def report(self, reports: Sequence[tuple[Lease, Report]]) -> Answer[list[bool]]:
         return self._telling(self._ask("writes", "report", reports), [lease.id for lease, _ in reports])

@@ -34,7 +34,7 @@ from afterward.stores.base import Beat, Chunk, Claimed, Reaped, Schema, Stats, T
 from afterward.stores.batch import Operation, by_kind
 from afterward.stores.handing import Followed, HandOver, Start, TakenBack
 from afterward.stores.joining import Joins
-from afterward.stores.outcomes import leaves_work
+from afterward.stores.outcomes import leave_work
 from afterward.stores.rows import job_of
 from afterward.stores.seen import (
     Answer,
@@ -194,7 +194,7 @@ class SQLiteStore:
         kind = "finish_saying" if reports else "finish"
         answer = self._ask(kind, ends, is_heavy=bool(reports) and _are_large(reports))
         self._telling(answer, [lease.id for lease, _ in ends])
-        return self._ringing(answer) if any(leaves_work(outcome) for _, outcome in ends) else answer
+        return self._ringing(answer) if leave_work(ends) else answer
 
     def report(self, reports: Sequence[tuple[Lease, Report]]) -> Answer[list[bool]]:
         answer = self._ask("report", reports, is_heavy=_are_large([said for _, said in reports]))
