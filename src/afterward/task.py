@@ -112,13 +112,9 @@ class Task(Generic[P, R_co]):
         self.name = name
         self.name_in_code = importable_name(function)
         self.is_async = is_async(function) or yields_in_loop(function)
-        self.executor: Executor = executor_of(options.executor, name, is_async=self.is_async)
-        """Where its function runs: `loop`, `thread`, `process` or `celery`."""
-        self.is_threaded = self.executor == "thread" or (self.executor == "celery" and not self.is_async)
-        """Does it take a thread of the process that runs it?"""
-        self.memory = memory_of(options.memory, self.executor, name)
-        """What an attempt may take, in bytes; None for as much as there is."""
-        if self.executor == "process":
+        self._executor: Executor = executor_of(options.executor, name, is_async=self.is_async)
+        self._memory = memory_of(options.memory, self._executor, name)
+        if self._executor == "process":
             check_importable(self.name_in_code, name)
         self.items = ItemCodec(function, name) if yields(function) else None
         self.body = function if self.items is None else exhausting(function, self.items)
@@ -129,6 +125,21 @@ class Task(Generic[P, R_co]):
         self.result = ResultCodec(function, name, max_bytes, yields=self.items is not None)
         with contextlib.suppress(Unresolvable):  # by what stands further down in its module: looked at when it is used
             self.arguments  # noqa: B018 - built and kept
+
+    @property
+    def executor(self) -> Executor:
+        """Where its function runs: `loop`, `thread`, `process` or `celery`."""
+        return self._executor
+
+    @property
+    def is_threaded(self) -> bool:
+        """Does it take a thread of the process that runs it?"""
+        return self._executor == "thread" or (self._executor == "celery" and not self.is_async)
+
+    @property
+    def memory(self) -> int | None:
+        """What an attempt may take, in bytes; None for as much as there is."""
+        return self._memory
 
     @cached_property
     def dependencies(self) -> Needs:

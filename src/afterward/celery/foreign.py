@@ -53,9 +53,8 @@ class CeleryTask(Task[..., Any]):
         self.call_options = checked(CallOptions(), self.name)
         self.max_bytes = max_bytes
         self.result = ResultCodec(_anything, self.name, max_bytes)
-        self.executor = "celery"
-        self.is_threaded = True
-        self.memory = None
+        self._executor = "celery"
+        self._memory = None
         self._signature = Signed(name, Called(), is_immutable=False)
 
     @cached_property
