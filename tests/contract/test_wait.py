@@ -44,9 +44,10 @@ async def test_a_ring_may_come_from_any_thread(worker: Living) -> None:
 
 
 async def test_a_ring_wakes_one_who_waits_in_another_process(worker: Living, other: Living) -> None:
-    """Once the beats of both have told where the other is."""
+    """Once the beats of both have told where the other is, and the connection is there on which it hears."""
     waiting = asyncio.create_task(other.store.wait(60))
     await asyncio.sleep(0)
+    await other.claim()
     await other.beat()
     await worker.beat()
     worker.store.ring()
