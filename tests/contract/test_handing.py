@@ -766,6 +766,17 @@ async def test_what_is_followed_and_replaced_keeps_its_attempt_and_gets_no_other
     assert (job.status, job.note) == (Status.cancelled, f"replaced by {new.id}")
 
 
+async def test_what_is_followed_and_replaced_and_then_hastened_is_cancelled(relay: Living, host: Living) -> None:
+    """What was asked for first never comes after what was asked for last."""
+    lease = await handed(relay, new_job(unique="daily"), again=None, followed=True)
+    new = await replaced(relay)
+    assert await relay.store.hasten([lease.id]) == [Ruling.done]
+    assert ids((await relay.claim()).leases) == [new.id]
+    job = await get(relay.store, lease.id)
+    assert (job.status, job.note) == (Status.cancelled, f"replaced by {new.id}")
+    assert await begin(host, message(lease)) == [None]
+
+
 # All else that is done with jobs.
 
 

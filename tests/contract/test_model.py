@@ -2,7 +2,7 @@
 
 After every step the store holds what the model holds: nothing is lost, nothing is made up, only moves that are allowed
 were made, and attempts only grew. Any write may be asked for again, at once or much later. A seed gives the same life
-again.
+again, but for what the store may choose.
 """
 
 from collections import Counter
@@ -207,10 +207,11 @@ class Life:
                 on_duplicate=self.random.choice(list(OnDuplicate)),
                 expires=self.random.choice([None, 8.0]),
                 owner=self.random.choice(OWNERS),
-                completes=self._completion() if self.random.random() < 0.15 else None,
+                completes=self._completion() if self.random.random() < 0.2 else None,
             )
             for _ in range(self.random.randint(1, 3))
         ]
+        new[0] = self._meets_another(new[0])
         new = [await self._with_a_file(job) if self.random.random() < 0.2 else job for job in new]
         answers = [self._answer_to(job, placement, process, new) for job in new]
         lost = {job.id for job in new if job.completes and job.completes.reservation not in self._reservations()}
@@ -229,6 +230,20 @@ class Life:
         self.happened.update(answers)
         if not any(job.completes for job in new):
             self.calls.append((new, placement, process, answers))
+
+    def _meets_another(self, job: NewJob) -> NewJob:
+        """Often: has the unique key of a job that runs, or of one that expires just now, before anybody has looked."""
+        there = [other for other in self.jobs.values() if other.unique and not other.is_replaced]
+        runs = [other for other in there if other.status is Status.running]
+        late = [other for other in there if other.status is Status.queued and other.expires_at < inf]
+        chosen = self.random.choice([runs or late, runs or late, late or runs, []])
+        if not chosen:
+            return job
+        met = self.random.choice(chosen)
+        if chosen is late:
+            self.place.clock.advance(max(0.0, met.expires_at - self.now) + 1)
+        how = self.random.choice([job.on_duplicate, OnDuplicate.replace])
+        return job._replace(task=met.task, unique=met.unique, on_duplicate=how)
 
     def _reservations(self) -> dict[str, Key]:
         """Those that are there, for all that this model can tell: of a dead process's, it cannot."""
@@ -250,7 +265,7 @@ class Life:
         process = self.random.choice([*self.alive.values(), "nobody"])
         key, fingerprint = self._key(), self.random.choice(FINGERPRINTS)
         known = self.keys.get(key)
-        fingerprint = known.fingerprint if known and self.random.random() < 0.6 else fingerprint
+        fingerprint = known.fingerprint if known and self.random.random() < 0.4 else fingerprint
         reservation = known.reservation if known and self.random.random() < 0.2 else new_id()
         if process == "nobody":
             expected = Reserved.stranger
@@ -298,11 +313,12 @@ class Life:
     async def hasten(self) -> None:
         """By a person: what waits for its time."""
         waiting = [job for job in self.jobs.values() if self._can_be_hastened(job)]
-        id_, job = self._one() if self.random.random() < 0.5 or not waiting else (waiting[0].id, waiting[0])
+        id_, job = self._one() if self.random.random() < 0.7 or not waiting else (waiting[0].id, waiting[0])
         expected = Ruling.unknown if job is None else Ruling.forbidden
         if job is not None and self._can_be_hastened(job):
             self.happened["hastened in other hands" if job.handed_at is not None else "hastened"] += 1
             job.due_at, job.handed_at, expected = self.now, None, Ruling.done
+            job.expires_at = 0 if job.is_replaced else job.expires_at
         assert await self.store.hasten([id_]) == [expected]
         self.happened[f"hasten: {expected}"] += 1
 
@@ -311,8 +327,11 @@ class Life:
         return job.status is Status.queued and is_waiting
 
     async def hand_over(self) -> None:
-        """By who holds a job, or held it; those of one task are followed."""
+        """By who holds a job, or held it; those of one task are followed. One may just have been asked to end."""
         running = [job for job in self.jobs.values() if job.status is Status.running]
+        asked = next((job for job in running if job.task == TASKS[0] and not job.is_begun), None)
+        if asked is not None and self.random.random() < 0.2:
+            await self._cancel(asked.id, asked)
         leases = self.random.sample(self.leases, min(1, len(self.leases)))
         some = self.random.sample(running, min(2, len(running)))
         some += [job for job in running if job not in some and (job.is_asked or (job.unique and job.task == TASKS[1]))]
@@ -641,7 +660,7 @@ class Life:
             outcome = end
         if isinstance(outcome, Succeeded) and lease.id in self.files:
             outcome = replace(outcome, files=(self.files[lease.id],))
-        if isinstance(outcome, Succeeded | Failed) and self.random.random() < 0.3:
+        if isinstance(outcome, Succeeded | Failed) and self.random.random() < 0.5:
             outcome = replace(outcome, then=new_job(task=TASKS[0], queue=QUEUES[0]))
         return replace(outcome, report=self._report(lease)) if self.random.random() < 0.3 else outcome
 
@@ -681,7 +700,10 @@ class Life:
     async def cancel(self) -> None:
         """By a person: what waits, held or not, and by any of its ids; what runs is asked to end."""
         running = [job for job in self.jobs.values() if job.status is Status.running]
-        id_, job = self._one() if self.random.random() < 0.5 or not running else (running[0].id, running[0])
+        by_chance = self.random.random() < 0.5 or not running
+        await self._cancel(*(self._one() if by_chance else (running[0].id, running[0])))
+
+    async def _cancel(self, id_: str, job: Modelled | None) -> None:
         expected = Ruling.unknown if job is None else Ruling.forbidden
         if job is not None and job.status is Status.queued and not job.is_followed_there:
             job.end(Status.cancelled, self.now)
@@ -771,7 +793,8 @@ class Life:
 
     async def die(self) -> None:
         """Found by its lock, by its counter, or when it has left; of one that woke up in time, nothing is taken."""
-        name = self.random.choice(NAMES)
+        follow = [name for name in NAMES if any(job.handed_at is not None for job in self.held_by(self.alive[name]))]
+        name = self.random.choice(self.random.choice([follow, NAMES]) or NAMES)
         process, how = self.alive[name], self.random.choice(["dead", "frozen", "awake", "left"])
         reaper = next(other for other in self.alive.values() if other != process)
         beat = await self.store.beat(reaper)
@@ -869,7 +892,11 @@ class Life:
 
 @pytest.mark.parametrize("seed", range(6))
 async def test_a_store_is_as_its_model(place: Place, seed: int) -> None:
-    """Two hundred steps, or more: until all that is of interest has happened."""
+    """Two hundred steps, or more: until all that is of interest has happened.
+
+    The rarest of it happens once in some 200 steps, so that a life of 4000 without it does not occur by chance. A life
+    is longer by chance, too: where the order of two jobs is the store's, the same seed leads elsewhere.
+    """
     life = Life(place, [await place.open(), await place.open()], seed)
     for name in NAMES:
         await life.join(name)
@@ -877,10 +904,10 @@ async def test_a_store_is_as_its_model(place: Place, seed: int) -> None:
         life.enqueue: 8,
         life.enqueue_again: 2,
         life.claim: 10,
-        life.finish: 8,
+        life.finish: 11,
         life.release: 4,
         life.beat: 3,
-        life.die: 5,
+        life.die: 6,
         life.time_passes: 4,
         life.cancel: 5,
         life.retry: 4,
@@ -888,14 +915,14 @@ async def test_a_store_is_as_its_model(place: Place, seed: int) -> None:
         life.sweep: 1,
         life.report: 4,
         life.pause: 2,
-        life.hasten: 2,
-        life.reserve: 7,
+        life.hasten: 4,
+        life.reserve: 9,
         life.drop: 1,
         life.hand_over: 10,
         life.begin: 5,
         life.take_back: 4,
     }
-    for number in range(2000):
+    for number in range(4000):
         if number >= 200 and life.happened.keys() >= EVENTS:
             break
         [step] = life.random.choices(list(steps), list(steps.values()))

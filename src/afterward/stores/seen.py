@@ -160,7 +160,8 @@ class Seen(Protocol):
         """Make jobs that wait for their time due now, because a person says so. One answer for each, in order.
 
         `forbidden` for what is not queued, or due already, or was asked to end; a job that is held stays held. One that
-        is handed over is so no more: it is claimed again, and its message of before is refused. It rings.
+        is handed over is so no more: it is claimed again, and its message of before is refused; but it is cancelled
+        where another has taken its unique key. It rings.
         """
         ...
 

@@ -440,8 +440,8 @@ WHERE id = coalesce((SELECT job FROM aliases WHERE id = ?1), ?1) AND status IN (
 SELECT id, attempt FROM jobs WHERE process = ?1 AND cancel_asked_at IS NOT NULL;
 
 -- name: hasten
--- It waits for its time no longer; held or not.
-UPDATE jobs SET due = 1, run_at = ?2
+-- It waits for its time no longer; held or not. What was replaced in other hands gets no other attempt.
+UPDATE jobs SET due = 1, run_at = ?2, expires_at = iif(replaced_by IS NULL, expires_at, 0)
 WHERE id = coalesce((SELECT job FROM aliases WHERE id = ?1), ?1) AND status = 'queued' AND run_at > ?2
     AND cancel_asked_at IS NULL;
 
