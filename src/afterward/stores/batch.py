@@ -18,10 +18,11 @@ class Operation(asyncio.Future[Any]):
     """One operation asked for on `loop`: what it comes to, to be awaited there.
 
     `answer`, `error`: the same, from when its batch is carried out, for whatever thread does that. `is_heavy`: it may
-    take long. It cannot be cancelled: who awaits it is cancelled only once the answer is known.
+    take long. `is_repeated`: it was tried before, and may have been carried out then. It cannot be cancelled: who
+    awaits it is cancelled only once the answer is known.
     """
 
-    __slots__ = ("answer", "error", "has_rung", "is_heavy", "items", "kind", "loop")
+    __slots__ = ("answer", "error", "has_rung", "is_heavy", "is_repeated", "items", "kind", "loop")
 
     def __init__(self, kind: str, items: Any, loop: asyncio.AbstractEventLoop, is_heavy: bool = False) -> None:
         super().__init__(loop=loop)
@@ -30,7 +31,7 @@ class Operation(asyncio.Future[Any]):
         self.loop = loop
         self.is_heavy = is_heavy
         self.answer: Any = None
-        self.has_rung = False
+        self.has_rung = self.is_repeated = False
         self.error: StoreError | Crash | None = None
 
     def cancel(self, msg: Any | None = None) -> bool:  # noqa: ARG002 - the signature is asyncio's

@@ -28,13 +28,9 @@ def is_plain(job: NewJob) -> bool:
 
 async def enqueue_plain(desk: Desk, connection: Connection, entering: Sequence[Entering]) -> list[Stored]:
     """Jobs without unique keys and files, by one statement. One answer for each, in order."""
-    row = await _insert(desk, connection, entering)
+    answers = await _enter_plain(desk, connection, entering)
     crash_point("after_insert")
-    alive = set(row["alive"])
-    return [
-        Stored.stored if placement is Placement.free or process in alive else Stored.stranger
-        for _, placement, process in entering
-    ]
+    return answers
 
 
 async def enqueue_one(desk: Desk, connection: Connection, job: NewJob, channel: str) -> None:
@@ -49,7 +45,11 @@ async def enqueue_one(desk: Desk, connection: Connection, job: NewJob, channel: 
 
 
 async def enqueue_apart(desk: Desk, connection: Connection, entering: Sequence[Entering]) -> list[Stored]:
-    """The jobs of one call, in a transaction of its own: all of them, or none when one is refused or incomplete."""
+    """The jobs of one call, in a transaction of its own: all of them, or none when one is refused or incomplete.
+
+    Or those of many calls, where they are plain and may be here already: that is looked for first, in all places at one
+    moment. A statement that finds a job about to end, and waits for that, does not see it where it is then.
+    """
     answers: list[Stored] = []
     transaction = connection.transaction()
     await transaction.start()
@@ -83,8 +83,7 @@ async def enter_all(desk: Desk, connection: Connection, entering: Sequence[Enter
     answers = present | await _strangers(desk, connection, entering)
     left = [one for one in entering if one[0].id not in answers]
     if len(left) > 1 and all(is_plain(job) for job, _, _ in left):
-        entered = set((await _insert(desk, connection, left))["entered"])
-        answers |= {job.id: Stored.stored if job.id in entered else Stored.stranger for job, _, _ in left}
+        answers |= zip([job.id for job, _, _ in left], await _enter_plain(desk, connection, left), strict=True)
     for one in left:
         if one[0].id not in answers:
             answers[one[0].id] = await _enter(desk, connection, one)
@@ -118,7 +117,7 @@ async def _enter(desk: Desk, connection: Connection, one: Entering) -> Stored:
     if job.unique is not None:
         stored = await _enter_unique(desk, connection, one)
     else:
-        stored = await _enter_one(desk, connection, one)
+        [stored] = await _enter_plain(desk, connection, [one])
     if stored is Stored.stored and job.files:
         await contents.link(desk, connection, job)
     return stored
@@ -134,9 +133,13 @@ def _has_origin(job: NewJob) -> bool:
     return job.owner is not None or job.origin is not None
 
 
-async def _enter_one(desk: Desk, connection: Connection, one: Entering) -> Stored:
-    row = await _insert(desk, connection, [one])
-    return Stored.stored if row["entered"] else Stored.stranger
+async def _enter_plain(desk: Desk, connection: Connection, entering: Sequence[Entering]) -> list[Stored]:
+    """Those without unique keys, by one statement. What is here already is not entered again."""
+    alive = set((await _insert(desk, connection, entering))["alive"])
+    return [
+        Stored.stored if placement is Placement.free or process in alive else Stored.stranger
+        for _, placement, process in entering
+    ]
 
 
 async def _enter_unique(desk: Desk, connection: Connection, one: Entering) -> Stored:

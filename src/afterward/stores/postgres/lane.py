@@ -145,6 +145,8 @@ class Lane:
             if not is_passing(error) or kind in ONCE or self._loop.time() + pause >= deadline:
                 await self._fail(kind, operations, error)
                 return
+            for operation in operations:
+                operation.is_repeated = True
             await asyncio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 - it spreads tries
         self._pause = _FIRST_PAUSE
 

@@ -41,7 +41,8 @@ def _each(one: Callable[..., Awaitable[Any]]) -> CarryOut:
 
 async def _enqueue(desk: Desk, connection: Connection, operations: Sequence[Operation]) -> None:
     entering = [one for operation in operations for one in operation.items]
-    answers = iter(await entry.enqueue_plain(desk, connection, entering) if entering else [])
+    enqueue = entry.enqueue_apart if any(operation.is_repeated for operation in operations) else entry.enqueue_plain
+    answers = iter(await enqueue(desk, connection, entering) if entering else [])
     for operation in operations:
         operation.answer = [next(answers) for _ in operation.items]
 
@@ -58,6 +59,7 @@ async def enqueue_ringing(desk: Desk, connection: Connection, operation: Operati
     except Exception as error:
         if is_of_all(error):
             raise
+        operation.is_repeated = True
         await _enqueue(desk, connection, [operation])
     else:
         operation.answer, operation.has_rung = [Stored.stored], True

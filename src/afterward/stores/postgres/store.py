@@ -491,7 +491,7 @@ class PostgresStore:
 
     def _notices_for(self, operations: Sequence[Operation]) -> Notices | None:
         """By which other processes are to be called at once with a job for anybody; None where that is not so."""
-        is_one_job = len(operations) == 1 and len(operations[0].items) == 1
+        is_one_job = len(operations) == 1 and len(operations[0].items) == 1 and not operations[0].is_repeated
         if self.address.pooled or not is_one_job or self._bell.is_waited_for:
             return None
         [(_, _, process)] = operations[0].items
