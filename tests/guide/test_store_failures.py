@@ -27,6 +27,7 @@ from afterward.background import provide, provide_with_yield
 from afterward.stores.sqlite import SQLiteStore
 from tests.support.calling import call
 from tests.support.disk import Row
+from tests.support.insides import liveness_of
 from tests.support.obstacles import Disk, deleted, locked
 from tests.support.opening import opened
 from tests.support.serving import served
@@ -70,6 +71,13 @@ def note(tasks: Afterward, happened: list[str]) -> Task[[str], None]:
         happened.append(what)
 
     return note
+
+
+@pytest.fixture
+def client(client: TestClient, tasks: Afterward) -> TestClient:
+    """A client of the app, whose store is open by now: an app does not wait for that where it takes long."""
+    wait_until(lambda: liveness_of(tasks).process is not None, "the store is open")
+    return client
 
 
 def assert_refused(response: Any) -> None:

@@ -156,6 +156,7 @@ CARRY_OUT: dict[str, CarryOut] = {
     "give_back": _each(life.give_back),
     "reap": _each(life.reap),
     "connect": _connect,
+    "show_life": _connect,
     "notify": _notify,
     "enqueue": _enqueue,
     "enqueue_apart": _each(entry.enqueue_apart),

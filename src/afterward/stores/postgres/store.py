@@ -422,7 +422,7 @@ class PostgresStore:
         return await connect(self.address, patience, limit=self._patience)
 
     async def _connect_vital(self, patience: float) -> Connection:
-        """With the locks of this process."""
+        """The locks of this process are to be taken on it."""
         return await self._connect_with(self._show_life, patience)
 
     async def _connect_listening(self, patience: float) -> Connection:
@@ -444,7 +444,7 @@ class PostgresStore:
         return connection
 
     async def _show_life(self, connection: Connection) -> None:
-        self._unlocked = {process for process in self._joined if not await life.lock(connection, process)}
+        self._unlocked = set(self._joined)
         connection.add_termination_listener(lambda *_: self._connect_again("vital", self._home))
 
     async def _listen(self, connection: Connection) -> None:
@@ -461,7 +461,7 @@ class PostgresStore:
     def _connect_again(self, sort: str, lanes: Lanes | None) -> None:
         """The session is lost: meanwhile its lock shows no life, or who rings is not heard."""
         if self._home is not None and lanes is not None:
-            operation = Operation("connect", (), lanes.loop)
+            operation = Operation("connect" if sort == "claims" else "show_life", (), lanes.loop)
             operation.add_done_callback(self._look_by_himself if sort == "claims" else _leave_it_to_the_next_beat)
             lanes.submit(sort, operation)
 
@@ -474,8 +474,6 @@ class PostgresStore:
         self._bell.hear()
 
     async def _carry_out(self, connection: Connection, kind: str, operations: Sequence[Operation]) -> None:
-        if kind == "beat" and self._unlocked:
-            self._unlocked = {process for process in self._unlocked if not await life.lock(connection, process)}
         if kind == "enqueue" and (notices := self._notices_for(operations)) is not None:
             with notices.rung_by_another():
                 await enqueue_ringing(self._desk, connection, operations[0], self._channel)
@@ -485,6 +483,8 @@ class PostgresStore:
             async with connection.transaction():
                 await connection.execute(SETTINGS_OF_ONE_TRANSACTION)
                 await CARRY_OUT[kind](self._desk, connection, operations)
+        if kind in {"beat", "show_life"} and self._unlocked:  # a beat comes first: it counts, whatever ends the session
+            self._unlocked = {process for process in self._unlocked if not await life.lock(connection, process)}
         for operation in operations:
             if operation.kind != kind:
                 self._pass_on(operation, kind)
