@@ -20,7 +20,7 @@ from afterward.job import Status
 from afterward.life import Life
 from afterward.observe import emit
 from afterward.options import CallOptions, Seconds, seconds
-from afterward.signals import told_by_signals
+from afterward.shutdown import told_by_signals
 from afterward.task import Task, TaskOptions
 from afterward.web.tail import Tails
 
