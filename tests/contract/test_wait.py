@@ -81,6 +81,7 @@ async def test_who_retries_wakes_a_worker_though_it_never_joined(store: Store, w
     await worker.store.finish([(lease, Failed(OOPS))])
     waiting = asyncio.create_task(worker.store.wait(60))
     await asyncio.sleep(0)
+    await worker.claim()  # it hears others by then
     await worker.beat()
     await store.retry([lease.id])
     await soon(waiting.done, "the wait ends")
