@@ -4,6 +4,7 @@ import signal
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from servers.pgbouncer import PgBouncer
 from servers.postgres import Server
@@ -14,6 +15,9 @@ from tests.support.pgbouncer import pooler
 from tests.support.postgres import READY, shared_server
 from tests.support.processes import Starter
 
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
+
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # Started in the background of a shell: what the tests start would inherit it, and not hear of Ctrl-C.
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -23,6 +27,12 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 def anyio_backend() -> str:
     """`@pytest.mark.anyio` tests run on asyncio, as everything does."""
     return "asyncio"
+
+
+@pytest.fixture(autouse=True)
+def stores_are_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An app in this process has started when its store is open, however slow the disk is just now."""
+    monkeypatch.setattr("afterward.living._START_UP_SECONDS", 30.0)
 
 
 @pytest.fixture(scope="session")

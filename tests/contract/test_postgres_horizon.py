@@ -118,7 +118,7 @@ async def test_what_stands_elsewhere_is_found_by_the_next_full_look(opened: Open
     await moves.finish(opened.desk, opened.connection, [(early, Released("a shutdown"))], waits=False)
     await put(opened.store, *(new_job() for _ in range(PAGE)))
     assert len((await opened.claim(limit=PAGE - 1)).leases) == PAGE - 1, "at the bookmark"
-    opened.watch.advance(1)
+    opened.watch.advance(60)
     claimed = await opened.claim("app:send", "app:other", limit=3)
     assert set(ids(claimed.leases)) == {urgent, other, early.id}
 
@@ -176,7 +176,7 @@ async def test_a_full_look_that_passes_over_little_ends_the_use_of_bookmarks(ope
     await opened.leave_dead_entries()
     assert opened.desk.bookmarks.text() is not None
     opened.desk.bookmarks.most_dead = 10_000
-    opened.watch.advance(1)
+    opened.watch.advance(60)
     await opened.claim()
     assert opened.desk.bookmarks.text() is None
 

@@ -254,7 +254,7 @@ async def test_a_lock_held_for_a_moment_is_waited_for(path: Path, locker: Locker
     began = time.monotonic()
     for _ in range(50):
         await asyncio.sleep(0.001)
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 20
     assert not asked.done()
     locker.unlock()
     assert await asked == [Stored.stored]

@@ -467,7 +467,7 @@ def test_a_timeout_tears_down(tasks: Afterward, run: Run, happened: list[str], k
         except asyncio.CancelledError:
             happened.append("ignored")
 
-    job = run(tasks.task(max_attempts=1, timeout=0.1)(work if kind == "def" else work_in_loop))
+    job = run(tasks.task(max_attempts=1, timeout=1)(work if kind == "def" else work_in_loop))
     before = list(happened)
     may_end.set()
 
@@ -500,7 +500,7 @@ def test_a_timeout_while_a_dependency_is_torn_down(tasks: Afterward, run: Run, h
         with suppress(asyncio.CancelledError):
             await asyncio.sleep(30)
 
-    @tasks.task(max_attempts=1, timeout=0.1)
+    @tasks.task(max_attempts=1, timeout=1)
     async def work(_: Annotated[None, Depends(lock if kind == "def" else lock_in_loop)]) -> None: ...
 
     job = run(work)

@@ -59,7 +59,7 @@ def test_a_connection_lost_after_any_piece_is_taken_up_where_it_was(answering: A
 def test_a_worker_that_is_killed_in_the_middle_is_followed_by_another_that_begins_anew(answering: Answering) -> None:
     """The stream stays open, and says where the next attempt begins; what was said before stays said."""
     answering.serve(ANSWERS_WORKER="0")
-    worker = answering.work(ANSWERS_PAUSE=SLOW)
+    worker = answering.work(ANSWERS_PAUSE="0.5")  # it is not to have ended by then
     visitor = answering.visitor()
     path = ask(visitor)
     with answering.listen(visitor, path) as client:

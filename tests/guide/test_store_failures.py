@@ -27,7 +27,6 @@ from afterward.background import provide, provide_with_yield
 from afterward.stores.sqlite import SQLiteStore
 from tests.support.calling import call
 from tests.support.disk import Row
-from tests.support.insides import liveness_of
 from tests.support.obstacles import Disk, deleted, locked
 from tests.support.opening import opened
 from tests.support.serving import served
@@ -56,9 +55,9 @@ def outage(request: pytest.FixtureRequest, database: Path, disk: Disk) -> Outage
 
 
 @pytest.fixture
-def tasks(database: Path, disk: Disk) -> Iterator[Afterward]:
-    """Durable tasks whose store gives up soon."""
-    with opened(Afterward(store=SQLiteStore(database, patience=0.2))) as tasks:
+def tasks(database: Path, disk: Disk, request: pytest.FixtureRequest) -> Iterator[Afterward]:
+    """Durable tasks whose store gives up soon; a parameter is after how many seconds."""
+    with opened(Afterward(store=SQLiteStore(database, patience=getattr(request, "param", 0.2)))) as tasks:
         yield tasks
 
 
@@ -71,13 +70,6 @@ def note(tasks: Afterward, happened: list[str]) -> Task[[str], None]:
         happened.append(what)
 
     return note
-
-
-@pytest.fixture
-def client(client: TestClient, tasks: Afterward) -> TestClient:
-    """A client of the app, whose store is open by now: an app does not wait for that where it takes long."""
-    wait_until(lambda: liveness_of(tasks).process is not None, "the store is open")
-    return client
 
 
 def assert_refused(response: Any) -> None:
@@ -340,6 +332,7 @@ def test_a_store_that_cannot_be_opened_is_a_503_too(tmp_path: Path) -> None:
 
 
 @pytest.mark.anyio
+@pytest.mark.parametrize("tasks", [20.0], indirect=True)
 async def test_a_request_cancelled_while_it_is_being_stored_has_its_task_run(
     app: FastAPI, note: Task[[str], None], happened: list[str], stored: Stored, database: Path
 ) -> None:

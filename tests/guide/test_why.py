@@ -18,14 +18,14 @@ async def causes(tasks: Afterward, job: str) -> list[Cause]:
 
 async def until(tasks: Afterward, job: str, expected: list[Cause]) -> None:
     """Until this is told of the job, which takes no longer than a heartbeat."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while await causes(tasks, job) != expected:  # noqa: ASYNC110 - no event tells of it
             await asyncio.sleep(0.005)
 
 
 async def until_known(tasks: Afterward) -> None:
     """Until a worker has said what it serves, which it does within a heartbeat."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while all(process.served is None for process in await tasks.store.processes()):  # noqa: ASYNC110 - no event tells
             await asyncio.sleep(0.005)
 

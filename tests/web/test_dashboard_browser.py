@@ -20,6 +20,7 @@ from tests.support.gallery import MARKUP, Gallery
 from tests.support.serving import served
 
 SECONDS = 20_000
+expect.set_options(timeout=SECONDS)
 PAGES = [
     "", "/jobs?queue=reports", "/jobs?status=failed&q=refused", "/failures", "/queues", "/workers",
     "/bulk?action=retry&status=failed", "/bulk?action=cancel&queue=none", "/jobs/@running", "/jobs/@failed",
@@ -357,6 +358,7 @@ def test_what_cannot_be_copied_is_selected(browser: Browser, office: Office, at:
         id_ = office.add()
         page.goto(f"{at}/jobs/{id_}")
         expect(page.locator("#live-word")).to_have_text("live")
+        page.clock.pause_at(page.evaluate("Date.now()") + 1_000)
         button = page.locator("[data-copy=id]")
         for allowed, word in (("Promise.resolve()", "Copied"), ("Promise.reject(new Error('forbidden'))", "Selected")):
             page.evaluate(f"() => {{ navigator.clipboard.writeText = () => {allowed}; }}")

@@ -12,6 +12,7 @@ from tests.support.chromium import chromium
 from tests.support.processes import Starter
 
 SECONDS = 20_000
+expect.set_options(timeout=SECONDS)
 QUESTION = "Is <b>this</b> bold? <img src=x onerror=alert(1)>"
 ANSWER = "".join(pieces_of(QUESTION))
 

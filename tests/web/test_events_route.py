@@ -339,8 +339,8 @@ def test_a_connection_does_not_last_for_ever(
     address: Address, speaker: Speaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Who may see a job is asked again when the client connects again."""
-    monkeypatch.setattr("afterward.web.events.HEARTBEAT_SECONDS", 0.01)
-    monkeypatch.setattr("afterward.web.events.LIFE_SECONDS", 0.05)
+    monkeypatch.setattr("afterward.web.events.HEARTBEAT_SECONDS", 0.2)
+    monkeypatch.setattr("afterward.web.events.LIFE_SECONDS", 1.0)
     job = speaker.begin_new("a")
     with Connection(address, events_of(job)) as client:
         assert said(list(client)) == [("item", "a")]
