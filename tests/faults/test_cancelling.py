@@ -76,10 +76,10 @@ def test_it_is_cancelled_when_it_is_asked_after_its_worker_was_killed(site: Site
 
 def test_it_is_cancelled_when_its_worker_stands_still_past_its_lease(site: Site) -> None:
     """That cannot say anything more of it when it goes on: not that it has succeeded, either."""
-    site.serve(worker=0, lease=1)
-    frozen = site.work(lease=1)
+    site.serve(worker=0, lease=2)
+    frozen = site.work(lease=2)
     asked = begin(site, "slow_thread", "key~1")
-    another = site.work(lease=1)
+    another = site.work(lease=2)
     wait_until(lambda: another.pid in processes(site))
     site.freeze_unlocked(frozen)
     ask_to_end(site, asked)

@@ -9,7 +9,7 @@ from tests.faults.patience import wait_until
 from tests.support.proxy import Proxy
 from tests.support.served_site import Clients
 
-HELD_UP_SECONDS = 0.05
+HELD_UP_SECONDS = 0.2
 
 
 @pytest.fixture

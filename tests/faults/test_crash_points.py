@@ -197,7 +197,7 @@ def test_in_reap_each_orphan_is_queued_again_exactly_once(site: Site) -> None:
     keys = [f"key~{number}" for number in range(6)]
     for key in keys:
         site.door.add("slow_at_first", key, seconds=60)
-    wait_until(lambda: site.effects.count() == len(keys))
+    wait_until(lambda: site.effects.started() == len(keys))
     server.kill()
 
     site.serve(crash="in_reap:4", ready=False).wait()

@@ -16,7 +16,7 @@ from tests.support.site import Site
 def test_a_job_shorter_than_the_grace_is_let_end(site: Site, task: str, number: int) -> None:
     server = site.serve(grace=20)
     site.door.add(task, "key~1", seconds=1)
-    wait_until(lambda: site.effects.count() == 1)
+    wait_until(lambda: site.effects.started() == 1)
     server.terminate(number)
     server.wait()
     job = site.database.job("key~1")
@@ -33,7 +33,7 @@ def test_a_job_longer_than_the_grace_is_released_uncharged_and_runs_at_once_in_t
     if role == "worker":
         ending = site.work(grace=0.3)
     site.door.add(task, "key~1", seconds=60)
-    wait_until(lambda: site.effects.count() == 1)
+    wait_until(lambda: site.effects.started() == 1)
     asked = ending.terminate()
     ending.wait(10)
     assert time.monotonic() - asked < 10
@@ -57,7 +57,7 @@ def test_a_job_longer_than_the_grace_is_released_uncharged_and_runs_at_once_in_t
 def test_a_job_released_by_one_runs_at_once_in_another_that_lives(site: Site) -> None:
     ending = site.serve(grace=0.3)
     site.door.add("slow_at_first", "key~1", seconds=60)
-    wait_until(lambda: site.effects.count() == 1)
+    wait_until(lambda: site.effects.started() == 1)
     another = site.work()
     wait_until(lambda: another.pid in site.database.processes().values())
     ending.stop()
@@ -117,7 +117,7 @@ def test_a_suspect_is_released_like_any_other(site: Site, number: signal.Signals
         server = site.serve()
         if starts == 1:
             site.door.add("slow", "key~1", seconds=60)
-        wait_until(lambda starts=starts: site.effects.count() == starts)
+        wait_until(lambda starts=starts: site.effects.started() == starts)
         server.kill()
 
     server = site.serve(grace=0.3)
@@ -141,7 +141,7 @@ def test_a_signal_to_all_processes_while_a_suspect_is_about_to_begin_is_no_death
         server = site.serve()
         if starts == 1:
             site.door.add("slow", "key~1", seconds=60)
-        wait_until(lambda starts=starts: site.effects.count() == starts)
+        wait_until(lambda starts=starts: site.effects.started() == starts)
         server.kill()
 
     server = site.serve(grace=0.3)

@@ -54,7 +54,7 @@ def test_killed_between_chunks_the_client_gets_no_answer_and_nothing_is_kept(sit
     server.wait()
     assert chunks(site) == nth
     assert settled(site) is None
-    assert site.effects.count() == 0
+    assert site.effects.started() == 0
 
 
 def test_killed_before_the_commit_of_the_job_nothing_is_kept(site: Site) -> None:
@@ -64,7 +64,7 @@ def test_killed_before_the_commit_of_the_job_nothing_is_kept(site: Site) -> None
     server.wait()
     assert chunks(site) == CHUNKS
     assert settled(site) is None
-    assert site.effects.count() == 0
+    assert site.effects.started() == 0
 
 
 def test_killed_after_it_has_stored_the_file_is_worked_on(site: Site) -> None:
@@ -81,7 +81,7 @@ def test_killed_while_it_works_on_the_file_the_next_begins_it_anew(site: Site) -
     server = site.serve()
     answer = site.door.request("POST", "/files/digest", key=KEY, mebibytes=MEBIBYTES, seconds=60)
     assert answer.status == 202
-    wait_until(lambda: site.effects.count() == 1)
+    wait_until(lambda: site.effects.started() == 1)
     server.kill()
     assert chunks(site) == CHUNKS
     job = settled(site)

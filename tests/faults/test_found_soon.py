@@ -18,7 +18,7 @@ def test_a_job_of_a_killed_worker_runs_in_another_within_a_second(site: Site, ta
     another = site.work()
     wait_until(lambda: another.pid in site.database.processes().values())
     site.door.add(task, "key~1", seconds=60)
-    wait_until(lambda: site.effects.count() == 1)
+    wait_until(lambda: site.effects.started() == 1)
 
     death = killed.kill()
     wait_until(lambda: len(site.effects.of("key~1")) == 2)
@@ -51,7 +51,7 @@ def test_a_job_held_by_a_killed_server_runs_in_a_worker_within_a_second(site: Si
 def test_a_job_of_the_only_process_runs_within_a_second_of_its_restart(site: Site) -> None:
     server = site.serve()
     site.door.add("slow_at_first", "key~1", seconds=60)
-    wait_until(lambda: site.effects.count() == 1)
+    wait_until(lambda: site.effects.started() == 1)
     server.kill()
 
     site.serve()
@@ -70,7 +70,7 @@ def test_several_processes_that_see_a_death_at_once_queue_each_job_again_once(si
     for key in keys:
         site.door.add("slow_at_first", key, seconds=60)
     killed = site.work(concurrency=300, log="WARNING")
-    wait_until(lambda: site.effects.count() == len(keys), seconds=20)
+    wait_until(lambda: site.effects.started() == len(keys), seconds=20)
     others = [site.work(concurrency=300, log="WARNING") for _ in range(2)]
     wait_until(lambda: {other.pid for other in others} <= set(site.database.processes().values()))
 

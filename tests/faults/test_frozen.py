@@ -24,12 +24,12 @@ def taken_over(site: Site, frozen: Process) -> None:
 def test_a_frozen_worker_that_wakes_can_neither_finish_nor_fail_nor_keep_its_jobs(site: Site) -> None:
     """Each of its jobs is another's by then. It takes a new identity, and goes on serving."""
     frozen = site.serve(lease=LEASE)
-    site.door.add("slow", "key~finishes", seconds=1)
-    site.door.add("slow_thread", "key~finishes-thread", seconds=1)
-    site.door.add("fails_at_first", "key~fails", seconds=1)
+    site.door.add("slow", "key~finishes", seconds=4)
+    site.door.add("slow_thread", "key~finishes-thread", seconds=4)
+    site.door.add("fails_at_first", "key~fails", seconds=4)
     site.door.add("slow_at_first", "key~goes-on", seconds=60)
     site.door.add("slow_at_first_thread", "key~goes-on-thread", seconds=60)
-    wait_until(lambda: site.effects.count() == 5)
+    wait_until(lambda: site.effects.started() == 5)
     site.freeze_unlocked(frozen)
     identity = {pid: process for process, pid in site.database.processes().items()}
 
@@ -121,8 +121,9 @@ def test_a_task_that_holds_the_interpreter_past_the_lease_is_never_done_twice(si
     site.door.add("holds_the_interpreter", "key~holds", seconds=4)
     wait_until(lambda: site.database.job("key~holds").status == "succeeded", "it is done", 40)
     job = site.database.job("key~holds")
-    assert 1 <= job.deaths <= 2
-    assert (job.attempt, job.failures, set(job.ended.values())) == (job.deaths + 1, 0, {"died"})
+    assert job.deaths <= 2  # none, where it held the file's lock as well, so that nobody could beat
+    assert (job.attempt, job.failures) == (job.deaths + 1, 0)
+    assert list(job.ended.values()) == ["died"] * job.deaths
     wait_until(lambda: "job.finished" in site.outputs())
     wait_until(lambda: site.database.taken() == 0)
     assert site.outputs().count("job.finished") == 1

@@ -17,7 +17,7 @@ def test_a_task_that_kills_its_process_is_set_aside_after_three_deaths(site: Sit
     server = site.serve()
     for key, task in neighbours.items():
         site.door.add(task, key, seconds=0.5)
-    wait_until(lambda: site.effects.count() == len(neighbours))
+    wait_until(lambda: site.effects.started() == len(neighbours))
     site.door.add(poison, "key~poison", seconds=0.1)
     server.wait()
     site.serve(ready=False).wait()
@@ -49,7 +49,7 @@ def test_many_suspects_neither_swamp_the_machine_nor_hold_up_the_queue(site: Sit
     suspects = [f"key~{number}" for number in range(40)]
     server = site.serve(worker=0, log="WARNING")
     for key in suspects:
-        site.door.add("slow", key, seconds=1)
+        site.door.add("slow", key, seconds=60)
     for starts in (1, 2):
         worker = site.work(log="WARNING", concurrency=50)
         wait_until(lambda starts=starts: len(site.effects.runs()) == starts * len(suspects))

@@ -30,7 +30,7 @@ def test_delays_and_expiries_are_the_servers_whatever_the_clocks_of_processes_sa
     [run] = served.effects.of("key~later")
     print(f"run {run.started - stored:.3f} s after it was stored")
     assert run.started - began >= 1
-    assert run.started - stored < 1.5
+    assert run.started - stored < 4
     assert served.tables.job("key~much-later").status == "queued"
     assert "process.died" not in served.outputs()
     assert "process.frozen" not in served.outputs()

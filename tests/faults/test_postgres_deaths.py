@@ -50,12 +50,12 @@ def test_a_worker_that_stood_still_past_its_lease_can_neither_finish_nor_fail_no
 ) -> None:
     """Its sessions are still there, and its lock with them. It takes a new identity, and goes on serving."""
     frozen = served.serve(lease=LEASE)
-    served.door.add("slow", "key~finishes", seconds=1)
-    served.door.add("slow_thread", "key~finishes-thread", seconds=1)
-    served.door.add("fails_at_first", "key~fails", seconds=1)
+    served.door.add("slow", "key~finishes", seconds=4)
+    served.door.add("slow_thread", "key~finishes-thread", seconds=4)
+    served.door.add("fails_at_first", "key~fails", seconds=4)
     served.door.add("slow_at_first", "key~goes-on", seconds=60)
     served.door.add("slow_at_first_thread", "key~goes-on-thread", seconds=60)
-    wait_until(lambda: served.effects.count() == 5)
+    wait_until(lambda: served.effects.started() == 5)
     frozen.freeze()
     stopped = time.monotonic()
     identity = {pid: process for process, pid in served.tables.processes().items()}[frozen.pid]

@@ -110,10 +110,10 @@ def test_what_a_standby_did_not_get_is_lost_and_nothing_else(paired: PairedSite)
     server, worker = site.serve(worker=0), site.work()
     done = site.door.add("quick", "key~done").job
     wait_until(lambda: site.tables.job("key~done").status == "succeeded")
-    ends = site.door.add("slow", "key~ends", seconds=2).job
+    ends = site.door.add("slow", "key~ends", seconds=4).job
     wait_until(lambda: site.effects.of("key~ends"))
-    claimed = site.door.add("slow", "key~claimed", seconds=5, delay=1).job
-    later = site.door.add("quick", "key~later", delay=6).job
+    claimed = site.door.add("slow", "key~claimed", seconds=9, delay=1).job
+    later = site.door.add("quick", "key~later", delay=12).job
     caught_up(site)
     site.standby.stop_following()
     kept = site.tables.jobs().keys()

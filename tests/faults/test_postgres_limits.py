@@ -164,7 +164,7 @@ def test_a_server_that_only_lets_read_refuses_requests_and_heals(served: ServedS
     served.serve(worker=0)
     served.work()
     served.door.add("slow", "key~running", seconds=1)
-    wait_until(lambda: served.effects.count() == 1)
+    wait_until(lambda: served.effects.started() == 1)
     database = served.tables.query("SELECT current_database()")[0][0]
     served.server.execute(f"ALTER DATABASE {database} SET default_transaction_read_only = on")
     for backend in served.backends:

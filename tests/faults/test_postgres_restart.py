@@ -62,7 +62,7 @@ def test_while_a_server_is_away_nobody_turns_in_circles_and_jobs_run_soon_after_
     """Longer than anybody's patience: each has been told that it is away, and pauses between its tries."""
     web, worker = served.serve(worker=0), served.work()
     served.door.add("slow", "key~running", seconds=1)
-    wait_until(lambda: served.effects.count() == 1)
+    wait_until(lambda: served.effects.started() == 1)
     served.server.stop()
     with served.listening_instead() as tries:
         began = time.monotonic()

@@ -33,7 +33,7 @@ def test_a_file_locked_by_another_program_makes_requests_wait_or_fail_and_nobody
     worker = site.work(lease=2)
     wait_until(lambda: worker.pid in site.database.processes().values())
     site.door.add("slow", "key~running", seconds=1)
-    wait_until(lambda: site.effects.count() == 1)
+    wait_until(lambda: site.effects.started() == 1)
     alive = site.database.processes()
 
     def ask(number: int) -> tuple[Answer, float]:

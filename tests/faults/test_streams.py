@@ -27,14 +27,14 @@ def test_open_streams_do_not_hold_up_a_server_that_ends_and_go_on_at_the_next(
     """They end on the signal, in good order, though the server waits for its connections before all else."""
     server = site.serve(worker=worker, grace=0.3)
     job = site.door.add("slow_at_first" if worker else "quick", "key~1", seconds=60).job
-    wait_until(lambda: site.effects.count() == worker)
+    wait_until(lambda: site.effects.started() == worker)
     with ExitStack() as open_ones:
         streams = [open_ones.enter_context(listen(site, job)) for _ in range(3)]
         assert all(stream.read_some() == [] for stream in streams)  # how long to wait until they connect again
         asked = server.terminate(number)
         assert [list(stream) for stream in streams] == [[]] * 3
     server.wait()
-    assert time.monotonic() - asked < 3
+    assert time.monotonic() - asked < 10
 
     site.serve()
     for stream in streams:
@@ -45,7 +45,7 @@ def test_open_streams_do_not_hold_up_a_server_that_ends_and_go_on_at_the_next(
 def test_a_stream_that_a_dead_server_has_left_goes_on_at_the_next(site: Site) -> None:
     server = site.serve()
     job = site.door.add("slow_at_first", "key~1", seconds=60).job
-    wait_until(lambda: site.effects.count() == 1)
+    wait_until(lambda: site.effects.started() == 1)
     with listen(site, job) as stream:
         assert stream.read_some() == []
         server.kill()

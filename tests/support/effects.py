@@ -73,6 +73,11 @@ class Effects:
         self._read_on()
         return len(self._lines)
 
+    def started(self) -> int:
+        """How many starts there are."""
+        self._read_on()
+        return sum(line["what"] == "start" for line in self._lines)
+
     def runs(self) -> list[Run]:
         """All runs, in the order of their starts."""
         self._read_on()

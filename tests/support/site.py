@@ -170,6 +170,7 @@ class Site:
         """Freeze a process at a moment when it holds no lock on the store's file: then it harms nobody but itself."""
         trier = Trier(self.database.path)
         try:
+            trier.is_free()  # it takes a while to start
             waiting.wait_until(lambda: self._stands_unlocked(process, trier), "it stands still without the lock", 30)
         finally:
             trier.close()

@@ -82,7 +82,8 @@ def somebody(browser: Browser, **look: Any) -> Generator[BrowserContext]:
     wrong: list[str] = []
 
     def see(request: Request) -> None:
-        if request.resource_type not in {"fetch", "eventsource"}:  # those end where a page is left
+        kind = request.resource_type  # what is on its way to a page ends where that is left
+        if kind not in {"fetch", "eventsource"} and (kind == "document" or request.failure != "net::ERR_ABORTED"):
             wrong.append(request.url)
 
     def hear(message: ConsoleMessage) -> None:
