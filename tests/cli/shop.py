@@ -129,7 +129,7 @@ def crash() -> None:
     ctypes.string_at(0)
 
 
-@tasks.task(backoff=600, max_backoff=600)
+@tasks.task(retry_on=lambda _failures, _error: 600.0)
 def charge(card: str, api_token: str) -> None:
     """Fails, with a message that would steer a terminal."""
     raise ValueError(f"card refused: \x1b[31m{card}\nsecond line")

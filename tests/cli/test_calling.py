@@ -13,6 +13,7 @@ from tests.cli.conftest import World
 
 def test_a_job_is_stored_and_its_id_is_all_that_is_printed(world: World) -> None:
     """So that a script can have it."""
+    world.enqueue_all()  # the store is made
     run = world.run("enqueue", "shop:app", "shop:add", "n=3")
 
     assert (run.returncode, run.stderr) == (0, "")
@@ -150,6 +151,7 @@ def test_what_a_task_says_does_not_steer_the_terminal(world: World) -> None:
 
 def test_ctrl_c_ends_the_waiting_and_the_job_goes_on(world: World) -> None:
     """With the exit code that shells know it by."""
+    world.enqueue_all()  # the store is made
     waiting = world.start("enqueue", "shop:app", "add", "n=1", "--wait")
     [job] = waiting.wait_for(r"^([0-9a-f-]{36})\n")
 

@@ -348,7 +348,7 @@ def test_how_far_it_is_and_that_it_was_asked_to_end_is_shown(world: World) -> No
 
 def test_waiting_ends_with_the_job(world: World) -> None:
     """The exit code says how that ended."""
-    job, failing = world.enqueue("rest", seconds=0.5), world.enqueue("fail", why="why")
+    job, resting = world.enqueue("rest", seconds=0.5), world.enqueue("rest", seconds=60)
     waiting = world.start("job", job, "--wait", "--json")
     world.start_worker()
 
@@ -359,7 +359,7 @@ def test_waiting_ends_with_the_job(world: World) -> None:
     run = world.type("job", cancelled, "--wait")
     assert run.exit_code == 1
     assert "status     cancelled" in run.output
-    assert world.type("job", failing, "--wait", "--timeout", "0").exit_code == 3
+    assert world.type("job", resting, "--wait", "--timeout", "0").exit_code == 3
 
 
 def test_waiting_has_an_end_if_one_is_said(world: World) -> None:

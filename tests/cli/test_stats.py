@@ -81,12 +81,12 @@ def test_people_see_a_table(world: World) -> None:
 def test_what_is_with_celery_has_a_column_where_there_is_any(world: World) -> None:
     """And is in no other."""
     world.hand_over(new("mail"), new("mail"))
-    world.enqueue_all(new("slow"))
+    world.enqueue_all(new("slow"), clock_offset=-300)
     assert [line.split() for line in world.type("stats").stdout.splitlines()] == [
         ["queue", "depth", "oldest", "later", "held", "running", "handed"],
         ["mail", "0", "0", "0", "0", "2"],
-        ["slow", "1", "0", "s", "0", "0", "0", "0"],
-        ["total", "1", "0", "s", "0", "0", "0", "2"],
+        ["slow", "1", "5", "min", "0", "0", "0", "0"],
+        ["total", "1", "5", "min", "0", "0", "0", "2"],
         ["0", "processes", "live"],
     ]
     assert counted(world)["total"]["handed"] == 2

@@ -111,10 +111,9 @@ def test_what_runs_longer_than_the_grace_is_released_at_no_cost(world: World, nu
 
 def test_what_ends_within_the_grace_is_finished_and_nothing_new_is_begun(world: World) -> None:
     """Claiming stops on the signal itself."""
-    running = world.enqueue("rest", seconds=1)
+    running, next_one = (world.enqueue("rest", seconds=3) for _ in range(2))
     worker = world.start_worker("--concurrency", "1", "--grace", "30")
     wait_until(lambda: world.lines("rested"), "it runs")
-    next_one = world.enqueue("rest", seconds=1)
 
     worker.send()
 

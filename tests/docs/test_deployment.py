@@ -3,7 +3,6 @@
 import json
 import re
 import signal
-import socket
 import subprocess
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from servers.ports import free_port
 from tests.support.database import Database
 from tests.support.pages import DOCS, environment, read, write_file
 from tests.support.waiting import wait_until
@@ -33,8 +33,7 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def port() -> int:
     """A free port."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
+    return free_port()
 
 
 @pytest.fixture
@@ -71,11 +70,11 @@ def test_jobs_run_in_its_processes_and_it_ends_in_good_order(
     database = Database(folder / "afterward.db")
     log = folder / "log.txt"
     wait_until(lambda: log.read_text().count("Application startup complete") == 2, "both processes serve", seconds=30)
-    assert len(database.processes()) == 2
     assert [_order(port, 0) for _ in range(5)] == [202] * 5
     wait_until(lambda: database.statuses().get("succeeded") == 5, "the jobs have run", seconds=20)
+    wait_until(lambda: len(database.processes()) == 2, "both are in the store")
 
-    assert _order(port, 1) == 202
+    assert _order(port, 3) == 202
     wait_until(lambda: database.statuses().get("running") == 1, "a job runs")
     server.send_signal(signal.SIGTERM)
     assert server.wait(30) in {0, -signal.SIGTERM}, log.read_text()

@@ -1,11 +1,11 @@
 """The tutorial is done as a reader does it: its files are written, its commands typed, and its outputs appear."""
 
 import re
-import socket
 from pathlib import Path
 
 import pytest
 
+from servers.ports import free_port
 from tests.support.pages import DOCS, Block, read, write_file
 from tests.support.terminal import ID, Terminal, shows, terminal
 from tests.support.waiting import wait_until
@@ -16,7 +16,7 @@ def test_the_tutorial_does_what_it_says(tmp_path: Path) -> None:
     """On a free port. A question is asked again until the answer is the one shown, as the page tells the reader."""
     folder = tmp_path / "folder"
     folder.mkdir()
-    reader = Reader(folder, _free_port())
+    reader = Reader(folder, free_port())
     with terminal(folder) as reader.terminal:
         for block in read(DOCS / "tutorial.md").blocks:
             reader.follow(block)
@@ -70,11 +70,6 @@ class Reader:
 
         wait_until(appears, f"{output!r} appears", seconds=30)
         self.outputs_seen += 1
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 def test_an_output_is_told_from_another() -> None:

@@ -14,6 +14,7 @@ from servers.rabbitmq import RabbitMQ
 from servers.valkey import Valkey
 from tests.support.fleet import count, message, messages, proxied
 from tests.support.proxy import Proxy
+from tests.support.ticking import Ticker
 from tests.support.waiting import soon
 
 pytestmark = pytest.mark.anyio
@@ -48,19 +49,10 @@ async def responsive(seconds: float = 0.5) -> AsyncGenerator[None]:
     """While the block lasts, the event loop is never held up for so long; a call that waits for a broker would hold it
     up for longer, and a machine that has much to do for less.
     """
-    longest = 0.0
-
-    async def watch() -> None:
-        nonlocal longest
-        while True:
-            began = time.monotonic()
-            await asyncio.sleep(0.001)
-            longest = max(longest, time.monotonic() - began)
-
-    watching = asyncio.create_task(watch())
-    yield
-    watching.cancel()
-    assert longest < seconds
+    ticker = Ticker()
+    with ticker.ticking():
+        yield
+    assert ticker.longest < seconds
 
 
 async def test_one_that_refuses_connections_is_told_of_and_reached_as_soon_as_it_is_there(

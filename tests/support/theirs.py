@@ -48,7 +48,7 @@ def nap(seconds: float, file: str) -> str:
     return "rested"
 
 
-@app.task(name="theirs.flaky", bind=True, max_retries=3, shared=False)
+@app.task(name="theirs.flaky", bind=True, max_retries=100, shared=False)
 def flaky(self: "Task[Any, Any]", file: str) -> str:
     """Fails until the file is there."""
     if not os.path.exists(file):  # noqa: PTH110
