@@ -890,6 +890,7 @@ class Life:
             assert one.oldest_age == pytest.approx(self.now - since.get(one.queue, self.now), abs=0.001)
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("seed", range(6))
 async def test_a_store_is_as_its_model(place: Place, seed: int) -> None:
     """Two hundred steps, or more: until all that is of interest has happened.

@@ -30,7 +30,7 @@ async def test_an_end_that_waits_holds_up_no_other(postgres_url: str) -> None:
             await other.execute("SELECT 1 FROM afterward.jobs WHERE id = %s FOR UPDATE", [jobs[0].id])
             waiting = store.finish([(leases[0], Succeeded()), (leases[1], Succeeded())])
             together = store.finish([(leases[2], Succeeded())])
-            assert await asyncio.wait_for(together, 3) == [True]
+            assert await asyncio.wait_for(together, 20) == [True]
             assert not waiting.done()
             assert (await get(store, jobs[1].id)).status is Status.succeeded
         assert await waiting == [True, True]
@@ -56,7 +56,7 @@ async def test_an_end_whose_follow_up_waits_for_a_unique_key_holds_up_no_other(p
                 " VALUES (0, 0, 0, true, 'queued', 'theirs', 'app:next', 'default', 'daily', '{}')"
             )
             waiting = store.finish([(first, Succeeded(then=then))])
-            assert await asyncio.wait_for(store.finish([(second, Succeeded())]), 3) == [True]
+            assert await asyncio.wait_for(store.finish([(second, Succeeded())]), 20) == [True]
             assert not waiting.done()
             await other.rollback()
         assert await waiting == [True]
@@ -79,9 +79,9 @@ async def test_a_report_that_waits_holds_up_no_other(postgres_url: str) -> None:
         async with await psycopg.AsyncConnection.connect(postgres_url) as other:
             await other.execute("SELECT 1 FROM afterward.jobs WHERE id = %s FOR UPDATE", [first.id])
             waiting = store.report([(first, said), (second, said)])
-            assert await asyncio.wait_for(store.report([(third, said)]), 3) == [True]
+            assert await asyncio.wait_for(store.report([(third, said)]), 20) == [True]
             end = store.finish([(third, Succeeded(report=Report(2, (NewEvent(EventKind.item, "2"),))))])
-            assert await asyncio.wait_for(end, 3) == [True]
+            assert await asyncio.wait_for(end, 20) == [True]
             assert not waiting.done()
         assert await waiting == [True, True]
         streams = await store.events([(lease.id, 0) for lease in (first, second, third)], 10)
@@ -127,7 +127,7 @@ async def test_what_is_handed_over_while_it_is_locked_holds_up_no_other(postgres
         async with await psycopg.AsyncConnection.connect(postgres_url) as other:
             await other.execute("SELECT 1 FROM afterward.jobs WHERE id = %s FOR UPDATE", [first.lease.id])
             waiting = store.hand_over([first, second])
-            assert await asyncio.wait_for(store.hand_over([third]), 3) == [True]
+            assert await asyncio.wait_for(store.hand_over([third]), 20) == [True]
             assert not waiting.done()
             assert (await get(store, first.lease.id)).status is Status.running
         assert await waiting == [True, True]
@@ -148,7 +148,7 @@ async def test_what_is_due_again_and_locked_is_passed_over(postgres_url: str) ->
     try:
         async with await psycopg.AsyncConnection.connect(postgres_url) as other:
             await other.execute("SELECT 1 FROM afterward.jobs WHERE id = %s FOR UPDATE", [first.lease.id])
-            taken = await asyncio.wait_for(store.take_back(living.id, ["app:send"], 2), 3)
+            taken = await asyncio.wait_for(store.take_back(living.id, ["app:send"], 2), 20)
             assert [lease.id for lease in taken.leases] == [second.lease.id]
         taken = await store.take_back(living.id, ["app:send"], 2)
         assert [lease.id for lease in taken.leases] == [first.lease.id]
@@ -172,7 +172,7 @@ async def test_a_message_that_comes_while_its_job_is_about_to_be_handed_over_beg
             handed = [HandOver(leases[0], None)]
             assert await handing.hand_over(desk_for("afterward", None), connection, handed) == [True]
             waiting = store.begin(living.id, starts[:2])
-            assert await asyncio.wait_for(store.begin(living.id, starts[2:]), 3) == leases[2:]
+            assert await asyncio.wait_for(store.begin(living.id, starts[2:]), 20) == leases[2:]
             assert not waiting.done()
         assert await waiting == leases[:2]
         assert (await get(store, leases[0].id)).handed_at is None
@@ -221,11 +221,11 @@ async def test_a_key_that_a_transaction_is_about_to_complete_is_in_flight(postgr
         async with await psycopg.AsyncConnection.connect(postgres_url) as other:
             await other.execute("UPDATE afterward.reservations SET answer = '202' WHERE id = %s", [first])
             asked = store.reserve(second, "s", "k", "f", living.id)
-            assert (await asyncio.wait_for(asked, 3)).state is Reserved.in_flight
+            assert (await asyncio.wait_for(asked, 20)).state is Reserved.in_flight
             dropped = store.drop([first])
             completing = new_job(completes=Completion(first, "203"))
             late = asyncio.ensure_future(living.enqueue(completing))
-            assert await asyncio.wait_for(store.reserve(second, "s", "another", "f", living.id), 3)
+            assert await asyncio.wait_for(store.reserve(second, "s", "another", "f", living.id), 20)
             assert not dropped.done()
             await other.commit()
         await dropped
@@ -250,7 +250,7 @@ async def test_a_reservation_that_is_about_to_be_completed_is_not_given_back_and
         await store.reserve("first", *asked)
         async with await psycopg.AsyncConnection.connect(postgres_url) as other:
             await other.execute("SELECT 1 FROM afterward.reservations WHERE id = 'first' FOR UPDATE")
-            await asyncio.wait_for(store.give_back(living.id, [], [], ["first"]), 3)
+            await asyncio.wait_for(store.give_back(living.id, [], [], ["first"]), 20)
         assert (await living.look()).reservations == {"first"}
     finally:
         await store.leave(living.id)
@@ -266,7 +266,7 @@ async def test_who_counts_all_jobs_holds_up_nobody_who_looks_at_one(postgres_url
         async with await psycopg.AsyncConnection.connect(postgres_url) as other:
             await other.execute("LOCK TABLE afterward.processes IN ACCESS EXCLUSIVE MODE")
             counting = store.stats()
-            assert await asyncio.wait_for(store.get(["unheard of"]), 3) == [None]
+            assert await asyncio.wait_for(store.get(["unheard of"]), 20) == [None]
             assert not counting.done()
         await counting
     finally:

@@ -178,6 +178,19 @@ async def test_a_start_answers_the_identity_that_the_process_has_now(tmp_path: P
     await liveness.stop()
 
 
+async def test_who_was_taken_for_dead_has_another_identity_soon_however_long_its_lease(
+    tmp_path: Path, other: SQLiteStore
+) -> None:
+    """A heart that beats every two minutes, and a request that cannot be stored in the old name."""
+    liveness = Liveness(SQLiteStore(tmp_path / "jobs.db"), 600)
+    try:
+        old = await liveness.start()
+        await other.reap([(old, None)], 2, 1.0)
+        assert await liveness.another_identity(old) == liveness.process != old
+    finally:
+        await liveness.stop()
+
+
 async def test_each_death_is_told_once_with_its_own_jobs(
     tmp_path: Path, other: SQLiteStore, caplog: pytest.LogCaptureFixture
 ) -> None:
