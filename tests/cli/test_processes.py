@@ -121,7 +121,7 @@ def test_what_a_worker_releases_is_taken_over_by_another_of_its_supervisor(world
 
 
 def taken_over_at_once(world: World, id: str) -> None:  # noqa: A002 - it is the job's
-    """The job was released, and begun again, though the machine has much to do; nothing was held against it."""
+    """The job was released, and begun again within three seconds; nothing was held against it."""
     job = world.wait_for_status(id, "succeeded")
     assert (job.attempt, job.failures, job.deaths) == (2, 0, 0)
     [released] = job.attempts

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from afterward import Afterward
 from afterward.errors import StoreUnavailable
 from afterward.identity import new_id
 from afterward.job import NewJob, Placement, Process
@@ -16,6 +17,7 @@ from afterward.liveness import Liveness
 from afterward.stores.base import Beat
 from afterward.stores.seen import Answer, Served
 from afterward.stores.sqlite import SQLiteStore
+from tests.support.insides import liveness_of
 from tests.support.waiting import soon
 
 pytestmark = pytest.mark.anyio
@@ -189,6 +191,21 @@ async def test_who_was_taken_for_dead_has_another_identity_soon_however_long_its
         assert await liveness.another_identity(old) == liveness.process != old
     finally:
         await liveness.stop()
+
+
+async def test_an_app_does_not_wait_long_for_a_store_that_opens_slowly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It starts without, says so, and tries on."""
+    monkeypatch.setattr("afterward.living._START_UP_SECONDS", 0.05)
+    store = SlowToOpen(tmp_path / "jobs.db")
+    tasks = Afterward(store=store)
+    async with tasks.running(None):
+        assert store.opening.is_set()
+        assert "store.slow" in caplog.text
+        assert liveness_of(tasks).process is None
+        store.may_open.set()
+        await soon(lambda: liveness_of(tasks).process, "it has joined")
 
 
 async def test_each_death_is_told_once_with_its_own_jobs(
